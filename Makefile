@@ -1,0 +1,43 @@
+# The front door: `make help`.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+STACK ?= onedl
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Where torch offers a CPU build of its own by this version, take it: it is a tenth of the size.
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+STAMP = $(VENV)/.mmsnn-$(STACK)-$(1)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint clean
+
+help:  ## this list
+	@echo "mmsnn: spiking neural networks for MMDetection"
+	@echo
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo
+	@echo "Settings: PYTHON=$(PYTHON) TORCH=$(TORCH) STACK=$(STACK) (or openmmlab) VENV=$(VENV)"
+
+# One file an extra marks what is installed; a change of the requirements installs again.
+$(VENV)/.mmsnn-$(STACK)-%: setup.py
+	@test -x $(BIN)/python || { echo "== making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "== installing $(TORCH) and mmsnn[$(STACK),$*] (a minute or two)"
+	@$(INSTALL) "$(TORCH)" setuptools
+	@$(INSTALL) --editable ".[$(STACK),$*]"
+	@touch $@
+
+demo: $(call STAMP,demo)  ## train a small Spiking RetinaNet on handwritten digits, evaluate it, leave pictures
+	@$(BIN)/python tools/demo.py
+
+test: $(call STAMP,test)  ## the test suite (slow proofs excluded)
+	@$(BIN)/python -m pytest
+
+test-slow: $(call STAMP,test)  ## the slow proofs; real COCO images through MMSNN_COCO_TINY=/path
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(call STAMP,lint)  ## ruff
+	@$(BIN)/ruff check .
+
+clean:  ## remove the venv and build leftovers (work_dirs/ and data/ stay)
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

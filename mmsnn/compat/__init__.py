@@ -1,0 +1,43 @@
+"""What the supported stacks lack, in one place.
+
+=================================  =============================  ================================
+What is lacking                    Where                          Can be deleted when
+=================================  =============================  ================================
+``mmcv._ext``, the compiled        both stacks, as installed      wheels with compiled operators
+operators, without which           from wheels: ``onedl-mmcv``    exist for the supported PyTorch
+``mmdet.models`` does not import   2.3.6, ``mmcv-lite`` 2.1.0     (:mod:`mmsnn.compat.ext`,
+                                                                  :mod:`mmsnn.compat.ops`)
+loading MMEngine's own             ``mmengine`` 0.10.7 with       MMEngine registers its types
+checkpoints with                   PyTorch >= 2.6                 with PyTorch itself
+``weights_only=True``                                             (``allow_mmengine_types``)
+refusing what is more than         ``onedl-mmengine`` 0.10.12:    it stops allowing ``getattr``
+weights                            its list allows ``getattr``,   and stops falling back
+                                   and it falls back to           (``allow_mmengine_types``,
+                                   unrestricted unpickling        ``enforce_safe_loading``)
+=================================  =============================  ================================
+"""
+
+from .checkpoint import (
+    CheckpointError,
+    allow_mmengine_types,
+    check_state_dict,
+    enforce_safe_loading,
+    load_checkpoint_file,
+)
+from .ext import install_ext_standin
+
+__all__ = [
+    'CheckpointError',
+    'allow_mmengine_types',
+    'check_state_dict',
+    'enforce_safe_loading',
+    'install_ext_standin',
+    'load_checkpoint_file',
+    'setup',
+]
+
+
+def setup() -> None:
+    """Make the installed stack complete; to be called before MMDetection is imported."""
+    install_ext_standin()
+    allow_mmengine_types()

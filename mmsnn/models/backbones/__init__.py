@@ -1,0 +1,5 @@
+"""Spiking backbones."""
+
+from .sg_resnet import SGResNet
+
+__all__ = ['SGResNet']

@@ -1,0 +1,451 @@
+"""SG ResNet and the spiking ResNets it is compared with, from block to network."""
+
+from collections.abc import Sequence
+from typing import Optional, Union
+
+from mmcv.cnn import build_conv_layer
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule, ModuleList
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from ..layers import build_gate, build_neuron, build_norm, check_time_steps
+
+# Inside a stage time is folded into the batch, (T*B, C, H, W), time-major: convs and norms need not
+# know about it; neurons and gates are told T.
+
+
+class SpikingBlock(BaseModule):
+    """The convs, norms and neurons of a residual branch and the projection of its shortcut.
+
+    A basic branch is conv3x3, conv3x3; a bottleneck is conv1x1, conv3x3, conv1x1. The shortcut is
+    the identity, or conv1x1 and norm where the shape changes. A subclass says where the neurons
+    stand and how branch and shortcut meet.
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of the 3x3 conv.
+        bottleneck: Whether the branch is a bottleneck, with 4 * channels at its end.
+        stride: Stride of the block.
+        conv_cfg: Conv layer.
+        norm_cfg: Norm layer.
+        act_cfg: Neuron.
+    """
+
+    #: alpha of a tdBN that ends one of the branches that add up in front of a neuron.
+    joined_alpha = 1.0
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        bottleneck: bool,
+        stride: int,
+        conv_cfg: Optional[dict],
+        norm_cfg: dict,
+        act_cfg: dict,
+    ):
+        super().__init__()
+        self.out_channels = channels * 4 if bottleneck else channels
+        if bottleneck:
+            convs = [
+                (in_channels, channels, 1, 1),
+                (channels, channels, 3, stride),
+                (channels, self.out_channels, 1, 1),
+            ]
+        else:
+            convs = [(in_channels, channels, 3, stride), (channels, channels, 3, 1)]
+        self.num_convs = len(convs)
+        self.norm_names = []
+        for i, (c_in, c_out, kernel, conv_stride) in enumerate(convs, 1):
+            neuron = build_neuron(act_cfg)
+            alpha = self.joined_alpha if i == self.num_convs else 1.0
+            name, norm = build_norm(norm_cfg, c_out, i, neuron.v_threshold, alpha)
+            self.norm_names.append(name)
+            self.add_module(
+                f'conv{i}',
+                build_conv_layer(
+                    conv_cfg, c_in, c_out, kernel, conv_stride, padding=kernel // 2, bias=False
+                ),
+            )
+            self.add_module(name, norm)
+            self.add_module(f'neuron{i}', neuron)
+        self.downsample = None
+        if stride != 1 or in_channels != self.out_channels:
+            self.downsample = nn.Sequential(
+                build_conv_layer(conv_cfg, in_channels, self.out_channels, 1, stride, bias=False),
+                build_norm(norm_cfg, self.out_channels, 1, neuron.v_threshold, self.joined_alpha)[
+                    1
+                ],
+            )
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The norm that ends the residual branch."""
+        return getattr(self, self.norm_names[-1])
+
+    def current(self, i: int, x: Tensor) -> Tensor:
+        """Norm(conv(x)) of the branch's i-th conv, counted from 1."""
+        return getattr(self, self.norm_names[i - 1])(getattr(self, f'conv{i}')(x))
+
+    def spikes(self, i: int, x: Tensor, time_steps: int) -> Tensor:
+        """Output of the branch's i-th neuron, counted from 1."""
+        return getattr(self, f'neuron{i}')(x, time_steps)
+
+
+class GateBlock(SpikingBlock):
+    """Spikes meet spikes: O = gate(R, S). With an SG gate, O is binary again.
+
+    R = neuron(norm(conv(... s))), S = s or neuron(norm(conv1x1(s))). This is SG ResNet's block
+    (Zhang et al. 2023; our reading, docs/method.md) and, with SEW's gates, SEW ResNet's.
+
+    Args:
+        gate_cfg: The gate.
+        **kwargs: As of :class:`SpikingBlock`.
+    """
+
+    def __init__(self, *, gate_cfg: dict, **kwargs):
+        super().__init__(**kwargs)
+        if self.downsample is not None:
+            self.downsample_neuron = build_neuron(kwargs['act_cfg'])
+        self.gate = build_gate(gate_cfg, self.out_channels, kwargs['norm_cfg'], kwargs['act_cfg'])
+
+    def forward(self, s: Tensor, time_steps: int) -> Tensor:
+        """Spikes to spikes."""
+        residual = s
+        for i in range(1, self.num_convs + 1):
+            residual = self.spikes(i, self.current(i, residual), time_steps)
+        if self.downsample is not None:
+            s = self.downsample_neuron(self.downsample(s), time_steps)
+        return self.gate(residual, s, time_steps)
+
+
+class AddBlock(SpikingBlock):
+    """Currents add up in front of the last neuron: O = neuron(norm(conv(...)) + S).
+
+    The plain spiking ResNet.
+
+    Args:
+        **kwargs: As of :class:`SpikingBlock`.
+    """
+
+    def forward(self, s: Tensor, time_steps: int) -> Tensor:
+        """Spikes to spikes."""
+        x = s
+        for i in range(1, self.num_convs):
+            x = self.spikes(i, self.current(i, x), time_steps)
+        shortcut = s if self.downsample is None else self.downsample(s)
+        return self.spikes(self.num_convs, self.current(self.num_convs, x) + shortcut, time_steps)
+
+
+class TDBNBlock(AddBlock):
+    """STBP-tdBN's block: :class:`AddBlock` with alpha = 1/sqrt(2) where two branches add up.
+
+    Source: Zheng et al. 2021, section 3.
+
+    Args:
+        **kwargs: As of :class:`SpikingBlock`.
+    """
+
+    joined_alpha = 2**-0.5
+
+
+class MSBlock(SpikingBlock):
+    """MS ResNet's block: the shortcut carries membrane currents, neurons stand before the convs.
+
+    x + norm(conv(neuron(... x))); Hu et al. 2021.
+
+    Args:
+        **kwargs: As of :class:`SpikingBlock`.
+    """
+
+    def forward(self, x: Tensor, time_steps: int) -> Tensor:
+        """Currents to currents."""
+        residual = x
+        for i in range(1, self.num_convs + 1):
+            residual = self.current(i, self.spikes(i, residual, time_steps))
+        return residual + (x if self.downsample is None else self.downsample(x))
+
+
+#: ``block`` of SGResNet: class, and the gate where the config names none.
+BLOCKS = {
+    'sg': (GateBlock, dict(type='ResidualGate')),
+    'sew': (GateBlock, dict(type='SEWAddGate')),
+    'plain': (AddBlock, None),
+    'tdbn': (TDBNBlock, None),
+    'ms': (MSBlock, None),
+}
+
+
+@MODELS.register_module()
+class SGResNet(BaseModule):
+    """Spiking gate ResNet (Zhang et al. 2023) and its baselines, as an MMDetection backbone.
+
+    An image is the same current at every time step, so the stem's first conv and norm run once and
+    the first neuron integrates their result T times. That is exact, not an approximation.
+
+    Args:
+        depth: 10, 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
+        time_steps: T for images; event frames bring their own.
+        in_channels: Channels of the input.
+        stem_channels: Channels of the stem; default ``base_channels``.
+        base_channels: Channels of the first stage's 3x3 convs.
+        num_stages: Number of stages, 1 to 4.
+        strides: Stride of the first block of each stage.
+        out_indices: Stages whose spikes are returned.
+        stem: ``'imagenet'`` (conv 7x7/2, max pool), ``'deep'`` (three convs 3x3, the first /2,
+            max pool) or ``'cifar'`` (conv 3x3/1).
+        block: ``'sg'``, or a baseline: ``'plain'`` (add before the neuron), ``'tdbn'`` (STBP-tdBN),
+            ``'sew'`` or ``'ms'``.
+        gate_cfg: Gate of the blocks ``'sg'`` (default ``ResidualGate``) and ``'sew'`` (default
+            ``SEWAddGate``).
+        frozen_stages: Stages to freeze, as in MMDetection's ResNet: -1 none, 0 the stem, ...
+        conv_cfg: Conv layer.
+        norm_cfg: Norm layer; a tdBN takes the threshold of ``act_cfg`` unless it names its own.
+        act_cfg: Neuron.
+        norm_eval: Whether norms keep to their running statistics while training.
+        with_cp: Whether to recompute blocks in the backward pass, to save memory.
+        zero_init_residual: Whether the last norm of each branch starts at zero.
+        init_cfg: As in MMDetection; default Kaiming for convs, 1 for norms.
+
+    Raises:
+        ValueError: An unknown depth, stem, block, neuron, surrogate, norm or gate, or a number
+            out of range. The message names the value.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import SGResNet
+        >>> self = SGResNet(depth=18, time_steps=4).eval()
+        >>> for level in self(torch.rand(1, 3, 32, 32)):
+        ...     print(tuple(level.shape))
+        (4, 1, 64, 8, 8)
+        (4, 1, 128, 4, 4)
+        (4, 1, 256, 2, 2)
+        (4, 1, 512, 1, 1)
+    """
+
+    #: depth: (bottleneck, blocks of each stage)
+    arch_settings = {
+        10: (False, (1, 1, 1, 1)),
+        18: (False, (2, 2, 2, 2)),
+        34: (False, (3, 4, 6, 3)),
+        50: (True, (3, 4, 6, 3)),
+        101: (True, (3, 4, 23, 3)),
+        152: (True, (3, 8, 36, 3)),
+    }
+    #: stem: ((kernel, stride) of each conv, whether a max pool follows)
+    stem_settings = {
+        'imagenet': (((7, 2),), True),
+        'deep': (((3, 2), (3, 1), (3, 1)), True),
+        'cifar': (((3, 1),), False),
+    }
+
+    def __init__(
+        self,
+        depth: int,
+        time_steps: int = 4,
+        in_channels: int = 3,
+        stem_channels: Optional[int] = None,
+        base_channels: int = 64,
+        num_stages: int = 4,
+        strides: Sequence[int] = (1, 2, 2, 2),
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        stem: str = 'imagenet',
+        block: str = 'sg',
+        gate_cfg: Optional[dict] = None,
+        frozen_stages: int = -1,
+        conv_cfg: Optional[dict] = None,
+        norm_cfg: dict = dict(type='TDBN'),
+        act_cfg: dict = dict(type='LIFNeuron'),
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        zero_init_residual: bool = False,
+        init_cfg: Union[dict, list, None] = None,
+    ):
+        if init_cfg is None:
+            init_cfg = [
+                dict(type='Kaiming', layer='Conv2d'),
+                dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+            ]
+        super().__init__(init_cfg)
+        for name, value, known in (
+            ('depth', depth, self.arch_settings),
+            ('block', block, BLOCKS),
+            ('stem', stem, self.stem_settings),
+        ):
+            if value not in known:
+                raise ValueError(f'unknown {name} {value!r}: choose one of {list(known)}')
+        check_time_steps(time_steps)
+        if not 1 <= num_stages <= 4 or len(strides) != num_stages:
+            raise ValueError(
+                'num_stages must be 1 to 4 with one stride a stage, got '
+                f'num_stages={num_stages!r}, strides={tuple(strides)!r}'
+            )
+        if not out_indices or not all(0 <= i < num_stages for i in out_indices):
+            raise ValueError(
+                f'out_indices must name stages 0 to {num_stages - 1}, got {tuple(out_indices)!r}'
+            )
+        if not -1 <= frozen_stages <= num_stages:
+            raise ValueError(f'frozen_stages must be -1 to {num_stages}, got {frozen_stages!r}')
+        block_cls, default_gate = BLOCKS[block]
+        if gate_cfg is not None and default_gate is None:
+            raise ValueError(
+                f'block {block!r} has no gate: leave gate_cfg={gate_cfg!r} out, or '
+                "choose block 'sg' or 'sew'"
+            )
+        bottleneck, stage_blocks = self.arch_settings[depth]
+        self.time_steps = time_steps
+        self.in_channels = in_channels
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.zero_init_residual = zero_init_residual
+        self.membrane_shortcut = block == 'ms'
+
+        layers = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        stem_channels = stem_channels or base_channels
+        self._make_stem(stem, in_channels, stem_channels, **layers)
+        if default_gate is not None:
+            layers['gate_cfg'] = gate_cfg or default_gate
+        channels = stem_channels
+        stage_channels = []
+        self.res_layers = []
+        for i, num_blocks in enumerate(stage_blocks[:num_stages]):
+            stage = ModuleList()
+            for j in range(num_blocks):
+                stage.append(
+                    block_cls(
+                        in_channels=channels,
+                        channels=base_channels * 2**i,
+                        bottleneck=bottleneck,
+                        stride=strides[i] if j == 0 else 1,
+                        **layers,
+                    )
+                )
+                channels = stage[-1].out_channels
+            self.res_layers.append(f'layer{i + 1}')
+            self.add_module(self.res_layers[-1], stage)
+            stage_channels.append(channels)
+        #: Channels of each returned level.
+        self.out_channels = tuple(stage_channels[i] for i in self.out_indices)
+        if self.membrane_shortcut:
+            self.out_neurons = ModuleList(build_neuron(act_cfg) for _ in self.out_indices)
+        self._freeze_stages()
+
+    def _make_stem(
+        self,
+        stem: str,
+        in_channels: int,
+        stem_channels: int,
+        conv_cfg: Optional[dict],
+        norm_cfg: dict,
+        act_cfg: dict,
+    ) -> None:
+        convs, pool = self.stem_settings[stem]
+        widths = [stem_channels // 2] * (len(convs) - 1) + [stem_channels]
+        self.stem = ModuleList()
+        for (kernel, stride), width in zip(convs, widths):
+            neuron = build_neuron(act_cfg)
+            self.stem.append(
+                nn.ModuleDict(
+                    dict(
+                        conv=build_conv_layer(
+                            conv_cfg,
+                            in_channels,
+                            width,
+                            kernel,
+                            stride,
+                            padding=kernel // 2,
+                            bias=False,
+                        ),
+                        norm=build_norm(norm_cfg, width, v_threshold=neuron.v_threshold)[1],
+                        neuron=neuron,
+                    )
+                )
+            )
+            in_channels = width
+        if self.membrane_shortcut:
+            self.stem[-1].pop('neuron')
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if pool else nn.Identity()
+
+    def init_weights(self) -> None:
+        """As MMDetection's ResNet, and silent residual branches where asked for."""
+        super().init_weights()
+        if self.zero_init_residual and not _is_pretrained(self.init_cfg):
+            for module in self.modules():
+                if isinstance(module, SpikingBlock):
+                    nn.init.zeros_(module.last_norm.weight)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Run all time steps.
+
+        Args:
+            x: Images (B, C, H, W), or event frames (T, B, C, H, W).
+
+        Returns:
+            Spikes (T, B, C, H, W) of each stage in ``out_indices``.
+
+        Raises:
+            ValueError: Input of another rank or another number of channels.
+        """
+        if x.dim() not in (4, 5) or x.shape[-3] != self.in_channels:
+            raise ValueError(
+                f'SGResNet takes images (B, {self.in_channels}, H, W) or event frames '
+                f'(T, B, {self.in_channels}, H, W), got an input of shape {tuple(x.shape)}'
+            )
+        time_steps = self.time_steps if x.dim() == 4 else x.shape[0]
+        x = self._stem(x, time_steps)
+        outs = []
+        for i, name in enumerate(self.res_layers):
+            for block in getattr(self, name):
+                if self.with_cp and x.requires_grad:
+                    x = checkpoint(block, x, time_steps, use_reentrant=False)
+                else:
+                    x = block(x, time_steps)
+            if i in self.out_indices:
+                out = x
+                if self.membrane_shortcut:
+                    out = self.out_neurons[self.out_indices.index(i)](x, time_steps)
+                outs.append(out.unflatten(0, (time_steps, -1)))
+        return tuple(outs)
+
+    def _stem(self, x: Tensor, time_steps: int) -> Tensor:
+        """Images or frames to (T*B, C, H, W); what does not change with t is computed once."""
+        shared = x.dim() == 4
+        if not shared:
+            x = x.flatten(0, 1)
+        for layer in self.stem:
+            x = layer['norm'](layer['conv'](x))
+            if 'neuron' in layer:
+                if shared:
+                    x = x.expand(time_steps, *x.shape)
+                    x, shared = layer['neuron'](x).flatten(0, 1), False
+                else:
+                    x = layer['neuron'](x, time_steps)
+        x = self.maxpool(x)
+        return x.repeat(time_steps, 1, 1, 1) if shared else x
+
+    def _freeze_stages(self) -> None:
+        frozen = [self.stem] if self.frozen_stages >= 0 else []
+        frozen += [getattr(self, name) for name in self.res_layers[: max(self.frozen_stages, 0)]]
+        for module in frozen:
+            module.eval()
+            for param in module.parameters():
+                param.requires_grad = False
+
+    def train(self, mode: bool = True):
+        """Set the mode; frozen stages, and norms with ``norm_eval``, stay in eval mode."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+
+def _is_pretrained(init_cfg: Union[dict, list, None]) -> bool:
+    cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    return any(cfg and cfg['type'] == 'Pretrained' for cfg in cfgs)

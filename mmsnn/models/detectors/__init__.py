@@ -1,0 +1,5 @@
+"""Spiking detectors."""
+
+from .spiking_retinanet import SpikingRetinaNet
+
+__all__ = ['SpikingRetinaNet']

@@ -1,0 +1,28 @@
+"""Neurons, norm, gates and decoders, usable by config and by hand."""
+
+from .builder import build_gate, build_neuron, build_norm
+from .decoders import AttentionSpikeDecoder, LastDecoder, RateDecoder, SpikeDecoder
+from .gates import Gate, LearnedGate, ResidualGate, SEWAddGate, SEWAndGate, SEWIAndGate
+from .neurons import IFNeuron, LIFNeuron, PLIFNeuron, check_time_steps
+from .tdbn import TDBN
+
+__all__ = [
+    'TDBN',
+    'AttentionSpikeDecoder',
+    'Gate',
+    'IFNeuron',
+    'LIFNeuron',
+    'LastDecoder',
+    'LearnedGate',
+    'PLIFNeuron',
+    'RateDecoder',
+    'ResidualGate',
+    'SEWAddGate',
+    'SEWAndGate',
+    'SEWIAndGate',
+    'SpikeDecoder',
+    'build_gate',
+    'build_neuron',
+    'build_norm',
+    'check_time_steps',
+]

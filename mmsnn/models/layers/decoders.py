@@ -1,0 +1,140 @@
+"""Spike decoders: (T, B, C, H, W) spikes to a real-valued (B, C, H, W) map."""
+
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ... import ops
+
+
+class SpikeDecoder(nn.Module):
+    """Base of the decoders.
+
+    Args:
+        channels: Channels C of the spikes.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Decode.
+
+        Args:
+            spikes: (T, B, C, H, W), any T.
+
+        Returns:
+            Tensor (B, C, H, W).
+
+        Raises:
+            ValueError: Input of another rank or another number of channels.
+        """
+        if spikes.dim() != 5:
+            raise ValueError(
+                f'{type(self).__name__} decodes spikes of shape (T, B, C, H, W), got a tensor of '
+                f'shape {tuple(spikes.shape)}: put it right behind a spiking backbone'
+            )
+        if spikes.shape[2] != self.channels:
+            raise ValueError(
+                f'{type(self).__name__} was built for {self.channels} channels, got '
+                f'{spikes.shape[2]} in an input of shape {tuple(spikes.shape)}'
+            )
+        return self.decode(spikes)
+
+    def decode(self, spikes: Tensor) -> Tensor:
+        """The decoding itself, on checked input."""
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class RateDecoder(SpikeDecoder):
+    """Rate coding: the mean over time."""
+
+    def decode(self, spikes: Tensor) -> Tensor:
+        """Return the firing rate of every neuron."""
+        return ops.rate_decode(spikes)
+
+
+@MODELS.register_module()
+class LastDecoder(SpikeDecoder):
+    """The last time step alone."""
+
+    def decode(self, spikes: Tensor) -> Tensor:
+        """Return the spikes of t = T - 1."""
+        return ops.last_decode(spikes)
+
+
+@MODELS.register_module()
+class AttentionSpikeDecoder(SpikeDecoder):
+    r"""ASD: weights along time, channel and space, made from the spikes themselves.
+
+    .. math::
+        D = \sum_t a_T[t]\, a_C[t]\, a_S[t]\, s[t]
+
+    - a_T (T, B): an MLP shared over time on two numbers of each step, its firing rate and the
+      rate's distance from the mean over time; softmax over t.
+    - a_C (T, B, C): squeeze and excitation of each step's channel rates, 2 sigmoid(.), in (0, 2).
+    - a_S (T, B, H, W): a conv over each step's channel mean and maximum, 2 sigmoid(.), in (0, 2).
+
+    The last layer of each starts at zero: a_T = 1/T and a_C = a_S = 1, which is exactly rate
+    coding, and training can only depart from it. Nothing depends on T, so a model trained at one
+    T runs at any. Source: Zhang et al. 2023, ASD; our reading, docs/method.md.
+
+    Args:
+        channels: Channels C of the spikes.
+        reduction: Channel reduction of the squeeze and excitation.
+        kernel_size: Odd kernel size of the spatial conv.
+
+    Raises:
+        ValueError: An even kernel size or a reduction below 1.
+
+    Example:
+        >>> decoder = AttentionSpikeDecoder(64)
+        >>> spikes = (torch.rand(4, 2, 64, 8, 8) > 0.8).float()
+        >>> decoder(spikes).shape
+        torch.Size([2, 64, 8, 8])
+        >>> torch.allclose(decoder(spikes), spikes.mean(0))
+        True
+    """
+
+    def __init__(self, channels: int, reduction: int = 16, kernel_size: int = 7):
+        super().__init__(channels)
+        if kernel_size % 2 == 0 or kernel_size < 1:
+            raise ValueError(f'kernel_size must be odd and positive, got {kernel_size!r}')
+        if reduction < 1:
+            raise ValueError(f'reduction must be at least 1, got {reduction!r}')
+        hidden = max(channels // reduction, 4)
+        self.temporal = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+        self.channel = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels)
+        )
+        self.spatial = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Start as rate coding."""
+        for last in (self.temporal[-1], self.channel[-1], self.spatial):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def attention(self, spikes: Tensor):
+        """The three attention maps, to decode with and to look at.
+
+        Args:
+            spikes: (T, B, C, H, W).
+
+        Returns:
+            a_T (T, B), a_C (T, B, C) and a_S (T, B, H, W).
+        """
+        channel_rate = spikes.mean((3, 4))
+        rate = channel_rate.mean(2)
+        temporal = self.temporal(torch.stack([rate, rate - rate.mean(0)], -1))[..., 0].softmax(0)
+        channel = 2 * self.channel(channel_rate).sigmoid()
+        seen = torch.stack([spikes.mean(2), spikes.amax(2)], 2).flatten(0, 1)
+        spatial = 2 * self.spatial(seen).sigmoid()
+        return temporal, channel, spatial[:, 0].unflatten(0, spikes.shape[:2])
+
+    def decode(self, spikes: Tensor) -> Tensor:
+        """Return the attention-weighted sum over time."""
+        return ops.attention_decode(spikes, *self.attention(spikes))

@@ -1,0 +1,128 @@
+"""Gates: how a residual branch's spikes R and a shortcut's spikes S become the block's output."""
+
+import math
+from typing import Optional
+
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ... import ops
+from ...ops.surrogate import FINITE_REACH
+
+
+class Gate(nn.Module):
+    """Base of the gates; a gate without weights is one ``forward``.
+
+    Args:
+        channels: Channels of the joined spikes.
+        norm_cfg: Norm layer, for gates that have weights.
+        act_cfg: Neuron, for gates that have weights.
+    """
+
+    def __init__(
+        self,
+        channels: Optional[int] = None,
+        norm_cfg: Optional[dict] = None,
+        act_cfg: Optional[dict] = None,
+    ):
+        super().__init__()
+
+    def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
+        """Join two spike tensors.
+
+        Args:
+            residual: R, (T*B, C, H, W).
+            shortcut: S, same shape.
+            time_steps: T.
+
+        Returns:
+            O, same shape.
+        """
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class ResidualGate(Gate):
+    """SG ResNet's first gate signal, G = R: O = R OR S, binary.
+
+    With R silent the block is the identity and dO/dS = 1 - R = 1 exactly, so that gradients neither
+    vanish nor explode with depth. Source: Zhang et al. 2023, SG ResNet; our reading,
+    docs/method.md.
+    """
+
+    def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
+        """Return R OR S."""
+        return ops.spike_or(residual, shortcut)
+
+
+@MODELS.register_module()
+class LearnedGate(Gate):
+    """SG ResNet's second gate signal: G = neuron(tdBN(1x1 conv of S)); O = G R + (1 - G) S.
+
+    The norm's affine starts at zero: no current, no gate spike, and the block starts as the
+    identity. What opens the gate is the surrogate's tail one threshold below firing, so a
+    surrogate that is zero there would keep it shut for ever and is refused. Source: Zhang et al.
+    2023, SG ResNet; our reading, docs/method.md.
+
+    Args:
+        channels: Channels of the joined spikes.
+        norm_cfg: Norm layer behind the 1x1 conv.
+        act_cfg: The gate's neuron.
+
+    Raises:
+        ValueError: The neuron's surrogate has no gradient at rest.
+    """
+
+    def __init__(self, channels: int, norm_cfg: dict, act_cfg: dict):
+        from .builder import build_neuron, build_norm
+
+        super().__init__()
+        self.neuron = build_neuron(act_cfg)
+        reach = FINITE_REACH.get(self.neuron.surrogate, math.inf) * self.neuron.surrogate_width
+        if reach <= self.neuron.v_threshold:
+            raise ValueError(
+                f'LearnedGate starts silent, and a {self.neuron.surrogate!r} surrogate of width '
+                f'{self.neuron.surrogate_width} has no gradient there (threshold '
+                f'{self.neuron.v_threshold}): the gate could never open. Give the gate a wider '
+                "one: gate_cfg=dict(type='LearnedGate', act_cfg=dict(surrogate='arctan'))"
+            )
+        self.conv = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm = build_norm(norm_cfg, channels, v_threshold=self.neuron.v_threshold)[1]
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Start silent; the parent's initialisation comes before this."""
+        nn.init.zeros_(self.norm.weight)
+        nn.init.zeros_(self.norm.bias)
+
+    def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
+        """Select by the learned gate signal."""
+        signal = self.neuron(self.norm(self.conv(shortcut)), time_steps)
+        return ops.select(signal, residual, shortcut)
+
+
+@MODELS.register_module()
+class SEWAddGate(Gate):
+    """SEW ResNet's add, O = R + S: not binary (Fang et al. 2021)."""
+
+    def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
+        """Return R + S."""
+        return residual + shortcut
+
+
+@MODELS.register_module()
+class SEWAndGate(Gate):
+    """SEW ResNet's and, O = R S (Fang et al. 2021)."""
+
+    def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
+        """Return R AND S."""
+        return residual * shortcut
+
+
+@MODELS.register_module()
+class SEWIAndGate(Gate):
+    """SEW ResNet's iand, O = (1 - R) S (Fang et al. 2021)."""
+
+    def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
+        """Return (NOT R) AND S."""
+        return ops.iand(residual, shortcut)

@@ -1,0 +1,195 @@
+"""Spiking neurons as mmcv activation layers."""
+
+import math
+from typing import Optional
+
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ... import ops
+
+
+@MODELS.register_module()
+class LIFNeuron(nn.Module):
+    """Leaky integrate-and-fire neuron over all time steps (:func:`mmsnn.ops.lif`).
+
+    Stateless: every forward starts from v = 0, so there is nothing to reset between batches.
+    As an mmcv activation layer: ``act_cfg=dict(type='LIFNeuron', time_steps=4)``.
+
+    Args:
+        decay: Leak factor in [0, 1] of h = decay * v + x. Default 0.5 where ``tau`` isn't given.
+        tau: The other spelling, h = v + (x - v) / tau, that is decay = 1 - 1/tau and the input
+            scaled by 1/tau. Give one of the two.
+        v_threshold: Firing threshold.
+        reset: ``'hard'`` or ``'soft'``.
+        detach_reset: Whether the gradient ignores the spike in the reset.
+        surrogate: ``'arctan'``, ``'rectangle'``, ``'sigmoid'`` or ``'triangle'``.
+        surrogate_width: Width of the surrogate, in units of the membrane potential.
+        time_steps: Set it where the layer gets time folded into the batch, as inside an mmcv
+            ``ConvModule``; None where the first axis is time or the caller says T.
+        inplace: Taken because mmcv passes it to every activation; spikes never overwrite currents.
+
+    Raises:
+        ValueError: A value out of range, an unknown reset or surrogate, both decay and tau, or a
+            batch that ``time_steps`` doesn't divide.
+
+    Example:
+        >>> LIFNeuron(decay=0.25, v_threshold=0.5, surrogate='rectangle')(torch.rand(4, 1, 8)).shape
+        torch.Size([4, 1, 8])
+    """
+
+    def __init__(
+        self,
+        decay: Optional[float] = None,
+        tau: Optional[float] = None,
+        v_threshold: float = 1.0,
+        reset: str = 'hard',
+        detach_reset: bool = False,
+        surrogate: str = 'arctan',
+        surrogate_width: float = 1.0,
+        time_steps: Optional[int] = None,
+        inplace: bool = False,
+    ):
+        super().__init__()
+        if decay is not None and tau is not None:
+            raise ValueError(f'give decay or tau, not both: got decay={decay!r} and tau={tau!r}')
+        if tau is not None and not tau >= 1:
+            raise ValueError(f'tau must be at least 1 time step, got {tau!r}')
+        if decay is not None and not 0 <= decay <= 1:
+            raise ValueError(f'decay must lie in [0, 1], got {decay!r}')
+        if time_steps is not None:
+            check_time_steps(time_steps)
+        if not v_threshold > 0:
+            raise ValueError(f'v_threshold must be positive, got {v_threshold!r}')
+        if reset not in ops.RESETS:
+            raise ValueError(f'unknown reset {reset!r}: choose one of {list(ops.RESETS)}')
+        ops.surrogate.check_surrogate(surrogate, surrogate_width)
+        if tau is not None:
+            self._leak = (1 - 1 / tau, 1 / tau)
+        else:
+            self._leak = (0.5 if decay is None else decay, 1.0)
+        self.v_threshold = v_threshold
+        self.reset = reset
+        self.detach_reset = detach_reset
+        self.surrogate = surrogate
+        self.surrogate_width = surrogate_width
+        self.time_steps = time_steps
+
+    @property
+    def decay(self):
+        """Leak factor of h = decay * v + input_scale * x."""
+        return self._leak[0]
+
+    @property
+    def input_scale(self):
+        """Factor on the input."""
+        return self._leak[1]
+
+    def forward(self, x: Tensor, time_steps: Optional[int] = None) -> Tensor:
+        """Turn currents into spikes.
+
+        Args:
+            x: (T, ...) or, where T is given here or at construction, (T*B, ...), time-major.
+            time_steps: T of an input that has time folded into the batch.
+
+        Returns:
+            Spikes of the shape and dtype of ``x``.
+        """
+        time_steps = time_steps or self.time_steps
+        if time_steps is None:
+            return self._integrate(x)
+        if x.shape[0] % time_steps:
+            raise ValueError(
+                f'time_steps={time_steps} does not divide the first axis of an input '
+                f'of shape {tuple(x.shape)}: it should be time_steps * batch'
+            )
+        return self._integrate(x.unflatten(0, (time_steps, -1))).flatten(0, 1)
+
+    def _integrate(self, x: Tensor) -> Tensor:
+        return ops.lif(
+            x,
+            self.decay,
+            self.input_scale,
+            self.v_threshold,
+            self.reset,
+            self.detach_reset,
+            self.surrogate,
+            self.surrogate_width,
+        )
+
+    def extra_repr(self) -> str:
+        """What `print(module)` shows."""
+        return (
+            f'decay={self.decay}, v_threshold={self.v_threshold}, reset={self.reset!r}, '
+            f'surrogate={self.surrogate!r}'
+        )
+
+
+@MODELS.register_module()
+class IFNeuron(LIFNeuron):
+    """Integrate-and-fire: :class:`LIFNeuron` without a leak (decay = 1).
+
+    Args:
+        **kwargs: As of :class:`LIFNeuron`, without decay and tau.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(decay=1.0, **kwargs)
+
+
+@MODELS.register_module()
+class PLIFNeuron(LIFNeuron):
+    """LIF with a learnable leak, one a layer (Fang et al. 2021, PLIF).
+
+    The parameter ``w`` is unbounded; in the ``decay`` spelling decay = sigmoid(w), in the ``tau``
+    spelling 1/tau = sigmoid(w), which is SpikingJelly's ``ParametricLIFNode``.
+
+    Args:
+        decay: Initial decay, strictly between 0 and 1.
+        tau: Initial tau, greater than 1.
+        **kwargs: As of :class:`LIFNeuron`.
+
+    Raises:
+        ValueError: An initial value at or beyond the ends of the range.
+    """
+
+    def __init__(self, decay: Optional[float] = None, tau: Optional[float] = None, **kwargs):
+        super().__init__(decay=decay, tau=tau, **kwargs)
+        initial = self._leak[0] if tau is None else 1 / tau
+        if not 0 < initial < 1:
+            raise ValueError(
+                'PLIFNeuron starts strictly inside its range: got '
+                + (
+                    f'tau={tau!r}, needs more than 1'
+                    if tau is not None
+                    else f'decay={decay!r}, needs more than 0 and less than 1'
+                )
+            )
+        self.tau_form = tau is not None
+        self.w = nn.Parameter(torch.tensor(math.log(initial / (1 - initial))))
+
+    @property
+    def decay(self) -> Tensor:
+        """Current leak factor, a tensor with one element."""
+        p = self.w.sigmoid()
+        return 1 - p if self.tau_form else p
+
+    @property
+    def input_scale(self):
+        """Current factor on the input."""
+        return self.w.sigmoid() if self.tau_form else 1.0
+
+    def extra_repr(self) -> str:
+        """What `print(module)` shows."""
+        return f'decay={float(self.decay):.3f} (learnable), v_threshold={self.v_threshold}'
+
+
+def check_time_steps(time_steps: int) -> None:
+    """Refuse a number of time steps that is not a positive whole number.
+
+    Raises:
+        ValueError: Names the value.
+    """
+    if not isinstance(time_steps, int) or isinstance(time_steps, bool) or time_steps < 1:
+        raise ValueError(f'time_steps must be a whole number of at least 1, got {time_steps!r}')

@@ -1,0 +1,91 @@
+"""Threshold-dependent batch normalisation."""
+
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class TDBN(nn.BatchNorm2d):
+    r"""Threshold-dependent batch normalisation over time, batch and space.
+
+    .. math::
+        y = \lambda_k\, \alpha V_{th}\, \frac{x - \mu_k}{\sqrt{\sigma_k^2 + \epsilon}} + \beta_k
+
+    with mean and variance of channel k taken over (T, B, H, W): it is batch normalisation of a
+    tensor whose time is folded into the batch, with a scaled affine. ``weight`` is lambda and
+    ``bias`` is beta. Source: Zheng et al. 2021, section 3 (tdBN).
+
+    As an mmcv norm layer: ``norm_cfg=dict(type='TDBN', v_threshold=1.0)``.
+
+    Args:
+        num_features: Number of channels C.
+        eps: Added to the variance.
+        momentum: Of the running statistics.
+        v_threshold: Threshold V_th of the neuron behind it.
+        alpha: 1, or 1/sqrt(n) in the last tdBN of each of n branches that add up in front of one
+            neuron, so that their sum again has the threshold's variance.
+
+    Raises:
+        ValueError: ``v_threshold`` or ``alpha`` not positive, or input neither (T*B, C, H, W) nor
+            (T, B, C, H, W).
+
+    Example:
+        >>> TDBN(8)(torch.rand(4, 2, 8, 5, 5)).shape
+        torch.Size([4, 2, 8, 5, 5])
+    """
+
+    _abbr_ = 'bn'
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        v_threshold: float = 1.0,
+        alpha: float = 1.0,
+    ):
+        super().__init__(num_features, eps=eps, momentum=momentum)
+        if not v_threshold > 0 or not alpha > 0:
+            raise ValueError(
+                'TDBN needs a positive v_threshold and alpha, got '
+                f'v_threshold={v_threshold!r}, alpha={alpha!r}'
+            )
+        self.v_threshold = v_threshold
+        self.alpha = alpha
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.dim() not in (4, 5):
+            raise ValueError(
+                'TDBN takes (T*B, C, H, W) or (T, B, C, H, W), got an input of shape '
+                f'{tuple(x.shape)}'
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise.
+
+        Args:
+            x: (T*B, C, H, W) or (T, B, C, H, W).
+
+        Returns:
+            Tensor of the same shape.
+        """
+        self._check_input_dim(x)
+        if x.dim() == 5:
+            return self.forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        return F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight * (self.alpha * self.v_threshold),
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
+        )
+
+    def extra_repr(self) -> str:
+        """What `print(module)` shows."""
+        return f'{super().extra_repr()}, v_threshold={self.v_threshold}, alpha={self.alpha}'

@@ -1,0 +1,5 @@
+"""Decoder necks."""
+
+from .decoder_necks import ASDNeck, LastNeck, RateNeck
+
+__all__ = ['ASDNeck', 'LastNeck', 'RateNeck']

@@ -1,0 +1,106 @@
+"""The firing function and the four surrogates of its derivative."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def _rectangle(u: Tensor, width: float) -> Tensor:
+    return (u.abs() < width / 2).to(u.dtype) / width
+
+
+def _triangle(u: Tensor, width: float) -> Tensor:
+    return (1 - u.abs() / width).clamp_min(0) / width
+
+
+def _arctan(u: Tensor, width: float) -> Tensor:
+    return 1 / (width * (1 + (math.pi / width * u) ** 2))
+
+
+def _sigmoid(u: Tensor, width: float) -> Tensor:
+    p = torch.sigmoid(4 / width * u)
+    return 4 / width * p * (1 - p)
+
+
+SURROGATES = {
+    'rectangle': _rectangle,
+    'triangle': _triangle,
+    'arctan': _arctan,
+    'sigmoid': _sigmoid,
+}
+#: Surrogates that are exactly zero farther than `reach * width` from the threshold.
+FINITE_REACH = {'rectangle': 0.5, 'triangle': 1.0}
+
+
+def check_surrogate(surrogate: str, width: float) -> None:
+    """Refuse an unknown surrogate or a width that is not positive.
+
+    Raises:
+        ValueError: Names the offending value and the valid ones.
+    """
+    if surrogate not in SURROGATES:
+        raise ValueError(f'unknown surrogate {surrogate!r}: choose one of {sorted(SURROGATES)}')
+    if not (math.isfinite(width) and width > 0):
+        raise ValueError(f'surrogate_width must be a positive number, got {width!r}')
+
+
+def surrogate_gradient(u: Tensor, surrogate: str = 'arctan', width: float = 1.0) -> Tensor:
+    r"""The stand-in g(u) for the derivative of the step function at u = h - V_th.
+
+    Every one is a bump of unit area whose peak is 1 / width, so that changing the shape changes
+    neither the scale of the gradient nor its integral:
+
+    - ``rectangle``: 1 / width where :math:`|u| < width / 2`, else 0 (STBP, Wu et al. 2018)
+    - ``triangle``: max(0, 1 - |u| / width) / width
+    - ``arctan``: 1 / (width (1 + (pi u / width)^2)); width 1 is SpikingJelly's ``ATan(alpha=2)``
+    - ``sigmoid``: the derivative of sigmoid(4 u / width); width 1 is ``Sigmoid(alpha=4)``
+
+    Args:
+        u: Distance to the threshold, any shape.
+        surrogate: A key of ``SURROGATES``.
+        width: Width of the bump, in units of the membrane potential.
+
+    Returns:
+        Tensor of the shape and dtype of ``u``.
+
+    Raises:
+        ValueError: Unknown surrogate, or a width that is not positive.
+
+    Example:
+        >>> surrogate_gradient(torch.tensor([-1., 0., 0.25]), 'rectangle')
+        tensor([0., 1., 1.])
+    """
+    check_surrogate(surrogate, width)
+    return SURROGATES[surrogate](u, width)
+
+
+class _Fire(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u: Tensor, surrogate: str, width: float) -> Tensor:
+        ctx.save_for_backward(u)
+        ctx.surrogate, ctx.width = surrogate, width
+        return (u >= 0).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (u,) = ctx.saved_tensors
+        return grad * SURROGATES[ctx.surrogate](u, ctx.width), None, None
+
+
+def fire(u: Tensor, surrogate: str = 'arctan', width: float = 1.0) -> Tensor:
+    """Heaviside step s = [u >= 0] with :func:`surrogate_gradient` as its derivative.
+
+    Args:
+        u: Membrane potential minus threshold, any shape.
+        surrogate: A key of ``SURROGATES``.
+        width: Width of the surrogate.
+
+    Returns:
+        Spikes, 0 or 1 in the dtype of ``u``.
+
+    Raises:
+        ValueError: Unknown surrogate, or a width that is not positive.
+    """
+    check_surrogate(surrogate, width)
+    return _Fire.apply(u, surrogate, width)

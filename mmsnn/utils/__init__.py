@@ -1,0 +1,25 @@
+"""What the command-line tools share."""
+
+from .cli import (
+    ToolError,
+    add_common_arguments,
+    build_runner,
+    check_data,
+    check_work_dir,
+    enable_amp,
+    exit_on_error,
+    load_config,
+    setup_launcher,
+)
+
+__all__ = [
+    'ToolError',
+    'add_common_arguments',
+    'build_runner',
+    'check_data',
+    'check_work_dir',
+    'enable_amp',
+    'exit_on_error',
+    'load_config',
+    'setup_launcher',
+]

@@ -1,0 +1,182 @@
+"""The common part of tools/: options, config, launcher, and errors a person can act on."""
+
+import argparse
+import glob
+import os
+import os.path as osp
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from ..compat import CheckpointError
+from ..datasets import DatasetError, check_config_datasets
+from ..engine.hooks.non_finite_loss_hook import NonFiniteLossError
+
+
+class ToolError(RuntimeError):
+    """Something that the user can mend; the message says how."""
+
+
+@contextmanager
+def exit_on_error(*also: type) -> Iterator[None]:
+    """End with one message instead of a traceback where the user can mend the cause.
+
+    ``MMSNN_TRACEBACK=1`` shows the traceback all the same.
+
+    Args:
+        *also: Further exception types to treat so, for stretches of code in which they come from
+            what the user gave.
+    """
+    try:
+        yield
+    except (ToolError, CheckpointError, DatasetError, NonFiniteLossError, *also) as error:
+        if os.environ.get('MMSNN_TRACEBACK') == '1':
+            raise
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        # What is not ours to explain may need the place where it happened.
+        hint = '\n(MMSNN_TRACEBACK=1 shows where)' if isinstance(error, also) else ''
+        sys.exit(f'\nerror: {message}{hint}')
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that training and testing share with MMDetection.
+
+    Args:
+        parser: The tool's parser.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, for example train_dataloader.batch_size=4 '
+        'model.backbone.time_steps=2; lists as key="[a,b]" or key=a,b, without blanks',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher; tools/dist_*.sh and tools/slurm_*.sh set it',
+    )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='load checkpoints that hold more than weights; such a file can run code when it is '
+        'loaded, so only for files whose source you trust',
+    )
+    # torch.distributed.launch passes it, torchrun sets LOCAL_RANK.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config, with the command line's settings merged in.
+
+    Args:
+        args: Parsed arguments of :func:`add_common_arguments`, with ``config`` and ``work_dir``.
+
+    Returns:
+        The config, with ``work_dir`` and ``launcher`` set.
+
+    Raises:
+        ToolError: The config can't be read.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not osp.isfile(args.config):
+        raise ToolError(
+            f'config {args.config} is not there: give the path of a file, as in '
+            'configs/spiking_retinanet/spiking-retinanet_sg-r18_asd_fpn_1x_coco.py'
+        )
+    try:
+        cfg = Config.fromfile(args.config)
+        if args.cfg_options is not None:
+            cfg.merge_from_dict(args.cfg_options)
+    except (OSError, SyntaxError, ImportError, KeyError, TypeError, ValueError) as error:
+        raise ToolError(f'config {args.config} cannot be read: {error}') from error
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    return cfg
+
+
+def check_work_dir(work_dir: str) -> None:
+    """Refuse to start a new run over another run's checkpoints.
+
+    Args:
+        work_dir: Where the run will save.
+
+    Raises:
+        ToolError: There are checkpoints.
+    """
+    found = sorted(glob.glob(osp.join(glob.escape(work_dir), '*.pth')))
+    if found:
+        raise ToolError(
+            f'{work_dir} holds the checkpoints of another run ({osp.basename(found[-1])}), which '
+            'a new run would overwrite. Go on with that run by --resume, or choose another folder '
+            'with --work-dir'
+        )
+
+
+def check_data(cfg: Config, splits: Sequence[str]) -> None:
+    """Look through the data sets before any long work, once for all ranks.
+
+    Args:
+        cfg: The config.
+        splits: Of ``'train'``, ``'val'`` and ``'test'``.
+
+    Raises:
+        DatasetError: Something in them would fail later, or train on less than was meant.
+    """
+    if int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))) == 0:
+        check_config_datasets(cfg, splits)
+
+
+def setup_launcher(cfg: Config) -> None:
+    """Where there is no GPU, join the process group with gloo before mmengine asks for CUDA.
+
+    Args:
+        cfg: The config; ``env_cfg.dist_cfg.backend`` is set to what is used.
+    """
+    if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
+        cfg.env_cfg.dist_cfg.backend = 'gloo'
+        torch.distributed.init_process_group('gloo')
+
+
+def enable_amp(cfg: Config) -> None:
+    """Turn on bfloat16 mixed precision.
+
+    Args:
+        cfg: The config; its ``optim_wrapper.type`` is changed.
+
+    Raises:
+        ToolError: The config has an optimiser wrapper of its own kind.
+    """
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'BF16OptimWrapper'):
+        raise ToolError(
+            f'--amp replaces an OptimWrapper, but the config uses {kind!r}: take '
+            '--amp away, or change optim_wrapper.type'
+        )
+    cfg.optim_wrapper.type = 'BF16OptimWrapper'
+    for key in ('loss_scale', 'dtype'):
+        cfg.optim_wrapper.pop(key, None)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner, and with it the model; what the config got wrong ends in one message.
+
+    Args:
+        cfg: The config.
+
+    Returns:
+        The runner.
+    """
+    from mmdet.registry import RUNNERS
+
+    with exit_on_error(ValueError, KeyError, TypeError, AssertionError):
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -1,0 +1,133 @@
+"""Evaluate a detector. The options are those of MMDetection's tools/test.py."""
+
+import argparse
+from copy import deepcopy
+
+# First: without mmcv's compiled ops, MMDetection's models import only behind it.
+import mmsnn  # noqa: F401  isort: skip
+
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config, ConfigDict
+
+from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
+from mmsnn.utils import (
+    ToolError,
+    add_common_arguments,
+    build_runner,
+    check_data,
+    exit_on_error,
+    load_config,
+    setup_launcher,
+)
+
+EXAMPLES = """examples:
+  python tools/test.py CONFIG work_dirs/NAME/epoch_12.pth
+  python tools/test.py CONFIG CHECKPOINT --show-dir pictures   # boxes found beside true boxes
+  python tools/test.py CONFIG CHECKPOINT --out predictions.pkl
+  bash tools/dist_test.sh CONFIG CHECKPOINT 8                  # 8 GPUs"""
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description='Evaluate a checkpoint and print the COCO table.',
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('checkpoint', help='path of the checkpoint')
+    parser.add_argument(
+        '--work-dir', help='folder for the log and the metrics (default: work_dirs/NAME_OF_CONFIG)'
+    )
+    parser.add_argument('--out', metavar='FILE.pkl', help='save the predictions')
+    parser.add_argument('--show', action='store_true', help='show the pictures on the screen')
+    parser.add_argument(
+        '--show-dir',
+        metavar='DIR',
+        help='save pictures with the boxes, true ones on the left and found ones '
+        'on the right, to WORK_DIR/TIMESTAMP/DIR',
+    )
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2,
+        metavar='SECONDS',
+        help='how long --show shows each (default: 2)',
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="test-time augmentation: the config's, or a horizontal flip",
+    )
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def enable_tta(cfg: Config) -> None:
+    """Wrap the model and the pipeline for test-time augmentation, as MMDetection does.
+
+    Args:
+        cfg: The config.
+    """
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if 'tta_model' not in cfg:
+        cfg.tta_model = dict(
+            type='DetTTAModel',
+            tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+        )
+    if 'tta_pipeline' not in cfg:
+        cfg.tta_pipeline = deepcopy(dataset.pipeline)
+        meta_keys = (
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+            'flip',
+            'flip_direction',
+        )
+        cfg.tta_pipeline[-1] = dict(
+            type='TestTimeAug',
+            transforms=[
+                [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)],
+                [dict(type='PackDetInputs', meta_keys=meta_keys)],
+            ],
+        )
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def main() -> None:
+    """Evaluate."""
+    args = parse_args()
+    enforce_safe_loading(args.trust_checkpoint)
+    setup_cache_size_limit_of_dynamo()
+    with exit_on_error():
+        if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
+            raise ToolError(f'--out must name a .pkl file, got {args.out}')
+        cfg = load_config(args)
+        checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
+        check_data(cfg, ('test',))
+    cfg.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        cfg = trigger_visualization_hook(cfg, args)
+    if args.tta:
+        enable_tta(cfg)
+
+    setup_launcher(cfg)
+    runner = build_runner(cfg)
+    with exit_on_error():
+        model = runner.model.module if args.tta else runner.model
+        check_state_dict(model, checkpoint, args.checkpoint)
+        del checkpoint
+        if args.out is not None:
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+        runner.test()
+
+
+if __name__ == '__main__':
+    main()

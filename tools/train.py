@@ -1,0 +1,100 @@
+"""Train a detector. The options are those of MMDetection's tools/train.py."""
+
+import argparse
+
+# First: without mmcv's compiled ops, MMDetection's models import only behind it.
+import mmsnn  # noqa: F401  isort: skip
+
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.runner import find_latest_checkpoint
+
+from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
+from mmsnn.utils import (
+    ToolError,
+    add_common_arguments,
+    build_runner,
+    check_data,
+    check_work_dir,
+    enable_amp,
+    exit_on_error,
+    load_config,
+    setup_launcher,
+)
+
+EXAMPLES = """examples:
+  python tools/train.py configs/spiking_retinanet/spiking-retinanet_sg-r18_asd_fpn_1x_coco.py --amp
+  python tools/train.py CONFIG --resume                 # go on after a stop
+  python tools/train.py CONFIG --cfg-options model.backbone.time_steps=2
+  bash tools/dist_train.sh CONFIG 8                     # 8 GPUs"""
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description='Train a detector from a config.',
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument(
+        '--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME_OF_CONFIG)'
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='train in mixed precision: bfloat16, on GPU and CPU'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate by the batch size over the config's "
+        'auto_scale_lr.base_batch_size',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from CHECKPOINT or, without a value, from the latest in the work dir',
+    )
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train."""
+    args = parse_args()
+    enforce_safe_loading(args.trust_checkpoint)
+    setup_cache_size_limit_of_dynamo()
+    with exit_on_error():
+        cfg = load_config(args)
+        if args.amp:
+            enable_amp(cfg)
+        if args.auto_scale_lr:
+            if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+                raise ToolError(
+                    '--auto-scale-lr needs to know the batch size that the learning '
+                    'rate was chosen for: add auto_scale_lr=dict(enable=True, '
+                    'base_batch_size=16) to the config'
+                )
+            cfg.auto_scale_lr.enable = True
+        if args.resume is None:
+            check_work_dir(cfg.work_dir)
+        else:
+            cfg.resume = True
+            cfg.load_from = None if args.resume == 'auto' else args.resume
+        check_data(cfg, ('train', 'val'))
+        start = cfg.load_from
+        if cfg.resume and start is None:
+            start = find_latest_checkpoint(cfg.work_dir)
+        checkpoint = load_checkpoint_file(start, args.trust_checkpoint) if start else None
+
+    setup_launcher(cfg)
+    runner = build_runner(cfg)
+    with exit_on_error():
+        if checkpoint is not None and cfg.resume:
+            check_state_dict(runner.model, checkpoint, start)
+        del checkpoint
+        runner.train()
+
+
+if __name__ == '__main__':
+    main()
