@@ -46,10 +46,7 @@ def _restricted_getattr(owner: Any, name: str) -> Callable:
 
 
 def _named(function: Callable, module: str, name: str) -> Callable:
-    """Wrap a function so that PyTorch allows it under another global name.
-
-    PyTorch takes the name from the function, and only since 2.6 from a second argument.
-    """
+    """Wrap a function so that PyTorch allows it under the given global name."""
 
     def wrapper(*args):
         return function(*args)

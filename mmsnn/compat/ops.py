@@ -208,7 +208,7 @@ def _focal_terms(input: Tensor, target: Tensor, weight: Tensor, alpha: float):
     contrary = 1 - prob
     truth = torch.where(positive, prob, contrary)
     contrary = torch.where(positive, contrary, prob)
-    factor = torch.where(positive, alpha, 1 - alpha).to(input.dtype)
+    factor = torch.full_like(input, 1 - alpha).masked_fill_(positive, alpha)
     if weight.numel():
         # The kernel reads weight[target], past its end for the background class, whose weight
         # nobody can have set: such rows are left unweighted.
@@ -434,7 +434,11 @@ def roi_align_forward(
 
 
 def _average_pool(feature: Tensor, grid_y: _RoIGrid, grid_x: _RoIGrid) -> Tensor:
-    """Average pooling of one image's ``(H, W, C)`` map, ``(k, C, ph, pw)``."""
+    """Average pooling of one image's ``(H, W, C)`` map, ``(k, C, ph, pw)``.
+
+    A feature that is not finite spoils all bins of the RoIs around it, not only its own: the
+    product of its zero weight is NaN.
+    """
     weights_y, top, bottom = grid_y.average_weights()
     weights_x, left, right = grid_x.average_weights()
     weights_y, weights_x = weights_y.to(feature.device), weights_x.to(feature.device)

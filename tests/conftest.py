@@ -1,0 +1,65 @@
+"""What the tests share: the tools as subprocesses, a small digits set, real COCO if it is given."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_tool(*command, timeout=600, **env):
+    """Run a command of the repository and give back the finished process, its output joined."""
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env={**os.environ, **{key: str(value) for key, value in env.items()}},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(scope='session')
+def tool():
+    """`tool('train.py', CONFIG, ...)` runs a Python tool; `check=True` wants it to succeed."""
+
+    def run(script, *args, check=True, **kwargs):
+        done = run_tool(sys.executable, f'tools/{script}', *args, **kwargs)
+        if check:
+            assert done.returncode == 0, done.stdout[-4000:]
+        return done
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def shell():
+    """`shell('bash', 'tools/dist_train.sh', ...)` runs any command, with our python first."""
+
+    def run(*command, **env):
+        path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+        return run_tool(*command, PATH=path, **env)
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def digits_root(tmp_path_factory, tool):
+    """A small digits set in COCO format: 32 images to train on, 8 to validate, 64x64."""
+    root = tmp_path_factory.mktemp('digits') / 'set'
+    tool('dataset_converters/digits_to_coco.py', root, '--train-images', 32, '--val-images', 8,
+         '--image-size', 64, '--max-size', 40, '--max-digits', 2)
+    return root
+
+
+@pytest.fixture(scope='session')
+def coco_tiny():
+    """Real COCO images in the official layout, through a path that the user gives."""
+    root = os.environ.get('MMSNN_COCO_TINY')
+    if not root:
+        pytest.skip('needs real COCO images: set MMSNN_COCO_TINY=/path/to/a/small/coco')
+    return Path(root).resolve()

@@ -1,0 +1,62 @@
+"""The demo: make a data set of handwritten digits, train, evaluate, draw.
+
+It calls the tools that you would call, and prints each command before it runs.
+"""
+
+import argparse
+import os
+import os.path as osp
+import shlex
+import subprocess
+import sys
+import time
+
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+CONFIG = 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
+DATA = 'data/digits'
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description='Train a small Spiking RetinaNet on handwritten digits (a few minutes on a '
+        'CPU), evaluate it, and leave pictures with the boxes it finds.'
+    )
+    parser.add_argument(
+        '--work-dir',
+        help='folder for everything it makes (default: a new one, work_dirs/demo-DATE-TIME)',
+    )
+    return parser.parse_args()
+
+
+def run(title: str, *command: str) -> None:
+    """Announce a step and run it; a step that fails ends the demo with its exit status."""
+    print(f'\n== {title}\n   $ python {shlex.join(command)}', flush=True)
+    status = subprocess.call([sys.executable, *command], cwd=ROOT)
+    if status:
+        sys.exit(f'the demo stopped: `{command[0]}` ended with status {status}; its message is above')
+
+
+def main() -> None:
+    """Run the demo."""
+    args = parse_args()
+    start = time.time()
+    work_dir = args.work_dir or osp.join('work_dirs', time.strftime('demo-%Y%m%d-%H%M%S'))
+    os.environ['MMSNN_DIGITS_ROOT'] = DATA
+    run('1/4 data: handwritten digits on clutter', 'tools/dataset_converters/digits_to_coco.py', DATA)
+    run('2/4 training', 'tools/train.py', CONFIG, '--work-dir', work_dir)
+    with open(osp.join(ROOT, work_dir, 'last_checkpoint')) as file:
+        checkpoint = osp.relpath(file.read().strip(), ROOT)
+    predictions = osp.join(work_dir, 'predictions.pkl')
+    run('3/4 evaluation on images that training never saw', 'tools/test.py', CONFIG, checkpoint,
+        '--work-dir', work_dir, '--out', predictions)
+    pictures = osp.join(work_dir, 'pictures')
+    run('4/4 pictures', 'tools/analysis_tools/draw_predictions.py', CONFIG, predictions, pictures)
+    minutes = (time.time() - start) / 60
+    print(f'\nDone in {minutes:.1f} minutes.')
+    print(f'Pictures (true boxes on the left, found boxes on the right): {osp.join(pictures, "")}')
+    print(f'Checkpoint: {checkpoint}')
+
+
+if __name__ == '__main__':
+    main()
