@@ -3,7 +3,8 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 STACK ?= onedl
-VENV ?= .venv
+VENV ?= $(if $(filter onedl,$(STACK)),.venv,.venv-$(STACK))
+ARGS ?=
 BIN := $(VENV)/bin
 # Where torch offers a CPU build of its own by this version, take it: it is a tenth of the size.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
@@ -18,6 +19,7 @@ help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo
 	@echo "Settings: PYTHON=$(PYTHON) TORCH=$(TORCH) STACK=$(STACK) (or openmmlab) VENV=$(VENV)"
+	@echo "make test ARGS='tests/ops -k lif' hands its arguments on to pytest"
 
 # One file an extra marks what is installed; a change of the requirements installs again.
 $(VENV)/.mmsnn-$(STACK)-%: setup.py
@@ -31,13 +33,14 @@ demo: $(call STAMP,demo)  ## train a small Spiking RetinaNet on handwritten digi
 	@$(BIN)/python tools/demo.py
 
 test: $(call STAMP,test)  ## the test suite (slow proofs excluded)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(ARGS)
 
 test-slow: $(call STAMP,test)  ## the slow proofs; real COCO images through MMSNN_COCO_TINY=/path
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(call STAMP,lint)  ## ruff
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
 
 clean:  ## remove the venv and build leftovers (work_dirs/ and data/ stay)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

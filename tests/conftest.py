@@ -51,8 +51,20 @@ def shell():
 def digits_root(tmp_path_factory, tool):
     """A small digits set in COCO format: 32 images to train on, 8 to validate, 64x64."""
     root = tmp_path_factory.mktemp('digits') / 'set'
-    tool('dataset_converters/digits_to_coco.py', root, '--train-images', 32, '--val-images', 8,
-         '--image-size', 64, '--max-size', 40, '--max-digits', 2)
+    tool(
+        'dataset_converters/digits_to_coco.py',
+        root,
+        '--train-images',
+        32,
+        '--val-images',
+        8,
+        '--image-size',
+        64,
+        '--max-size',
+        40,
+        '--max-digits',
+        2,
+    )
     return root
 
 

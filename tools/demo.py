@@ -34,7 +34,9 @@ def run(title: str, *command: str) -> None:
     print(f'\n== {title}\n   $ python {shlex.join(command)}', flush=True)
     status = subprocess.call([sys.executable, *command], cwd=ROOT)
     if status:
-        sys.exit(f'the demo stopped: `{command[0]}` ended with status {status}; its message is above')
+        sys.exit(
+            f'the demo stopped: `{command[0]}` ended with status {status}; its message is above'
+        )
 
 
 def main() -> None:
@@ -43,13 +45,25 @@ def main() -> None:
     start = time.time()
     work_dir = args.work_dir or osp.join('work_dirs', time.strftime('demo-%Y%m%d-%H%M%S'))
     os.environ['MMSNN_DIGITS_ROOT'] = DATA
-    run('1/4 data: handwritten digits on clutter', 'tools/dataset_converters/digits_to_coco.py', DATA)
+    run(
+        '1/4 data: handwritten digits on clutter',
+        'tools/dataset_converters/digits_to_coco.py',
+        DATA,
+    )
     run('2/4 training', 'tools/train.py', CONFIG, '--work-dir', work_dir)
     with open(osp.join(ROOT, work_dir, 'last_checkpoint')) as file:
         checkpoint = osp.relpath(file.read().strip(), ROOT)
     predictions = osp.join(work_dir, 'predictions.pkl')
-    run('3/4 evaluation on images that training never saw', 'tools/test.py', CONFIG, checkpoint,
-        '--work-dir', work_dir, '--out', predictions)
+    run(
+        '3/4 evaluation on images that training never saw',
+        'tools/test.py',
+        CONFIG,
+        checkpoint,
+        '--work-dir',
+        work_dir,
+        '--out',
+        predictions,
+    )
     pictures = osp.join(work_dir, 'pictures')
     run('4/4 pictures', 'tools/analysis_tools/draw_predictions.py', CONFIG, predictions, pictures)
     minutes = (time.time() - start) / 60

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/schedules/schedule_1x.py',
     '../_base_/default_runtime.py',
 ]
-channels = [64, 128, 256, 512]
+channels = [128, 256, 512]
 model = dict(
     type='ATSS',
     data_preprocessor=dict(
@@ -14,14 +14,13 @@ model = dict(
         bgr_to_rgb=True,
         pad_size_divisor=32,
     ),
-    backbone=dict(type='SGResNet', depth=18, time_steps=4),
+    backbone=dict(type='SGResNet', depth=18, time_steps=4, out_indices=(1, 2, 3)),
     neck=[
         dict(type='ASDNeck', in_channels=channels),
         dict(
             type='FPN',
             in_channels=channels,
             out_channels=256,
-            start_level=1,
             add_extra_convs='on_output',
             num_outs=5,
         ),

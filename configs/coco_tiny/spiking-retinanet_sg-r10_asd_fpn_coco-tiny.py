@@ -1,7 +1,7 @@
 # A narrow detector for a look at the whole chain on a small COCO-format set in a minute or two:
 # MMSNN_COCO_ROOT=/path/to/coco points at the set.
 _base_ = '../spiking_retinanet/spiking-retinanet_sg-r18_asd_fpn_1x_coco.py'
-channels = [16, 32, 64, 128]
+channels = [32, 64, 128]
 model = dict(
     backbone=dict(depth=10, base_channels=16),
     neck=[
@@ -10,11 +10,12 @@ model = dict(
             type='FPN',
             in_channels=channels,
             out_channels=32,
-            start_level=1,
             add_extra_convs='on_input',
-            num_outs=5)
+            num_outs=5,
+        ),
     ],
-    bbox_head=dict(in_channels=32, feat_channels=32, stacked_convs=1))
+    bbox_head=dict(in_channels=32, feat_channels=32, stacked_convs=1),
+)
 
 scale = (160, 160)
 train_pipeline = [
@@ -22,7 +23,7 @@ train_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs')
+    dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -30,15 +31,13 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
 ]
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
+    batch_size=8, num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline)
+)
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=3)
 param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=10)]

@@ -4,25 +4,30 @@ _base_ = [
     '../_base_/datasets/digits_detection.py',
     '../_base_/default_runtime.py',
 ]
+norm_cfg = dict(type='GN', num_groups=8, requires_grad=True)
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[64.0] * 3, pad_size_divisor=16),
     backbone=dict(
-        depth=10, base_channels=32, num_stages=3, strides=(1, 2, 2), out_indices=(0, 1, 2)
+        depth=10,
+        stem_channels=16,
+        base_channels=32,
+        num_stages=3,
+        strides=(1, 2, 2),
+        out_indices=(1, 2),
     ),
     neck=[
-        dict(type='ASDNeck', in_channels=[32, 64, 128]),
-        dict(type='FPN', in_channels=[32, 64, 128], out_channels=64, start_level=1, num_outs=2),
+        dict(type='ASDNeck', in_channels=[64, 128]),
+        dict(type='FPN', in_channels=[64, 128], out_channels=64, num_outs=2, norm_cfg=norm_cfg),
     ],
     bbox_head=dict(
         num_classes=10,
         in_channels=64,
         stacked_convs=2,
         feat_channels=64,
+        norm_cfg=norm_cfg,
         anchor_generator=dict(
-            octave_base_scale=1.75, scales_per_octave=3, ratios=[1.5], strides=[8, 16]
+            octave_base_scale=2, scales_per_octave=3, ratios=[1.5], strides=[8, 16]
         ),
-        bbox_coder=dict(target_stds=[0.1, 0.1, 0.2, 0.2]),
-        loss_bbox=dict(type='SmoothL1Loss', beta=0.11),
     ),
     test_cfg=dict(nms_pre=300, max_per_img=30),
 )

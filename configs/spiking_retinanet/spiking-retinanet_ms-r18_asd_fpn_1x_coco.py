@@ -1,3 +1,7 @@
 # Gate ablation: MS ResNet, the shortcut carries membrane currents.
 _base_ = './spiking-retinanet_sg-r18_asd_fpn_1x_coco.py'
-model = dict(backbone=dict(_delete_=True, type='SGResNet', depth=18, time_steps=4, block='ms'))
+model = dict(
+    backbone=dict(
+        _delete_=True, type='SGResNet', depth=18, time_steps=4, out_indices=(1, 2, 3), block='ms'
+    )
+)

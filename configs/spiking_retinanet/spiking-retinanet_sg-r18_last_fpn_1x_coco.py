@@ -1,6 +1,6 @@
 # Decoder ablation: LastNeck in the place of ASDNeck.
 _base_ = './spiking-retinanet_sg-r18_asd_fpn_1x_coco.py'
-channels = [64, 128, 256, 512]
+channels = [128, 256, 512]
 model = dict(
     neck=[
         dict(type='LastNeck', in_channels=channels),
@@ -8,7 +8,6 @@ model = dict(
             type='FPN',
             in_channels=channels,
             out_channels=256,
-            start_level=1,
             add_extra_convs='on_input',
             num_outs=5,
         ),

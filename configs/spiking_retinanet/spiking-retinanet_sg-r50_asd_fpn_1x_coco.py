@@ -1,5 +1,5 @@
 _base_ = './spiking-retinanet_sg-r18_asd_fpn_1x_coco.py'
-channels = [256, 512, 1024, 2048]
+channels = [512, 1024, 2048]
 model = dict(
     backbone=dict(depth=50),
     neck=[
@@ -8,7 +8,6 @@ model = dict(
             type='FPN',
             in_channels=channels,
             out_channels=256,
-            start_level=1,
             add_extra_convs='on_input',
             num_outs=5,
         ),

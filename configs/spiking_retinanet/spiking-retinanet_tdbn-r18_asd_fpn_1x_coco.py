@@ -6,6 +6,7 @@ model = dict(
         type='SGResNet',
         depth=18,
         time_steps=4,
+        out_indices=(1, 2, 3),
         block='tdbn',
         act_cfg=dict(
             type='LIFNeuron',

@@ -8,8 +8,12 @@ from mmsnn.ops import attention_decode, last_decode, rate_decode
 
 def random_parts(steps, batch=2, channels=3, height=2, width=4, seed=0):
     rng = torch.Generator().manual_seed(seed)
-    shapes = [(steps, batch, channels, height, width), (steps, batch), (steps, batch, channels),
-              (steps, batch, height, width)]
+    shapes = [
+        (steps, batch, channels, height, width),
+        (steps, batch),
+        (steps, batch, channels),
+        (steps, batch, height, width),
+    ]
     spikes, *weights = (torch.rand(s, generator=rng, dtype=torch.float64) for s in shapes)
     return (spikes > 0.5).double(), *weights
 
@@ -34,8 +38,9 @@ def test_attention_against_loops(steps):
 
 def test_neutral_weights_are_rate_coding():
     spikes, a_t, a_c, a_s = random_parts(4)
-    out = attention_decode(spikes, torch.full_like(a_t, 1 / 4), torch.ones_like(a_c),
-                           torch.ones_like(a_s))
+    out = attention_decode(
+        spikes, torch.full_like(a_t, 1 / 4), torch.ones_like(a_c), torch.ones_like(a_s)
+    )
     assert torch.equal(out, rate_decode(spikes))
 
 

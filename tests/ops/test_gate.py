@@ -9,10 +9,13 @@ R = [0.0, 0.0, 1.0, 1.0]
 S = [0.0, 1.0, 0.0, 1.0]
 
 
-@pytest.mark.parametrize(('gate', 'expected'), [
-    (spike_or, [0, 1, 1, 1]),
-    (iand, [0, 1, 0, 0]),
-])
+@pytest.mark.parametrize(
+    ('gate', 'expected'),
+    [
+        (spike_or, [0, 1, 1, 1]),
+        (iand, [0, 1, 0, 0]),
+    ],
+)
 def test_truth_table(gate, expected):
     assert gate(torch.tensor(R), torch.tensor(S)).tolist() == expected
 
@@ -29,8 +32,11 @@ def test_or_is_select_with_its_own_residual():
 
 
 @given(
-    seed=st.integers(0, 2**32 - 1), shape=st.lists(st.integers(1, 5), min_size=1, max_size=4),
-    rate=st.floats(0, 1), dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    rate=st.floats(0, 1),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+)
 @settings(max_examples=50, deadline=None)
 def test_spikes_in_spikes_out(seed, shape, rate, dtype):
     rng = torch.Generator().manual_seed(seed)
@@ -40,10 +46,13 @@ def test_spikes_in_spikes_out(seed, shape, rate, dtype):
         assert bool(((out == 0) | (out == 1)).all())
 
 
-@pytest.mark.parametrize(('gate', 'by_r', 'by_s'), [
-    (spike_or, lambda r, s: 1 - s, lambda r, s: 1 - r),
-    (iand, lambda r, s: -s, lambda r, s: 1 - r),
-])
+@pytest.mark.parametrize(
+    ('gate', 'by_r', 'by_s'),
+    [
+        (spike_or, lambda r, s: 1 - s, lambda r, s: 1 - r),
+        (iand, lambda r, s: -s, lambda r, s: 1 - r),
+    ],
+)
 def test_derivatives(gate, by_r, by_s):
     r = torch.tensor(R, requires_grad=True)
     s = torch.tensor(S, requires_grad=True)

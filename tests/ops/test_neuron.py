@@ -20,7 +20,7 @@ def bump(u, surrogate, width):
         return max(0.0, width - abs(u)) / width**2
     if surrogate == 'arctan':
         return width / (width**2 + math.pi**2 * u**2)
-    return 1 / (width * math.cosh(2 * u / width)**2)
+    return 1 / (width * math.cosh(2 * u / width) ** 2)
 
 
 def reference(x, grad_s, decay, scale, v_th, reset, detach, surrogate, width):
@@ -65,7 +65,8 @@ def check_against_reference(shape, seed, decay, scale, v_th, reset, detach, surr
     x, g = random_case(shape, seed, v_th)
     flat = (shape[0], -1)
     s, grad_x, grad_decay, grad_scale, margin = reference(
-        x.reshape(flat), g.reshape(flat), decay, scale, v_th, reset, detach, surrogate, width)
+        x.reshape(flat), g.reshape(flat), decay, scale, v_th, reset, detach, surrogate, width
+    )
     # A tie would turn the last bit of a sum into a spike.
     assume(margin > 1e-9)
     xt = torch.tensor(x, requires_grad=True)
@@ -137,18 +138,28 @@ def test_gradient_by_hand():
 @every_reset
 @pytest.mark.parametrize('detach', [False, True])
 @every_surrogate
-@pytest.mark.parametrize(('decay', 'scale'), [(0.5, 1.0), (1 - 1 / 3, 1 / 3), (1.0, 1.0),
-                                              (0.0, 1.0)], ids=['decay', 'tau', 'IF', 'no memory'])
+@pytest.mark.parametrize(
+    ('decay', 'scale'),
+    [(0.5, 1.0), (1 - 1 / 3, 1 / 3), (1.0, 1.0), (0.0, 1.0)],
+    ids=['decay', 'tau', 'IF', 'no memory'],
+)
 def test_against_the_loop(reset, detach, surrogate, decay, scale):
     s = check_against_reference((6, 5, 4), 3, decay, scale, 1.0, reset, detach, surrogate, 0.8)
     assert 0 < s.mean() < 1
 
 
 @given(
-    steps=st.integers(1, 7), behind=st.lists(st.integers(1, 4), max_size=3),
-    seed=st.integers(0, 2**32 - 1), decay=st.floats(0, 1), scale=st.floats(0.1, 2),
-    v_th=st.floats(0.1, 3), reset=st.sampled_from(['hard', 'soft']), detach=st.booleans(),
-    surrogate=st.sampled_from(SURROGATES), width=st.floats(0.3, 3))
+    steps=st.integers(1, 7),
+    behind=st.lists(st.integers(1, 4), max_size=3),
+    seed=st.integers(0, 2**32 - 1),
+    decay=st.floats(0, 1),
+    scale=st.floats(0.1, 2),
+    v_th=st.floats(0.1, 3),
+    reset=st.sampled_from(['hard', 'soft']),
+    detach=st.booleans(),
+    surrogate=st.sampled_from(SURROGATES),
+    width=st.floats(0.3, 3),
+)
 @settings(max_examples=80, deadline=None)
 def test_against_the_loop_on_anything(steps, behind, seed, **kwargs):
     check_against_reference((steps, *behind), seed, **kwargs)
@@ -237,16 +248,19 @@ def test_input_is_left_alone():
     assert np.array_equal(xt.numpy(), x)
 
 
-@pytest.mark.parametrize(('kwargs', 'match'), [
-    (dict(reset='none'), r"unknown reset 'none': choose one of \['hard', 'soft'\]"),
-    (dict(surrogate='step'), "unknown surrogate 'step'"),
-    (dict(surrogate_width=0), 'surrogate_width must be a positive number, got 0'),
-    (dict(v_threshold=0), 'v_threshold must be positive, got 0'),
-    (dict(v_threshold=-1.0), 'got -1.0'),
-    (dict(v_threshold=math.nan), 'got nan'),
-    (dict(x=torch.zeros(0, 3)), r'at least one time step, got input of shape \(0, 3\)'),
-    (dict(x=torch.tensor(1.0)), r'at least one time step, got input of shape \(\)'),
-])
+@pytest.mark.parametrize(
+    ('kwargs', 'match'),
+    [
+        (dict(reset='none'), r"unknown reset 'none': choose one of \['hard', 'soft'\]"),
+        (dict(surrogate='step'), "unknown surrogate 'step'"),
+        (dict(surrogate_width=0), 'surrogate_width must be a positive number, got 0'),
+        (dict(v_threshold=0), 'v_threshold must be positive, got 0'),
+        (dict(v_threshold=-1.0), 'got -1.0'),
+        (dict(v_threshold=math.nan), 'got nan'),
+        (dict(x=torch.zeros(0, 3)), r'at least one time step, got input of shape \(0, 3\)'),
+        (dict(x=torch.tensor(1.0)), r'at least one time step, got input of shape \(\)'),
+    ],
+)
 def test_refusals(kwargs, match):
     with pytest.raises(ValueError, match=match):
         lif(**{'x': torch.zeros(2, 3), **kwargs})

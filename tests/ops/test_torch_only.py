@@ -25,8 +25,13 @@ STACK = ('mmdet', 'mmcv', 'mmengine')
 
 def run(code, missing=STACK):
     block = BLOCK.format(missing=missing, root=str(PACKAGE.parent))
-    return subprocess.run([sys.executable, '-c', block + code], capture_output=True, text=True,
-                          timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, '-c', block + code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def imported_roots(path):

@@ -9,8 +9,13 @@ import torch
 
 DIGITS = 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
 DIGITS_ABSOLUTE = Path(__file__).resolve().parents[2] / DIGITS
-NARROW = ['--cfg-options', 'model.backbone.base_channels=8', 'model.neck.0.in_channels=[8,16,32]',
-          'model.neck.1.in_channels=[8,16,32]', 'default_hooks.logger.interval=1']
+NARROW = [
+    '--cfg-options',
+    'model.backbone.base_channels=8',
+    'model.neck.0.in_channels=[8,16,32]',
+    'model.neck.1.in_channels=[8,16,32]',
+    'default_hooks.logger.interval=1',
+]
 
 
 @pytest.fixture
@@ -18,8 +23,16 @@ def train(tool, digits_root, tmp_path):
     """Start a training that must end with one message; give back that message."""
 
     def run(*options, root=digits_root, config=DIGITS):
-        done = tool('train.py', config, '--work-dir', tmp_path / 'run', *NARROW, *options,
-                    check=False, MMSNN_DIGITS_ROOT=root)
+        done = tool(
+            'train.py',
+            config,
+            '--work-dir',
+            tmp_path / 'run',
+            *NARROW,
+            *options,
+            check=False,
+            MMSNN_DIGITS_ROOT=root,
+        )
         return refusal(done, long_work='Epoch(train)')
 
     return run
@@ -77,7 +90,7 @@ def test_bad_image(train, digits_root, tmp_path, damage):
     if damage == 'missing':
         image.unlink()
     else:
-        image.write_bytes(content[:len(content) // 2] if damage == 'truncated' else b'')
+        image.write_bytes(content[: len(content) // 2] if damage == 'truncated' else b'')
     message = train(root=root)
     assert image.name in message
     assert damage in message or 'zero bytes' in message
@@ -90,15 +103,18 @@ def test_classes_that_do_not_match_the_head(train):
     assert 'num_classes' in message
 
 
-@pytest.mark.parametrize(('option', 'said'), [
-    ('model.backbone.act_cfg.type=LIFNeuro', "unknown neuron 'LIFNeuro'"),
-    ('model.backbone.act_cfg.surrogate=step', "unknown surrogate 'step'"),
-    ('model.backbone.gate_cfg.type=NoGate', "unknown gate 'NoGate'"),
-    ('model.backbone.time_steps=0', 'time_steps'),
-    ('model.backbone.depth=19.5', 'unknown depth'),
-    ('model.backbone.no_such=1', 'no_such'),
-    ('model.neck.0.in_channels=[8,16,64]', 'channels do not match'),
-])
+@pytest.mark.parametrize(
+    ('option', 'said'),
+    [
+        ('model.backbone.act_cfg.type=LIFNeuro', "unknown neuron 'LIFNeuro'"),
+        ('model.backbone.act_cfg.surrogate=step', "unknown surrogate 'step'"),
+        ('model.backbone.gate_cfg.type=NoGate', "unknown gate 'NoGate'"),
+        ('model.backbone.time_steps=0', 'time_steps'),
+        ('model.backbone.depth=19.5', 'unknown depth'),
+        ('model.backbone.no_such=1', 'no_such'),
+        ('model.neck.0.in_channels=[8,16,64]', 'channels do not match'),
+    ],
+)
 def test_bad_model_settings(train, option, said):
     assert said in train(option)
 
@@ -108,7 +124,8 @@ def test_a_backbone_without_a_decoder(train, tmp_path):
     config.write_text(
         f"_base_ = '{DIGITS_ABSOLUTE}'\n"
         "model = dict(neck=dict(_delete_=True, type='FPN', in_channels=[8, 16, 32],\n"
-        "                       out_channels=64, start_level=1, num_outs=2))\n")
+        '                       out_channels=64, start_level=1, num_outs=2))\n'
+    )
     message = train(config=config)
     assert 'needs a decoder' in message
     assert 'ASDNeck' in message
@@ -118,8 +135,16 @@ def test_a_backbone_without_a_decoder(train, tmp_path):
 def checkpoint(tool, digits_root, tmp_path_factory):
     """A checkpoint of the narrow digits detector."""
     work_dir = tmp_path_factory.mktemp('checkpoint') / 'run'
-    tool('train.py', DIGITS, '--work-dir', work_dir, *NARROW, 'train_cfg.max_epochs=1',
-         'train_cfg.val_interval=2', MMSNN_DIGITS_ROOT=digits_root)
+    tool(
+        'train.py',
+        DIGITS,
+        '--work-dir',
+        work_dir,
+        *NARROW,
+        'train_cfg.max_epochs=1',
+        'train_cfg.val_interval=2',
+        MMSNN_DIGITS_ROOT=digits_root,
+    )
     return work_dir / 'epoch_1.pth'
 
 
@@ -128,8 +153,16 @@ def evaluate(tool, digits_root, tmp_path):
     """Start an evaluation that must end with one message; give back that message."""
 
     def run(path, *options):
-        done = tool('test.py', DIGITS, path, '--work-dir', tmp_path / 'test', *options,
-                    check=False, MMSNN_DIGITS_ROOT=digits_root)
+        done = tool(
+            'test.py',
+            DIGITS,
+            path,
+            '--work-dir',
+            tmp_path / 'test',
+            *options,
+            check=False,
+            MMSNN_DIGITS_ROOT=digits_root,
+        )
         return refusal(done, long_work='Epoch(test)')
 
     return run
@@ -160,14 +193,23 @@ def test_checkpoint_that_could_run_code(evaluate, checkpoint, tool, digits_root,
     torch.save(content, path)
     message = evaluate(path, *NARROW)
     assert '--trust-checkpoint' in message
-    trusted = tool('test.py', DIGITS, path, '--work-dir', tmp_path / 'test', '--trust-checkpoint',
-                   *NARROW, MMSNN_DIGITS_ROOT=digits_root)
+    trusted = tool(
+        'test.py',
+        DIGITS,
+        path,
+        '--work-dir',
+        tmp_path / 'test',
+        '--trust-checkpoint',
+        *NARROW,
+        MMSNN_DIGITS_ROOT=digits_root,
+    )
     assert 'bbox_mAP' in trusted.stdout
 
 
 def subprocess_like():
     """Something that only unrestricted unpickling can build."""
     from pathlib import PurePosixPath
+
     return PurePosixPath('/not/a/weight')
 
 
@@ -178,15 +220,36 @@ def test_output_that_is_not_a_pickle_file(evaluate, checkpoint):
 def test_loss_that_is_not_finite(tool, digits_root, tmp_path):
     """Stops, says so, and the checkpoint of before is the last one and is whole."""
     work_dir = tmp_path / 'run'
-    options = [*NARROW, 'train_dataloader.batch_size=8', 'train_cfg.val_interval=9',
-               'optim_wrapper.clip_grad=None', 'param_scheduler=[]']
-    tool('train.py', DIGITS, '--work-dir', work_dir, *options, 'train_cfg.max_epochs=1',
-         MMSNN_DIGITS_ROOT=digits_root)
+    options = [
+        *NARROW,
+        'train_dataloader.batch_size=8',
+        'train_cfg.val_interval=9',
+        'optim_wrapper.clip_grad=None',
+        'param_scheduler=[]',
+    ]
+    tool(
+        'train.py',
+        DIGITS,
+        '--work-dir',
+        work_dir,
+        *options,
+        'train_cfg.max_epochs=1',
+        MMSNN_DIGITS_ROOT=digits_root,
+    )
     good = (work_dir / 'epoch_1.pth').read_bytes()
-    done = tool('train.py', DIGITS, '--work-dir', work_dir, '--resume', *options,
-                'train_cfg.max_epochs=3', 'model.bbox_head.loss_cls.loss_weight=1e38',
-                'model.bbox_head.loss_bbox.loss_weight=1e38', check=False,
-                MMSNN_DIGITS_ROOT=digits_root)
+    done = tool(
+        'train.py',
+        DIGITS,
+        '--work-dir',
+        work_dir,
+        '--resume',
+        *options,
+        'train_cfg.max_epochs=3',
+        'model.bbox_head.loss_cls.loss_weight=1e38',
+        'model.bbox_head.loss_bbox.loss_weight=1e38',
+        check=False,
+        MMSNN_DIGITS_ROOT=digits_root,
+    )
     assert done.returncode != 0
     message = done.stdout.rpartition('error: ')[2]
     assert 'became NaN or infinite' in message

@@ -18,9 +18,14 @@ DIGITS = 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
 COCO_TINY = 'configs/coco_tiny/spiking-retinanet_sg-r10_asd_fpn_coco-tiny.py'
 # Narrow and short: what is tested is the chain, not what it learns.
 SHORT = [
-    '--cfg-options', 'model.backbone.base_channels=8', 'model.neck.0.in_channels=[8,16,32]',
-    'model.neck.1.in_channels=[8,16,32]', 'train_cfg.max_epochs=2', 'train_cfg.val_interval=1',
-    'train_dataloader.batch_size=8', 'default_hooks.logger.interval=1',
+    '--cfg-options',
+    'model.backbone.base_channels=8',
+    'model.neck.0.in_channels=[8,16,32]',
+    'model.neck.1.in_channels=[8,16,32]',
+    'train_cfg.max_epochs=2',
+    'train_cfg.val_interval=1',
+    'train_dataloader.batch_size=8',
+    'default_hooks.logger.interval=1',
     'model.test_cfg.score_thr=0.0',
 ]
 
@@ -56,8 +61,19 @@ def test_training_says_what_it_does(trained):
 def test_test_prints_the_map_of_training(trained, tool, digits_root, tmp_path):
     work_dir, output = trained
     predictions = tmp_path / 'predictions.pkl'
-    done = tool('test.py', DIGITS, work_dir / 'epoch_2.pth', '--work-dir', tmp_path, '--out',
-                predictions, '--show-dir', 'shown', *SHORT, MMSNN_DIGITS_ROOT=digits_root)
+    done = tool(
+        'test.py',
+        DIGITS,
+        work_dir / 'epoch_2.pth',
+        '--work-dir',
+        tmp_path,
+        '--out',
+        predictions,
+        '--show-dir',
+        'shown',
+        *SHORT,
+        MMSNN_DIGITS_ROOT=digits_root,
+    )
     assert coco_table(done.stdout) == coco_table(output)
     assert logged_map(done.stdout) == logged_map(output)
     assert len(pickle.loads(predictions.read_bytes())) == 8
@@ -66,24 +82,47 @@ def test_test_prints_the_map_of_training(trained, tool, digits_root, tmp_path):
 
 def test_test_time_augmentation(trained, tool, digits_root, tmp_path):
     work_dir, _ = trained
-    done = tool('test.py', DIGITS, work_dir / 'epoch_2.pth', '--work-dir', tmp_path, '--tta',
-                *SHORT, MMSNN_DIGITS_ROOT=digits_root)
+    done = tool(
+        'test.py',
+        DIGITS,
+        work_dir / 'epoch_2.pth',
+        '--work-dir',
+        tmp_path,
+        '--tta',
+        *SHORT,
+        MMSNN_DIGITS_ROOT=digits_root,
+    )
     assert coco_table(done.stdout)
 
 
 def test_any_number_of_time_steps_at_test_time(trained, tool, digits_root, tmp_path):
     work_dir, _ = trained
     for time_steps in (1, 8):
-        done = tool('test.py', DIGITS, work_dir / 'epoch_2.pth', '--work-dir', tmp_path, *SHORT,
-                    f'model.backbone.time_steps={time_steps}', MMSNN_DIGITS_ROOT=digits_root)
+        done = tool(
+            'test.py',
+            DIGITS,
+            work_dir / 'epoch_2.pth',
+            '--work-dir',
+            tmp_path,
+            *SHORT,
+            f'model.backbone.time_steps={time_steps}',
+            MMSNN_DIGITS_ROOT=digits_root,
+        )
         assert coco_table(done.stdout)
 
 
 def test_never_overwrites_another_run(trained, tool, digits_root):
     work_dir, _ = trained
     before = (work_dir / 'epoch_2.pth').read_bytes()
-    done = tool('train.py', DIGITS, '--work-dir', work_dir, *SHORT, check=False,
-                MMSNN_DIGITS_ROOT=digits_root)
+    done = tool(
+        'train.py',
+        DIGITS,
+        '--work-dir',
+        work_dir,
+        *SHORT,
+        check=False,
+        MMSNN_DIGITS_ROOT=digits_root,
+    )
     assert done.returncode != 0
     assert 'holds the checkpoints of another run' in done.stdout
     assert '--resume' in done.stdout
@@ -92,9 +131,18 @@ def test_never_overwrites_another_run(trained, tool, digits_root):
 
 
 def test_amp_on_cpu(tool, digits_root, tmp_path):
-    done = tool('train.py', DIGITS, '--work-dir', tmp_path, '--amp', '--auto-scale-lr', *SHORT,
-                'train_cfg.max_epochs=1', 'auto_scale_lr.base_batch_size=16',
-                MMSNN_DIGITS_ROOT=digits_root)
+    done = tool(
+        'train.py',
+        DIGITS,
+        '--work-dir',
+        tmp_path,
+        '--amp',
+        '--auto-scale-lr',
+        *SHORT,
+        'train_cfg.max_epochs=1',
+        'auto_scale_lr.base_batch_size=16',
+        MMSNN_DIGITS_ROOT=digits_root,
+    )
     state = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)['state_dict']
     assert all(v.dtype == torch.float32 for v in state.values() if v.is_floating_point())
     assert 'BF16OptimWrapper' in done.stdout
@@ -104,13 +152,33 @@ def test_amp_on_cpu(tool, digits_root, tmp_path):
 def test_two_processes(shell, digits_root, tmp_path):
     work_dir = tmp_path / 'run'
     env = {'MMSNN_DIGITS_ROOT': digits_root, 'OMP_NUM_THREADS': 1}
-    done = shell('bash', 'tools/dist_train.sh', DIGITS, 2, '--work-dir', work_dir, *SHORT,
-                 'train_cfg.max_epochs=1', PORT=29511, **env)
+    done = shell(
+        'bash',
+        'tools/dist_train.sh',
+        DIGITS,
+        2,
+        '--work-dir',
+        work_dir,
+        *SHORT,
+        'train_cfg.max_epochs=1',
+        PORT=29511,
+        **env,
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     # 32 images, 2 processes, 8 a batch: 2 iterations an epoch each.
     assert 'Epoch(train) [1][2/2]' in done.stdout.replace('  ', ' ')
-    tested = shell('bash', 'tools/dist_test.sh', DIGITS, work_dir / 'epoch_1.pth', 2,
-                   '--work-dir', tmp_path / 'test', *SHORT, PORT=29512, **env)
+    tested = shell(
+        'bash',
+        'tools/dist_test.sh',
+        DIGITS,
+        work_dir / 'epoch_1.pth',
+        2,
+        '--work-dir',
+        tmp_path / 'test',
+        *SHORT,
+        PORT=29512,
+        **env,
+    )
     assert tested.returncode == 0, tested.stdout[-4000:]
     assert coco_table(tested.stdout) == coco_table(done.stdout)
 
@@ -118,8 +186,17 @@ def test_two_processes(shell, digits_root, tmp_path):
 def test_image_demo(trained, tool, digits_root, tmp_path):
     work_dir, _ = trained
     config = next(work_dir.glob('spiking-*.py'))
-    done = tool('image_demo.py', digits_root / 'val', config, work_dir / 'epoch_2.pth',
-                '--out-dir', tmp_path, '--score-thr', 0, MMSNN_DIGITS_ROOT=digits_root)
+    done = tool(
+        'image_demo.py',
+        digits_root / 'val',
+        config,
+        work_dir / 'epoch_2.pth',
+        '--out-dir',
+        tmp_path,
+        '--score-thr',
+        0,
+        MMSNN_DIGITS_ROOT=digits_root,
+    )
     assert str(tmp_path) in done.stdout
     assert len(list((tmp_path / 'vis').iterdir())) == 8
     found = json.loads(next((tmp_path / 'preds').iterdir()).read_text())
@@ -133,9 +210,17 @@ def small_set(request):
         root = request.getfixturevalue('digits_root')
         return DIGITS, {'MMSNN_DIGITS_ROOT': root}, [*SHORT, 'train_dataloader.batch_size=2']
     root = request.getfixturevalue('coco_tiny')
-    return COCO_TINY, {'MMSNN_COCO_ROOT': root}, [
-        '--cfg-options', 'train_cfg.max_epochs=2', 'train_dataloader.batch_size=4',
-        'default_hooks.logger.interval=1', 'model.test_cfg.score_thr=0.0']
+    return (
+        COCO_TINY,
+        {'MMSNN_COCO_ROOT': root},
+        [
+            '--cfg-options',
+            'train_cfg.max_epochs=2',
+            'train_dataloader.batch_size=4',
+            'default_hooks.logger.interval=1',
+            'model.test_cfg.score_thr=0.0',
+        ],
+    )
 
 
 def test_killed_in_the_middle_of_an_epoch_and_resumed(small_set, tool, tmp_path):
@@ -144,8 +229,12 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed(small_set, tool, tmp_path)
     log = tmp_path / 'output.txt'
     with log.open('w') as output:
         process = subprocess.Popen(
-            [str(part) for part in command], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
-            env={**os.environ, **{key: str(value) for key, value in env.items()}})
+            [str(part) for part in command],
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **{key: str(value) for key, value in env.items()}},
+        )
         deadline = time.time() + 400
         while not re.search(r'Epoch\(train\) *\[2\]\[ *[3-9]/', log.read_text()):
             assert process.poll() is None, log.read_text()[-4000:]
@@ -161,7 +250,14 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed(small_set, tool, tmp_path)
     assert not re.search(r'Epoch\(train\) *\[1\]', resumed.stdout), 'epoch 1 was not done again'
     assert re.search(r'Epoch\(train\) *\[2\]', resumed.stdout)
 
-    tested = tool('test.py', config, tmp_path / 'epoch_2.pth', '--work-dir', tmp_path / 'test',
-                  *options, **env)
+    tested = tool(
+        'test.py',
+        config,
+        tmp_path / 'epoch_2.pth',
+        '--work-dir',
+        tmp_path / 'test',
+        *options,
+        **env,
+    )
     assert logged_map(tested.stdout) == logged_map(resumed.stdout)
     assert coco_table(tested.stdout) == coco_table(resumed.stdout)

@@ -205,7 +205,8 @@ class SGResNet(BaseModule):
         norm_cfg: Norm layer; a tdBN takes the threshold of ``act_cfg`` unless it names its own.
         act_cfg: Neuron.
         norm_eval: Whether norms keep to their running statistics while training.
-        with_cp: Whether to recompute blocks in the backward pass, to save memory.
+        with_cp: Whether to recompute blocks in the backward pass, to save memory; the running
+            statistics of norms then move twice a step.
         zero_init_residual: Whether the last norm of each branch starts at zero.
         init_cfg: As in MMDetection; default Kaiming for convs, 1 for norms.
 
@@ -266,7 +267,7 @@ class SGResNet(BaseModule):
         if init_cfg is None:
             init_cfg = [
                 dict(type='Kaiming', layer='Conv2d'),
-                dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+                dict(type='Constant', val=1, layer=['_BatchNorm', 'TDBN', 'GroupNorm']),
             ]
         super().__init__(init_cfg)
         for name, value, known in (
@@ -282,9 +283,11 @@ class SGResNet(BaseModule):
                 'num_stages must be 1 to 4 with one stride a stage, got '
                 f'num_stages={num_stages!r}, strides={tuple(strides)!r}'
             )
-        if not out_indices or not all(0 <= i < num_stages for i in out_indices):
+        indices = list(out_indices)
+        if not indices or indices != sorted(set(indices) & set(range(num_stages))):
             raise ValueError(
-                f'out_indices must name stages 0 to {num_stages - 1}, got {tuple(out_indices)!r}'
+                f'out_indices must name stages 0 to {num_stages - 1}, in ascending '
+                f'order, got {tuple(out_indices)!r}'
             )
         if not -1 <= frozen_stages <= num_stages:
             raise ValueError(f'frozen_stages must be -1 to {num_stages}, got {frozen_stages!r}')
@@ -333,6 +336,15 @@ class SGResNet(BaseModule):
         if self.membrane_shortcut:
             self.out_neurons = ModuleList(build_neuron(act_cfg) for _ in self.out_indices)
         self._freeze_stages()
+        if zero_init_residual and block_cls is GateBlock:
+            neuron = build_neuron(act_cfg)
+            if not neuron.learns_at_rest:
+                raise ValueError(
+                    'zero_init_residual=True starts with silent residual branches, and a '
+                    f'{neuron.surrogate!r} surrogate of width {neuron.surrogate_width} has no '
+                    f'gradient there (threshold {neuron.v_threshold}): they could never learn. '
+                    "Take it away, or choose surrogate='arctan'"
+                )
 
     def _make_stem(
         self,
@@ -421,7 +433,7 @@ class SGResNet(BaseModule):
             if 'neuron' in layer:
                 if shared:
                     x = x.expand(time_steps, *x.shape)
-                    x, shared = layer['neuron'](x).flatten(0, 1), False
+                    x, shared = layer['neuron'](x, time_steps).flatten(0, 1), False
                 else:
                     x = layer['neuron'](x, time_steps)
         x = self.maxpool(x)
@@ -429,6 +441,12 @@ class SGResNet(BaseModule):
 
     def _freeze_stages(self) -> None:
         frozen = [self.stem] if self.frozen_stages >= 0 else []
+        if self.membrane_shortcut:
+            frozen += [
+                neuron
+                for i, neuron in zip(self.out_indices, self.out_neurons)
+                if i < self.frozen_stages
+            ]
         frozen += [getattr(self, name) for name in self.res_layers[: max(self.frozen_stages, 0)]]
         for module in frozen:
             module.eval()

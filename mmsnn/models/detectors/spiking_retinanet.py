@@ -56,6 +56,6 @@ def check_spiking_parts(backbone: nn.Module, neck: nn.Module) -> None:
                 f'channels do not match: {gives} gives {list(channels)}, but '
                 f'{type(module).__name__} was built with in_channels={list(takes)}'
             )
-        gives = type(module).__name__
         if not isinstance(module, DecoderNeck):
             break
+        gives, channels = type(module).__name__, takes

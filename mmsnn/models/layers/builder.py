@@ -8,15 +8,18 @@ from .gates import Gate
 from .neurons import LIFNeuron
 from .tdbn import TDBN
 
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
-def _lookup(cfg: dict, role: str, base: type) -> type:
+
+def _lookup(cfg: dict, role: str, base) -> type:
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise ValueError(f"a {role} config must be a dict with a 'type', got {cfg!r}")
     cls = cfg['type'] if isinstance(cfg['type'], type) else MODELS.get(cfg['type'])
-    if cls is None:
+    if cls is None or not issubclass(cls, base):
+        found = {**MODELS.parent.module_dict, **MODELS.module_dict}
         known = sorted(
             name
-            for name, value in MODELS.module_dict.items()
+            for name, value in found.items()
             if isinstance(value, type) and issubclass(value, base)
         )
         raise ValueError(
@@ -61,7 +64,7 @@ def build_norm(
     Raises:
         ValueError: Unknown type; the message lists the known ones.
     """
-    cls = _lookup(norm_cfg, 'norm', nn.Module)
+    cls = _lookup(norm_cfg, 'norm', NORMS)
     cfg = dict(norm_cfg, type=cls)
     if issubclass(cls, TDBN):
         cfg = {'v_threshold': v_threshold, 'alpha': alpha, **cfg}

@@ -1,13 +1,11 @@
 """Gates: how a residual branch's spikes R and a shortcut's spikes S become the block's output."""
 
-import math
 from typing import Optional
 
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ... import ops
-from ...ops.surrogate import FINITE_REACH
 
 
 class Gate(nn.Module):
@@ -78,8 +76,7 @@ class LearnedGate(Gate):
 
         super().__init__()
         self.neuron = build_neuron(act_cfg)
-        reach = FINITE_REACH.get(self.neuron.surrogate, math.inf) * self.neuron.surrogate_width
-        if reach <= self.neuron.v_threshold:
+        if not self.neuron.learns_at_rest:
             raise ValueError(
                 f'LearnedGate starts silent, and a {self.neuron.surrogate!r} surrogate of width '
                 f'{self.neuron.surrogate_width} has no gradient there (threshold '
@@ -87,6 +84,8 @@ class LearnedGate(Gate):
                 "one: gate_cfg=dict(type='LearnedGate', act_cfg=dict(surrogate='arctan'))"
             )
         self.conv = nn.Conv2d(channels, channels, 1, bias=False)
+        # A frozen norm would keep the gate shut for ever.
+        norm_cfg = dict(norm_cfg, requires_grad=True)
         self.norm = build_norm(norm_cfg, channels, v_threshold=self.neuron.v_threshold)[1]
         self.init_weights()
 

@@ -54,14 +54,14 @@ class LIFNeuron(nn.Module):
         super().__init__()
         if decay is not None and tau is not None:
             raise ValueError(f'give decay or tau, not both: got decay={decay!r} and tau={tau!r}')
-        if tau is not None and not tau >= 1:
+        if tau is not None and not 1 <= tau < math.inf:
             raise ValueError(f'tau must be at least 1 time step, got {tau!r}')
         if decay is not None and not 0 <= decay <= 1:
             raise ValueError(f'decay must lie in [0, 1], got {decay!r}')
         if time_steps is not None:
             check_time_steps(time_steps)
-        if not v_threshold > 0:
-            raise ValueError(f'v_threshold must be positive, got {v_threshold!r}')
+        if not 0 < v_threshold < math.inf:
+            raise ValueError(f'v_threshold must be positive and finite, got {v_threshold!r}')
         if reset not in ops.RESETS:
             raise ValueError(f'unknown reset {reset!r}: choose one of {list(ops.RESETS)}')
         ops.surrogate.check_surrogate(surrogate, surrogate_width)
@@ -85,6 +85,12 @@ class LIFNeuron(nn.Module):
     def input_scale(self):
         """Factor on the input."""
         return self._leak[1]
+
+    @property
+    def learns_at_rest(self) -> bool:
+        """Whether the surrogate still has a gradient where no current comes in, at h = 0."""
+        reach = ops.surrogate.FINITE_REACH.get(self.surrogate, math.inf)
+        return reach * self.surrogate_width > self.v_threshold
 
     def forward(self, x: Tensor, time_steps: Optional[int] = None) -> Tensor:
         """Turn currents into spikes.
@@ -182,7 +188,7 @@ class PLIFNeuron(LIFNeuron):
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
-        return f'decay={float(self.decay):.3f} (learnable), v_threshold={self.v_threshold}'
+        return f'decay={self.decay.item():.3f} (learnable), v_threshold={self.v_threshold}'
 
 
 def check_time_steps(time_steps: int) -> None:

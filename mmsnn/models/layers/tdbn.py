@@ -16,6 +16,9 @@ class TDBN(nn.BatchNorm2d):
     tensor whose time is folded into the batch, with a scaled affine. ``weight`` is lambda and
     ``bias`` is beta. Source: Zheng et al. 2021, section 3 (tdBN).
 
+    A tool that folds or converts by ``weight`` alone, such as mmcv's ``fuse_conv_bn`` or
+    ``SyncBatchNorm.convert_sync_batchnorm``, loses the factor alpha * V_th.
+
     As an mmcv norm layer: ``norm_cfg=dict(type='TDBN', v_threshold=1.0)``.
 
     Args:
@@ -73,8 +76,11 @@ class TDBN(nn.BatchNorm2d):
         self._check_input_dim(x)
         if x.dim() == 5:
             return self.forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        momentum = self.momentum
         if self.training:
             self.num_batches_tracked.add_(1)
+            if momentum is None:  # cumulative average, as in BatchNorm2d
+                momentum = 1 / self.num_batches_tracked.item()
         return F.batch_norm(
             x,
             self.running_mean,
@@ -82,7 +88,7 @@ class TDBN(nn.BatchNorm2d):
             self.weight * (self.alpha * self.v_threshold),
             self.bias,
             self.training,
-            self.momentum,
+            momentum or 0.0,
             self.eps,
         )
 

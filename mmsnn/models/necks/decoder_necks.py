@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from mmdet.registry import MODELS
-from mmengine.model import BaseModule
-from torch import Tensor, nn
+from mmengine.model import BaseModule, ModuleList
+from torch import Tensor
 
 from ..layers import AttentionSpikeDecoder, LastDecoder, RateDecoder, SpikeDecoder
 
@@ -23,7 +23,7 @@ class DecoderNeck(BaseModule):
     def __init__(self, in_channels: Sequence[int], init_cfg=None, **kwargs):
         super().__init__(init_cfg)
         self.in_channels: list[int] = list(in_channels)
-        self.decoders = nn.ModuleList(self.decoder(c, **kwargs) for c in self.in_channels)
+        self.decoders = ModuleList(self.decoder(c, **kwargs) for c in self.in_channels)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Decode every level.

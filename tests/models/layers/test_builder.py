@@ -19,11 +19,14 @@ LIF = dict(type='LIFNeuron')
 
 
 @pytest.mark.parametrize('wrap', [dict, ConfigDict])
-@pytest.mark.parametrize(('cfg', 'cls'), [
-    (dict(type='LIFNeuron', decay=0.25), LIFNeuron),
-    (dict(type='IFNeuron', reset='soft'), IFNeuron),
-    (dict(type=PLIFNeuron, tau=3.0), PLIFNeuron),
-])
+@pytest.mark.parametrize(
+    ('cfg', 'cls'),
+    [
+        (dict(type='LIFNeuron', decay=0.25), LIFNeuron),
+        (dict(type='IFNeuron', reset='soft'), IFNeuron),
+        (dict(type=PLIFNeuron, tau=3.0), PLIFNeuron),
+    ],
+)
 def test_neuron(wrap, cfg, cls):
     cfg = wrap(cfg)
     before = dict(cfg)
@@ -31,23 +34,29 @@ def test_neuron(wrap, cfg, cls):
     assert dict(cfg) == before
 
 
-@pytest.mark.parametrize(('cfg', 'v_threshold', 'alpha'), [
-    (dict(type='TDBN'), 0.5, 0.7),
-    (dict(type=TDBN), 0.5, 0.7),
-    # What the config says goes before what the place says.
-    (dict(type='TDBN', v_threshold=2.0), 2.0, 0.7),
-    (dict(type='TDBN', alpha=0.1), 0.5, 0.1),
-])
+@pytest.mark.parametrize(
+    ('cfg', 'v_threshold', 'alpha'),
+    [
+        (dict(type='TDBN'), 0.5, 0.7),
+        (dict(type=TDBN), 0.5, 0.7),
+        # What the config says goes before what the place says.
+        (dict(type='TDBN', v_threshold=2.0), 2.0, 0.7),
+        (dict(type='TDBN', alpha=0.1), 0.5, 0.1),
+    ],
+)
 def test_tdbn_learns_its_place(cfg, v_threshold, alpha):
     name, norm = build_norm(cfg, 6, 3, v_threshold=0.5, alpha=0.7)
     assert name == 'bn3'
     assert (norm.num_features, norm.v_threshold, norm.alpha) == (6, v_threshold, alpha)
 
 
-@pytest.mark.parametrize(('cfg', 'cls'), [
-    (dict(type='BN', eps=1e-3), nn.BatchNorm2d),
-    (dict(type='GN', num_groups=2), nn.GroupNorm),
-])
+@pytest.mark.parametrize(
+    ('cfg', 'cls'),
+    [
+        (dict(type='BN', eps=1e-3), nn.BatchNorm2d),
+        (dict(type='GN', num_groups=2), nn.GroupNorm),
+    ],
+)
 def test_any_norm_of_mmcv(cfg, cls):
     _, norm = build_norm(cfg, 6, v_threshold=0.5, alpha=0.7)
     assert type(norm) is cls
@@ -67,7 +76,8 @@ def test_gate_without_weights():
 def test_gate_takes_the_network_s_layers_and_its_own_keys_win():
     act_cfg = dict(LIF, v_threshold=0.5, decay=0.25, surrogate='rectangle')
     gate = build_gate(
-        dict(type='LearnedGate', act_cfg=dict(surrogate='sigmoid', decay=0.75)), 4, NORM, act_cfg)
+        dict(type='LearnedGate', act_cfg=dict(surrogate='sigmoid', decay=0.75)), 4, NORM, act_cfg
+    )
     assert type(gate) is LearnedGate
     assert (gate.neuron.v_threshold, gate.neuron.decay) == (0.5, 0.75)
     assert gate.neuron.surrogate == 'sigmoid'
@@ -77,11 +87,14 @@ def test_gate_takes_the_network_s_layers_and_its_own_keys_win():
     assert type(own_norm.norm) is nn.BatchNorm2d
 
 
-@pytest.mark.parametrize(('role', 'build', 'known'), [
-    ('neuron', build_neuron, "['IFNeuron', 'LIFNeuron', 'PLIFNeuron'"),
-    ('norm', lambda cfg: build_norm(cfg, 4), "'TDBN'"),
-    ('gate', lambda cfg: build_gate(cfg, 4, NORM, LIF), "'ResidualGate', 'SEWAddGate'"),
-])
+@pytest.mark.parametrize(
+    ('role', 'build', 'known'),
+    [
+        ('neuron', build_neuron, "['IFNeuron', 'LIFNeuron', 'PLIFNeuron'"),
+        ('norm', lambda cfg: build_norm(cfg, 4), "'TDBN'"),
+        ('gate', lambda cfg: build_gate(cfg, 4, NORM, LIF), "'ResidualGate', 'SEWAddGate'"),
+    ],
+)
 def test_unknown_type(role, build, known):
     with pytest.raises(ValueError, match=f"unknown {role} 'Nope': choose one of") as error:
         build(dict(type='Nope'))
@@ -93,10 +106,13 @@ def test_unknown_type(role, build, known):
             build(cfg)
 
 
-@pytest.mark.parametrize(('role', 'build', 'other'), [
-    ('neuron', build_neuron, 'ReLU'),
-    ('gate', lambda cfg: build_gate(cfg, 4, NORM, LIF), 'LIFNeuron'),
-])
+@pytest.mark.parametrize(
+    ('role', 'build', 'other'),
+    [
+        ('neuron', build_neuron, 'ReLU'),
+        ('gate', lambda cfg: build_gate(cfg, 4, NORM, LIF), 'LIFNeuron'),
+    ],
+)
 def test_a_type_of_another_role_is_refused(role, build, other):
     with pytest.raises(ValueError, match=f"'?{other}'? .*{role}|{role}.* '?{other}'?"):
         build(dict(type=other))

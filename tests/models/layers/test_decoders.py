@@ -42,13 +42,14 @@ def asd_by_hand(decoder, s):
             a_t = scores[t] / sum(scores)
             a_c = 2 * sigmoid(mlp('channel', s[t, b].mean((1, 2))))
             seen = torch.zeros(2, height + 2 * pad, width + 2 * pad, dtype=s.dtype)
-            seen[0, pad:pad + height, pad:pad + width] = s[t, b].mean(0)
-            seen[1, pad:pad + height, pad:pad + width] = s[t, b].max(0).values
+            seen[0, pad : pad + height, pad : pad + width] = s[t, b].mean(0)
+            seen[1, pad : pad + height, pad : pad + width] = s[t, b].max(0).values
             for h in range(height):
                 for w in range(width):
-                    window = seen[:, h:h + 2 * pad + 1, w:w + 2 * pad + 1]
-                    a_s = 2 * sigmoid((window * state['spatial.weight'][0]).sum()
-                                      + state['spatial.bias'][0])
+                    window = seen[:, h : h + 2 * pad + 1, w : w + 2 * pad + 1]
+                    a_s = 2 * sigmoid(
+                        (window * state['spatial.weight'][0]).sum() + state['spatial.bias'][0]
+                    )
                     out[b, :, h, w] += a_t * a_c * a_s * s[t, b, :, h, w]
     return out
 
@@ -93,7 +94,7 @@ def test_asd_weights():
 def test_images_do_not_meet():
     decoder = randomised(AttentionSpikeDecoder(8))
     s = spikes(4, batch=3)
-    alone = torch.cat([decoder(s[:, i:i + 1]) for i in range(3)])
+    alone = torch.cat([decoder(s[:, i : i + 1]) for i in range(3)])
     torch.testing.assert_close(decoder(s), alone)
 
 
@@ -142,18 +143,24 @@ def test_gradients_of_asd():
 @pytest.mark.parametrize('decoder', [RateDecoder, LastDecoder, AttentionSpikeDecoder])
 def test_rank_and_channels(decoder):
     decode = decoder(8)
-    with pytest.raises(ValueError, match=rf'{decoder.__name__} decodes spikes of shape '
-                       r'\(T, B, C, H, W\), got a tensor of shape \(2, 8, 6, 6\)'):
+    with pytest.raises(
+        ValueError,
+        match=rf'{decoder.__name__} decodes spikes of shape '
+        r'\(T, B, C, H, W\), got a tensor of shape \(2, 8, 6, 6\)',
+    ):
         decode(torch.zeros(2, 8, 6, 6))
     with pytest.raises(ValueError, match=r'built for 8 channels, got 9 .* \(4, 2, 9, 6, 6\)'):
         decode(torch.zeros(4, 2, 9, 6, 6))
 
 
-@pytest.mark.parametrize(('kwargs', 'match'), [
-    (dict(kernel_size=4), 'kernel_size must be odd and positive, got 4'),
-    (dict(kernel_size=-1), 'got -1'),
-    (dict(reduction=0), 'reduction must be at least 1, got 0'),
-])
+@pytest.mark.parametrize(
+    ('kwargs', 'match'),
+    [
+        (dict(kernel_size=4), 'kernel_size must be odd and positive, got 4'),
+        (dict(kernel_size=-1), 'got -1'),
+        (dict(reduction=0), 'reduction must be at least 1, got 0'),
+    ],
+)
 def test_refusals(kwargs, match):
     with pytest.raises(ValueError, match=match):
         AttentionSpikeDecoder(8, **kwargs)

@@ -26,12 +26,15 @@ def open_gate(gate):
     return gate
 
 
-@pytest.mark.parametrize(('name', 'expected'), [
-    ('ResidualGate', [0, 1, 1, 1]),
-    ('SEWAddGate', [0, 1, 1, 2]),
-    ('SEWAndGate', [0, 0, 0, 1]),
-    ('SEWIAndGate', [0, 1, 0, 0]),
-])
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('ResidualGate', [0, 1, 1, 1]),
+        ('SEWAddGate', [0, 1, 1, 2]),
+        ('SEWAndGate', [0, 0, 0, 1]),
+        ('SEWIAndGate', [0, 1, 0, 0]),
+    ],
+)
 def test_truth_table(name, expected):
     r = torch.tensor([0.0, 0.0, 1.0, 1.0]).view(4, 1, 1, 1)
     s = torch.tensor([0.0, 1.0, 0.0, 1.0]).view(4, 1, 1, 1)
@@ -89,7 +92,7 @@ def test_learned_gate_starts_as_the_identity(training):
 
 def test_learned_gate_learns():
     gate = learned_gate()
-    optim = torch.optim.SGD(gate.parameters(), lr=0.1)
+    optim = torch.optim.SGD(gate.parameters(), lr=1e-3)
     r, s = spikes((8, 4, 5, 5)), spikes((8, 4, 5, 5), seed=1)
 
     def backward():
@@ -104,19 +107,27 @@ def test_learned_gate_learns():
     optim.step()
     backward()
     assert (gate.conv.weight.grad != 0).all()
-    for _ in range(50):
+    for _ in range(100):
         backward()
         optim.step()
     # Asked to give R everywhere, it opens.
     assert not torch.equal(gate(r, s, 4), s)
 
 
-@pytest.mark.parametrize(('surrogate', 'width', 'fits'), [
-    # At rest u = -V_th = -1: the rectangle reaches width / 2, the triangle width; ends excluded.
-    ('rectangle', 1.0, False), ('rectangle', 2.0, False), ('rectangle', 2.1, True),
-    ('triangle', 0.9, False), ('triangle', 1.0, False), ('triangle', 1.1, True),
-    ('arctan', 0.1, True), ('sigmoid', 1.0, True),
-])
+@pytest.mark.parametrize(
+    ('surrogate', 'width', 'fits'),
+    [
+        # At rest u = -V_th = -1; a rectangle reaches width / 2, a triangle width, ends excluded.
+        ('rectangle', 1.0, False),
+        ('rectangle', 2.0, False),
+        ('rectangle', 2.1, True),
+        ('triangle', 0.9, False),
+        ('triangle', 1.0, False),
+        ('triangle', 1.1, True),
+        ('arctan', 0.1, True),
+        ('sigmoid', 1.0, True),
+    ],
+)
 def test_learned_gate_wants_a_surrogate_with_a_gradient_at_rest(surrogate, width, fits):
     act_cfg = dict(LIF, surrogate=surrogate, surrogate_width=width)
     if not fits:

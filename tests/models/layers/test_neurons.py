@@ -24,19 +24,25 @@ def spikes_and_gradient(call, x):
     return s.detach(), x.grad
 
 
-@pytest.mark.parametrize('kwargs', [
-    dict(reset='soft', v_threshold=0.5),
-    dict(detach_reset=True, surrogate='rectangle', surrogate_width=2.0),
-    dict(surrogate='sigmoid'),
-])
-@pytest.mark.parametrize(('neuron', 'leak', 'decay', 'input_scale'), [
-    (LIFNeuron, dict(), 0.5, 1.0),
-    (LIFNeuron, dict(decay=0.25), 0.25, 1.0),
-    (LIFNeuron, dict(tau=4.0), 0.75, 0.25),
-    (IFNeuron, dict(), 1.0, 1.0),
-    (PLIFNeuron, dict(decay=0.25), 0.25, 1.0),
-    (PLIFNeuron, dict(tau=4.0), 0.75, 0.25),
-])
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(reset='soft', v_threshold=0.5),
+        dict(detach_reset=True, surrogate='rectangle', surrogate_width=2.0),
+        dict(surrogate='sigmoid'),
+    ],
+)
+@pytest.mark.parametrize(
+    ('neuron', 'leak', 'decay', 'input_scale'),
+    [
+        (LIFNeuron, dict(), 0.5, 1.0),
+        (LIFNeuron, dict(decay=0.25), 0.25, 1.0),
+        (LIFNeuron, dict(tau=4.0), 0.75, 0.25),
+        (IFNeuron, dict(), 1.0, 1.0),
+        (PLIFNeuron, dict(decay=0.25), 0.25, 1.0),
+        (PLIFNeuron, dict(tau=4.0), 0.75, 0.25),
+    ],
+)
 def test_neurons_hand_their_arguments_to_lif(currents, neuron, leak, decay, input_scale, kwargs):
     layer = neuron(**leak, **kwargs).double()
     expected = spikes_and_gradient(lambda x: lif(x, decay, input_scale, **kwargs), currents)
@@ -70,8 +76,9 @@ def test_plif_gradient_of_its_parameter(reset, detach, spelling):
     rng = torch.Generator().manual_seed(3)
     x = 0.6 + torch.randn(5, 8, generator=rng, dtype=torch.float64)
     g = torch.randn(5, 8, generator=rng, dtype=torch.float64)
-    layer = PLIFNeuron(**{spelling: 0.7 if spelling == 'decay' else 1.6}, reset=reset,
-                       detach_reset=detach).double()
+    layer = PLIFNeuron(
+        **{spelling: 0.7 if spelling == 'decay' else 1.6}, reset=reset, detach_reset=detach
+    ).double()
     layer(x).backward(g)
 
     p = 1 / (1 + math.exp(-layer.w.item()))
@@ -87,7 +94,7 @@ def test_plif_gradient_of_its_parameter(reset, detach, spelling):
         for t in reversed(range(5)):
             into_spike = 0.0 if detach else dv * (h[t] if reset == 'hard' else 1.0)
             keep = 1 - s[t] if reset == 'hard' else 1.0
-            bump = 1 / (1 + (math.pi * (h[t] - 1))**2)
+            bump = 1 / (1 + (math.pi * (h[t] - 1)) ** 2)
             dh = dv * keep + (g[t, i].item() - into_spike) * bump
             by_decay += dh * v[t]
             by_scale += dh * x[t, i].item()
@@ -99,15 +106,15 @@ def test_plif_gradient_of_its_parameter(reset, detach, spelling):
 
 
 def test_plif_starts_where_it_is_told_and_stays_in_range():
-    assert float(PLIFNeuron(decay=0.9).decay) == pytest.approx(0.9)
+    assert PLIFNeuron(decay=0.9).decay.item() == pytest.approx(0.9)
     assert PLIFNeuron(decay=0.9).input_scale == 1
     by_tau = PLIFNeuron(tau=4)
-    assert float(by_tau.decay) == pytest.approx(0.75)
-    assert float(by_tau.input_scale) == pytest.approx(0.25)
+    assert by_tau.decay.item() == pytest.approx(0.75)
+    assert by_tau.input_scale.item() == pytest.approx(0.25)
     assert [name for name, _ in by_tau.named_parameters()] == ['w']
     with torch.no_grad():
         by_tau.w.fill_(100.0)
-    assert 0 <= float(by_tau.decay) <= 1
+    assert 0 <= by_tau.decay.item() <= 1
 
 
 @pytest.mark.parametrize('neuron', [LIFNeuron, IFNeuron])
@@ -141,19 +148,22 @@ def test_time_steps_is_a_positive_whole_number(value):
             LIFNeuron(time_steps=value)
 
 
-@pytest.mark.parametrize(('neuron', 'kwargs', 'match'), [
-    (LIFNeuron, dict(decay=0.5, tau=2), r'not both: got decay=0.5 and tau=2'),
-    (LIFNeuron, dict(decay=-0.1), r'decay must lie in \[0, 1\], got -0.1'),
-    (LIFNeuron, dict(decay=1.1), 'got 1.1'),
-    (LIFNeuron, dict(tau=0.5), 'tau must be at least 1 time step, got 0.5'),
-    (LIFNeuron, dict(v_threshold=0), 'v_threshold must be positive, got 0'),
-    (LIFNeuron, dict(reset='none'), "unknown reset 'none': choose one of"),
-    (LIFNeuron, dict(surrogate='step'), "unknown surrogate 'step': choose one of"),
-    (LIFNeuron, dict(surrogate_width=-1), 'surrogate_width must be a positive number, got -1'),
-    (PLIFNeuron, dict(decay=1.0), 'decay=1.0, needs more than 0 and less than 1'),
-    (PLIFNeuron, dict(decay=0.0), 'decay=0.0'),
-    (PLIFNeuron, dict(tau=1.0), 'tau=1.0, needs more than 1'),
-])
+@pytest.mark.parametrize(
+    ('neuron', 'kwargs', 'match'),
+    [
+        (LIFNeuron, dict(decay=0.5, tau=2), r'not both: got decay=0.5 and tau=2'),
+        (LIFNeuron, dict(decay=-0.1), r'decay must lie in \[0, 1\], got -0.1'),
+        (LIFNeuron, dict(decay=1.1), 'got 1.1'),
+        (LIFNeuron, dict(tau=0.5), 'tau must be at least 1 time step, got 0.5'),
+        (LIFNeuron, dict(v_threshold=0), 'v_threshold must be positive and finite, got 0'),
+        (LIFNeuron, dict(reset='none'), "unknown reset 'none': choose one of"),
+        (LIFNeuron, dict(surrogate='step'), "unknown surrogate 'step': choose one of"),
+        (LIFNeuron, dict(surrogate_width=-1), 'surrogate_width must be a positive number, got -1'),
+        (PLIFNeuron, dict(decay=1.0), 'decay=1.0, needs more than 0 and less than 1'),
+        (PLIFNeuron, dict(decay=0.0), 'decay=0.0'),
+        (PLIFNeuron, dict(tau=1.0), 'tau=1.0, needs more than 1'),
+    ],
+)
 def test_refusals(neuron, kwargs, match):
     with pytest.raises(ValueError, match=match):
         neuron(**kwargs)
@@ -164,8 +174,13 @@ def test_as_an_mmcv_activation(neuron):
     init_default_scope('mmdet')
     torch.manual_seed(0)
     module = ConvModule(
-        3, 5, 3, padding=1, norm_cfg=dict(type='TDBN', v_threshold=0.5),
-        act_cfg=dict(type=neuron, time_steps=4, v_threshold=0.5))
+        3,
+        5,
+        3,
+        padding=1,
+        norm_cfg=dict(type='TDBN', v_threshold=0.5),
+        act_cfg=dict(type=neuron, time_steps=4, v_threshold=0.5),
+    )
     assert type(module.activate) is MODELS.get(neuron)
     x = torch.randn(4 * 2, 3, 6, 6)
     out = module(x)

@@ -23,8 +23,8 @@ def joint(x, eps=1e-5):
     for c in range(x.shape[2]):
         values = x[:, :, c]
         mean = values.sum() / values.numel()
-        var = ((values - mean)**2).sum() / values.numel()
-        out[:, :, c] = (values - mean) / (var + eps)**0.5
+        var = ((values - mean) ** 2).sum() / values.numel()
+        out[:, :, c] = (values - mean) / (var + eps) ** 0.5
     return out
 
 
@@ -88,7 +88,7 @@ def test_eval_mode_uses_running_statistics(drifting):
     n = drifting.numel() // 5
     values = drifting.transpose(0, 2).flatten(1)
     mean = values.mean(1)
-    var = ((values - mean[:, None])**2).sum(1) / (n - 1)
+    var = ((values - mean[:, None]) ** 2).sum(1) / (n - 1)
     torch.testing.assert_close(norm.running_mean, mean)
     torch.testing.assert_close(norm.running_var, var)
     x = drifting[:1] + 10
@@ -110,15 +110,17 @@ def test_it_is_batch_norm_with_a_scaled_affine(drifting):
 def test_as_an_mmcv_norm():
     init_default_scope('mmdet')
     name, norm = build_norm_layer(
-        dict(type='TDBN', v_threshold=0.5, requires_grad=False), 8, postfix=2)
+        dict(type='TDBN', v_threshold=0.5, requires_grad=False), 8, postfix=2
+    )
     assert name == 'bn2'
     assert type(norm) is TDBN
     assert norm.v_threshold == 0.5
     assert not any(p.requires_grad for p in norm.parameters())
 
 
-@pytest.mark.parametrize('kwargs', [
-    dict(v_threshold=0), dict(v_threshold=-1.0), dict(alpha=0), dict(alpha=float('nan'))])
+@pytest.mark.parametrize(
+    'kwargs', [dict(v_threshold=0), dict(v_threshold=-1.0), dict(alpha=0), dict(alpha=float('nan'))]
+)
 def test_threshold_and_alpha_are_positive(kwargs):
     with pytest.raises(ValueError, match='TDBN needs a positive v_threshold and alpha, got'):
         TDBN(4, **kwargs)

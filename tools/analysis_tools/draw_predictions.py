@@ -1,0 +1,115 @@
+"""Draw saved predictions beside the true boxes, enlarged enough to look at."""
+
+import argparse
+import os
+
+import cv2
+
+# First: without mmcv's compiled ops, MMDetection's models import only behind it.
+import mmsnn  # noqa: F401  isort: skip
+
+import mmcv
+import numpy as np
+import torch
+from mmdet.registry import DATASETS, VISUALIZERS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.fileio import load
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from rich.progress import track
+
+from mmsnn.utils import ToolError, exit_on_error
+
+EXAMPLE = """example:
+  python tools/test.py CONFIG CHECKPOINT --out predictions.pkl
+  python tools/analysis_tools/draw_predictions.py CONFIG predictions.pkl pictures"""
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description='Draw the predictions of `tools/test.py --out`: true boxes on the left, found '
+        'boxes on the right; overview.png puts the first of them on one sheet.',
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('predictions', help='file made by `tools/test.py --out`')
+    parser.add_argument('out_dir', help='folder for the pictures')
+    parser.add_argument('--num', type=int, default=24, help='how many pictures (default: 24)')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.4, help='least score of a box (default: 0.4)'
+    )
+    parser.add_argument(
+        '--size',
+        type=int,
+        default=384,
+        help='enlarge smaller pictures so that their shorter side has this many pixels '
+        '(default: 384)',
+    )
+    return parser.parse_args()
+
+
+def instances(boxes, labels, scale: float, scores=None) -> InstanceData:
+    """Boxes scaled to the drawn picture, as MMDetection's visualizer takes them."""
+    data = InstanceData(
+        bboxes=torch.as_tensor(np.asarray(boxes, dtype=np.float32).reshape(-1, 4)) * scale,
+        labels=torch.as_tensor(np.asarray(labels, dtype=np.int64)),
+    )
+    if scores is not None:
+        data.scores = torch.as_tensor(scores)
+    return data
+
+
+def main() -> None:
+    """Draw."""
+    args = parse_args()
+    with exit_on_error():
+        for path in (args.config, args.predictions):
+            if not os.path.isfile(path):
+                raise ToolError(f'{path} is not there')
+    cfg = Config.fromfile(args.config)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    by_id = {info['img_id']: info for info in map(dataset.get_data_info, range(len(dataset)))}
+    visualizer = VISUALIZERS.build(dict(type='DetLocalVisualizer', name='drawing'))
+    visualizer.dataset_meta = dataset.metainfo
+    os.makedirs(args.out_dir, exist_ok=True)
+
+    sheet = []
+    predictions = load(args.predictions)[: args.num]
+    for result in track(predictions, 'drawing'):
+        info = by_id[result['img_id']]
+        image = mmcv.imread(info['img_path'], channel_order='rgb')
+        scale = max(1.0, args.size / min(image.shape[:2]))
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        found = result['pred_instances']
+        true = info['instances']
+        sample = DetDataSample(
+            gt_instances=instances(
+                [i['bbox'] for i in true], [i['bbox_label'] for i in true], scale
+            ),
+            pred_instances=instances(found['bboxes'], found['labels'], scale, found['scores']),
+        )
+        name = os.path.splitext(os.path.basename(info['img_path']))[0]
+        path = os.path.join(args.out_dir, f'{name}.png')
+        visualizer.add_datasample(name, image, sample, pred_score_thr=args.score_thr, out_file=path)
+        sheet.append(mmcv.imread(path))
+    write_overview(sheet[:12], os.path.join(args.out_dir, 'overview.png'))
+
+
+def write_overview(pictures: list, path: str, columns: int = 2, width: int = 640) -> None:
+    """Put pictures on one sheet, row by row."""
+    if not pictures:
+        return
+    cells = [mmcv.imrescale(picture, (width, 10**6)) for picture in pictures]
+    height = max(cell.shape[0] for cell in cells)
+    cells = [mmcv.impad(cell, shape=(height, width), pad_val=255) for cell in cells]
+    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
+    rows = [np.hstack(cells[i : i + columns]) for i in range(0, len(cells), columns)]
+    mmcv.imwrite(np.vstack(rows), path)
+
+
+if __name__ == '__main__':
+    main()
