@@ -30,7 +30,7 @@ def tool():
     def run(script, *args, check=True, **kwargs):
         done = run_tool(sys.executable, f'tools/{script}', *args, **kwargs)
         if check:
-            assert done.returncode == 0, done.stdout[-4000:]
+            assert done.returncode == 0, done.stdout[-1500:]
         return done
 
     return run

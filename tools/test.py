@@ -10,6 +10,7 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
+from mmengine.model import is_model_wrapper
 
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
 from mmsnn.utils import (
@@ -121,8 +122,8 @@ def main() -> None:
     setup_launcher(cfg)
     runner = build_runner(cfg)
     with exit_on_error():
-        model = runner.model.module if args.tta else runner.model
-        check_state_dict(model, checkpoint, args.checkpoint)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        check_state_dict(model.module if args.tta else model, checkpoint, args.checkpoint)
         del checkpoint
         if args.out is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))

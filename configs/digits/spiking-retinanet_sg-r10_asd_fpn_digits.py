@@ -32,7 +32,7 @@ model = dict(
     test_cfg=dict(nms_pre=300, max_per_img=30),
 )
 
-max_epochs = 16
+max_epochs = 8
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

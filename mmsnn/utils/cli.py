@@ -34,7 +34,7 @@ def exit_on_error(*also: type) -> Iterator[None]:
     try:
         yield
     except (ToolError, CheckpointError, DatasetError, NonFiniteLossError, *also) as error:
-        if os.environ.get('MMSNN_TRACEBACK') == '1':
+        if os.environ.get('MMSNN_TRACEBACK') == '1' or not str(error):
             raise
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         # What is not ours to explain may need the place where it happened.
@@ -140,11 +140,18 @@ def setup_launcher(cfg: Config) -> None:
     """Where there is no GPU, join the process group with gloo before mmengine asks for CUDA.
 
     Args:
-        cfg: The config; ``env_cfg.dist_cfg.backend`` is set to what is used.
+        cfg: The config; ``env_cfg.dist_cfg.backend`` and ``model_wrapper_cfg`` are set.
     """
     if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
         cfg.env_cfg.dist_cfg.backend = 'gloo'
         torch.distributed.init_process_group('gloo')
+        # mmengine's default names a GPU for each process.
+        wrapper = dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
+        cfg.model_wrapper_cfg = {**wrapper, **cfg.get('model_wrapper_cfg', {}), 'device_ids': None}
 
 
 def enable_amp(cfg: Config) -> None:

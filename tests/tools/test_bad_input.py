@@ -9,11 +9,12 @@ import torch
 
 DIGITS = 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
 DIGITS_ABSOLUTE = Path(__file__).resolve().parents[2] / DIGITS
+SCORES = 'model.test_cfg.score_thr=0.0'
 NARROW = [
     '--cfg-options',
     'model.backbone.base_channels=8',
-    'model.neck.0.in_channels=[8,16,32]',
-    'model.neck.1.in_channels=[8,16,32]',
+    'model.neck.0.in_channels=[16,32]',
+    'model.neck.1.in_channels=[16,32]',
     'default_hooks.logger.interval=1',
 ]
 
@@ -22,13 +23,13 @@ NARROW = [
 def train(tool, digits_root, tmp_path):
     """Start a training that must end with one message; give back that message."""
 
-    def run(*options, root=digits_root, config=DIGITS):
+    def run(*options, root=digits_root, config=DIGITS, narrow=True):
         done = tool(
             'train.py',
             config,
             '--work-dir',
             tmp_path / 'run',
-            *NARROW,
+            *(NARROW if narrow else []),
             *options,
             check=False,
             MMSNN_DIGITS_ROOT=root,
@@ -40,7 +41,7 @@ def train(tool, digits_root, tmp_path):
 
 def refusal(done, long_work):
     assert done.returncode != 0, done.stdout[-2000:]
-    assert 'Traceback' not in done.stdout, done.stdout[-4000:]
+    assert 'Traceback' not in done.stdout, done.stdout[-1500:]
     assert long_work not in done.stdout
     assert 'error: ' in done.stdout, done.stdout[-2000:]
     return done.stdout.rpartition('error: ')[2]
@@ -112,7 +113,7 @@ def test_classes_that_do_not_match_the_head(train):
         ('model.backbone.time_steps=0', 'time_steps'),
         ('model.backbone.depth=19.5', 'unknown depth'),
         ('model.backbone.no_such=1', 'no_such'),
-        ('model.neck.0.in_channels=[8,16,64]', 'channels do not match'),
+        ('model.neck.0.in_channels=[16,64]', 'channels do not match'),
     ],
 )
 def test_bad_model_settings(train, option, said):
@@ -123,10 +124,10 @@ def test_a_backbone_without_a_decoder(train, tmp_path):
     config = tmp_path / 'undecoded.py'
     config.write_text(
         f"_base_ = '{DIGITS_ABSOLUTE}'\n"
-        "model = dict(neck=dict(_delete_=True, type='FPN', in_channels=[8, 16, 32],\n"
-        '                       out_channels=64, start_level=1, num_outs=2))\n'
+        "model = dict(neck=dict(_delete_=True, type='FPN', in_channels=[16, 32],\n"
+        '                       out_channels=64, num_outs=2))\n'
     )
-    message = train(config=config)
+    message = train(config=config, narrow=False)
     assert 'needs a decoder' in message
     assert 'ASDNeck' in message
 
@@ -201,6 +202,7 @@ def test_checkpoint_that_could_run_code(evaluate, checkpoint, tool, digits_root,
         tmp_path / 'test',
         '--trust-checkpoint',
         *NARROW,
+        SCORES,
         MMSNN_DIGITS_ROOT=digits_root,
     )
     assert 'bbox_mAP' in trusted.stdout
@@ -245,8 +247,8 @@ def test_loss_that_is_not_finite(tool, digits_root, tmp_path):
         '--resume',
         *options,
         'train_cfg.max_epochs=3',
-        'model.bbox_head.loss_cls.loss_weight=1e38',
-        'model.bbox_head.loss_bbox.loss_weight=1e38',
+        'model.bbox_head.loss_cls.loss_weight=1e39',
+        'model.bbox_head.loss_bbox.loss_weight=1e39',
         check=False,
         MMSNN_DIGITS_ROOT=digits_root,
     )

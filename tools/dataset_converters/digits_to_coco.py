@@ -412,18 +412,18 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         prog=prog,
         description='Make a small detection data set in COCO format: handwritten digits of many '
-        'sizes and colours on cluttered backgrounds. Nothing is downloaded, and the same options '
+        'sizes and light colours on dark, cluttered backgrounds. Nothing is downloaded, and the same options '
         'give the same files. Train and val show different scans of the digits.',
-        epilog=f'Example: {prog} data/digits --train-images 600 --val-images 150',
+        epilog=f'Example: {prog} data/digits --train-images 1200 --val-images 150',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument('out_dir', metavar='OUT_DIR', help='folder to make; never overwritten')
     for flag, default, text in (
-        ('--train-images', 600, 'number of training images'),
+        ('--train-images', 1200, 'number of training images'),
         ('--val-images', 150, 'number of validation images'),
         ('--image-size', 128, 'side of the square images, in pixels'),
-        ('--min-size', 16, 'longer side of the smallest digit, in pixels'),
-        ('--max-size', 56, 'longer side of the largest digit, in pixels'),
+        ('--min-size', 18, 'longer side of the smallest digit, in pixels'),
+        ('--max-size', 60, 'longer side of the largest digit, in pixels'),
         ('--max-digits', 5, 'most digits in one image; fewer where they find no room'),
         ('--seed', 0, 'seed of everything random'),
     ):
