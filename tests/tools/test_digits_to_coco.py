@@ -183,7 +183,7 @@ def test_cut_off_leaves_nothing(converter, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('flags', 'parts'),
     [
-        (['--min-size', 60], ['--min-size 60', '--max-size 56']),
+        (['--min-size', 70], ['--min-size 70', '--max-size 60']),
         (['--max-size', 200], ['--max-size 200', '--image-size 128']),
         (['--min-size', 4], ['--min-size', '8 or more']),
         (['--val-images', 0], ['--val-images', '1 or more']),

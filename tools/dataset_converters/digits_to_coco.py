@@ -412,8 +412,8 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         prog=prog,
         description='Make a small detection data set in COCO format: handwritten digits of many '
-        'sizes and light colours on dark, cluttered backgrounds. Nothing is downloaded, and the same options '
-        'give the same files. Train and val show different scans of the digits.',
+        'sizes and light colours on dark, cluttered backgrounds. Nothing is downloaded, and the '
+        'same options give the same files. Train and val show different scans of the digits.',
         epilog=f'Example: {prog} data/digits --train-images 1200 --val-images 150',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
