@@ -44,9 +44,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--size',
         type=int,
-        default=384,
+        default=640,
         help='enlarge smaller pictures so that their shorter side has this many pixels '
-        '(default: 384)',
+        '(default: 640)',
     )
     return parser.parse_args()
 
