@@ -103,7 +103,16 @@ def cached_path(variant: int = 0) -> Path:
     """
     compiler = find_compiler()
     stat: Optional[os.stat_result] = os.stat(compiler[0])
-    parts = (source_key(), compiler, stat.st_size, int(stat.st_mtime), FLAGS, VARIANTS[variant],
-             sys.platform, platform.machine(), platform.libc_ver())
+    parts = (
+        source_key(),
+        compiler,
+        stat.st_size,
+        int(stat.st_mtime),
+        FLAGS,
+        VARIANTS[variant],
+        sys.platform,
+        platform.machine(),
+        platform.libc_ver(),
+    )
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     return cache_folder() / f'kernels-{key}.so'

@@ -5,7 +5,7 @@ Tensors that come here are checked and laid out by library.py; nothing here know
 
 import ctypes
 import os
-from functools import lru_cache
+from functools import cache
 from typing import Optional
 
 import torch
@@ -16,7 +16,7 @@ from . import build
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 RESETS = {'hard': 0, 'soft': 1}
 SURROGATES = {'rectangle': 0, 'triangle': 1, 'arctan': 2, 'sigmoid': 3}
-GATES = {'': 0, 'or': 1, 'add': 2, 'and': 3, 'iand': 4}
+GATES = {None: 0, 'or': 1, 'add': 2, 'and': 3, 'iand': 4}
 
 #: Elements below which a second thread costs more than it brings (torch's own grain size).
 GRAIN = 32768
@@ -49,7 +49,7 @@ class _Lif(ctypes.Structure):
     ]  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def load() -> ctypes.CDLL:
     """The library: the installed one, one in the user's cache, or one built now.
 
@@ -97,53 +97,116 @@ def _pointer(tensor: Optional[Tensor]) -> Optional[int]:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _problem(x: Tensor, channel_axis: int, steps: int, shared: bool, **fields) -> _Lif:
-    inner = x if shared else x[0]
-    return _Lif(
-        steps=steps,
-        n=inner.numel(),
-        # Memory order: all axes with a smaller stride than the channels' lie inside a channel.
-        channels=inner.shape[channel_axis] if inner.dim() > channel_axis else 1,
-        inner=inner.stride(channel_axis) if inner.dim() > channel_axis else max(inner.numel(), 1),
-        x_step=0 if shared else x.stride(0),
+def _call(name: str, x: Tensor, time_steps: int, *neuron, gate: Optional[str] = None, **fields):
+    """Fill a `struct lif` from what is common to all and `fields`, and run it."""
+    decay, gain, v_threshold, reset, detach, surrogate, width = neuron or _NO_NEURON
+    inner = x if time_steps else x[0]
+    n = inner.numel()
+    if n == 0:
+        return
+    channels = inner.shape[1] if inner.dim() > 1 else 1
+    problem = _Lif(
+        steps=time_steps or x.shape[0],
+        n=n,
+        channels=channels,
+        # In dense memory the axes with smaller strides than the channels' lie inside a channel.
+        inner=inner.stride(1) if channels > 1 else n,
+        x_step=0 if time_steps else x.stride(0),
         dtype=DTYPES[x.dtype],
-        shared=shared,
-        threads=_threads(steps * inner.numel()),
+        reset=RESETS[reset],
+        detach=detach,
+        surrogate=SURROGATES[surrogate],
+        gate=GATES[gate],
+        shared=time_steps > 0,
+        threads=_threads(x.numel()),
+        decay=decay,
+        gain=gain,
+        v_threshold=v_threshold,
+        width=width,
         x=x.data_ptr(),
         **fields,
     )
+    if not getattr(load(), f'mmsnn_{name}')(problem):
+        raise MemoryError(f'mmsnn_{name}: no memory for its work arrays')
 
 
-def _leak_and_shape(decay, input_scale, v_threshold, reset, detach_reset, surrogate, width, gate):
-    return dict(
-        decay=decay,
-        gain=input_scale,
-        v_threshold=v_threshold,
-        reset=RESETS[reset],
-        detach=detach_reset,
-        surrogate=SURROGATES[surrogate],
-        width=width,
-        gate=GATES[gate or ''],
+_NO_NEURON = (0.0, 1.0, 1.0, 'hard', False, 'arctan', 1.0)
+
+
+def _shortcut(shortcut: Optional[Tensor]) -> dict:
+    if shortcut is None:
+        return {}
+    packed = shortcut.dtype == torch.uint8
+    step = 0 if packed else shortcut.stride(0)
+    return dict(shortcut=shortcut.data_ptr(), packed=packed, shortcut_step=step)
+
+
+# Below, a tensor with a time axis is (T, B, C, ...) with dense steps any distance apart, all of one
+# inner layout; `time_steps` is not 0 where `x` is (B, C, ...), shared by all steps. `neuron` is
+# decay, input_scale, v_threshold, reset, detach_reset, surrogate and width. library.py sees to it.
+
+
+def lif(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> None:
+    """Forward into `out`."""
+    _call(
+        'lif_forward',
+        x,
+        time_steps,
+        *neuron,
+        gate=gate,
+        scale=_pointer(scale),
+        shift=_pointer(shift),
+        out=out.data_ptr(),
+        **_shortcut(shortcut),
     )
 
 
-def _call(name: str, problem: _Lif) -> None:
-    if not getattr(load(), f'mmsnn_{name}')(problem):
-        raise MemoryError(f'mmsnn_{name} found no memory for its work arrays')
+def lif_backward(
+    grad, x, scale, shift, shortcut, gate, time_steps, neuron, by, grad_x, grad_shortcut,
+    channel_sums, leak_sums,
+) -> None:  # fmt: skip
+    """Gradients into the last four, where they are given; see reference.lif_backward."""
+    by_grad, by_x, by_one = by
+    _call(
+        'lif_backward',
+        x,
+        time_steps,
+        *neuron,
+        gate=gate,
+        scale=_pointer(scale),
+        shift=_pointer(shift),
+        grad=grad.data_ptr(),
+        grad_step=grad.stride(0),
+        by_grad=_pointer(by_grad),
+        by_x=_pointer(by_x),
+        by_one=_pointer(by_one),
+        grad_x=_pointer(grad_x),
+        grad_shortcut=_pointer(grad_shortcut),
+        channel_sums=_pointer(channel_sums),
+        leak_sums=_pointer(leak_sums),
+        **_shortcut(shortcut),
+    )
 
 
-def lif(x: Tensor, out: Tensor, scale, shift, shortcut, time_steps: int, *neuron) -> Tensor:
-    """Forward into `out` (T, ...), which has the inner layout of `x`; fills and returns it.
+def channel_moments(x, origin, time_steps, channel_sums) -> None:
+    """Sums of x - origin and of its square by channel, into (2, C) float64."""
+    _call(
+        'channel_stats',
+        x,
+        time_steps,
+        shift=origin.data_ptr(),
+        channel_sums=channel_sums.data_ptr(),
+    )
 
-    Args:
-        x: (T, B, C, ...), or (B, C, ...) where `time_steps` is not 0; each step dense.
-        out: (T, B, C, ...), dense.
-        scale: (C,) float32, or None.
-        shift: (C,) float32, or None.
-        shortcut: As `out`, any distance between steps; or None.
-        time_steps: T of shared input, else 0.
-        *neuron: decay, input_scale, v_threshold, reset, detach_reset, surrogate, width, gate.
-    """
-    problem = _problem(x, out.shape[0], bool(time_steps))
-    _set(problem, scale=scale, shift=shift, shortcut=shortcut, out=out)
-    return out
+
+def pack(x: Tensor, rows: int, bits: Tensor) -> bool:
+    """Dense `x` to rows of bits in memory order; False, and no bits, where it isn't 0 or 1."""
+    n = x.numel() // rows
+    threads = _threads(n)
+    return bool(load().mmsnn_pack(x.data_ptr(), bits.data_ptr(), rows, n, DTYPES[x.dtype], threads))
+
+
+def unpack(bits: Tensor, x: Tensor) -> None:
+    """One row of bits to the values of dense `x`, in memory order."""
+    n = x.numel()
+    load().mmsnn_unpack(bits.data_ptr(), x.data_ptr(), n, DTYPES[x.dtype], _threads(n))
