@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Optional
 
 SOURCE = Path(__file__).with_name('kernels.c')
 #: Where `pip install` puts the library.
@@ -79,6 +78,24 @@ def build(target: Path, variant: int = 0) -> None:
         raise BuildError(f'{type(error).__name__}: {error}') from error
 
 
+def build_any(target: Path) -> None:
+    """:func:`build` by the first variant that compiles and links.
+
+    Args:
+        target: Path of the library.
+
+    Raises:
+        BuildError: None does; the message is that of the first.
+    """
+    first = None
+    for variant in range(len(VARIANTS)):
+        try:
+            return build(target, variant)
+        except BuildError as error:
+            first = first or error
+    raise first
+
+
 def _run(command: list) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -102,7 +119,7 @@ def cached_path(variant: int = 0) -> Path:
         BuildError: No compiler.
     """
     compiler = find_compiler()
-    stat: Optional[os.stat_result] = os.stat(compiler[0])
+    stat = os.stat(compiler[0])
     parts = (
         source_key(),
         compiler,
