@@ -37,7 +37,7 @@ def source_key() -> str:
 
 
 def find_compiler() -> list:
-    """The C compiler's command: $CC, or cc, gcc or clang of the PATH.
+    """The C compiler's command: $CC, else cc, gcc or clang of the PATH.
 
     Raises:
         BuildError: There is none.
@@ -48,6 +48,10 @@ def find_compiler() -> list:
         if path:
             return [path, *named[1:]]
     raise BuildError(f'no C compiler ({named[0] if named else "cc, gcc or clang"}) on the PATH')
+
+
+def _user_flags() -> list:
+    return os.environ.get('CFLAGS', '').split()
 
 
 def build(target: Path, variant: int = 0) -> None:
@@ -71,7 +75,8 @@ def build(target: Path, variant: int = 0) -> None:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix='.build-') as folder:
             obj, lib = Path(folder, 'kernels.o'), Path(folder, 'kernels.so')
             key = f'-DMMSNN_SOURCE="{source_key()}"'
-            _run([*compiler, *FLAGS, *compile_flags, key, '-c', str(SOURCE), '-o', str(obj)])
+            flags = [*FLAGS, *compile_flags, *_user_flags(), key]
+            _run([*compiler, *flags, '-c', str(SOURCE), '-o', str(obj)])
             _run([*compiler, '-shared', str(obj), *link_flags, '-o', str(lib)])
             os.replace(lib, target)
     except OSError as error:

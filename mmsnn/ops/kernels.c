@@ -71,10 +71,15 @@ LOOP void mmsnn_widen(const uint16_t *from, uint32_t *to, int n) {
 
 LOOP void mmsnn_narrow(const uint32_t *from, uint16_t *to, int n) {
     for (int i = 0; i < n; i++) { /* to nearest, ties to even; a NaN stays one */
-        uint32_t w = from[i];
-        uint32_t rounded = (w + 0x7fff + (w >> 16 & 1)) >> 16;
-        to[i] = (uint16_t)((w & 0x7fffffff) > 0x7f800000 ? w >> 16 | 0x40 : rounded);
+        uint32_t w = from[i], rounded = w + 0x7fff + (w >> 16 & 1);
+        uint32_t kept = (int32_t)(w & 0x7fffffff) > 0x7f800000 ? w | 0x400000 : rounded;
+        to[i] = (uint16_t)(kept >> 16);
     }
+}
+
+LOOP void mmsnn_truncate(const uint32_t *from, uint16_t *to, int n) {
+    for (int i = 0; i < n; i++)
+        to[i] = (uint16_t)(from[i] >> 16);
 }
 
 static const float *load(const void *base, int64_t start, int n, int dtype, float *buffer) {
@@ -92,6 +97,12 @@ INLINE float *destination(void *base, int64_t start, int dtype, float *buffer) {
 static void store(void *base, int64_t start, int n, int dtype, const float *values) {
     if (dtype != FLOAT32) /* for float32, `destination` was memory itself */
         mmsnn_narrow((const uint32_t *)values, (uint16_t *)base + start, n);
+}
+
+/* As `store`, for values that bfloat16 has exactly: spikes, and what gates select. */
+static void store_exact(void *base, int64_t start, int n, int dtype, const float *values) {
+    if (dtype != FLOAT32)
+        mmsnn_truncate((const uint32_t *)values, (uint16_t *)base + start, n);
 }
 
 LOOP void mmsnn_load_bits(const uint8_t *bits, int n, float *buffer) {
@@ -421,7 +432,10 @@ static int forward_share(const void *task, int thread, int threads) {
             mmsnn_integrate(p, y, v, NULL, out, n);
             if (p->gate != NO_GATE)
                 mmsnn_join(out, shortcut_at(p, t, start, n, s_buffer), p->gate, n);
-            store(p->out, at, n, p->dtype, out);
+            if (p->gate == ADD)
+                store(p->out, at, n, p->dtype, out);
+            else
+                store_exact(p->out, at, n, p->dtype, out);
         }
     }
     free(scale.tiled);
@@ -617,7 +631,7 @@ static int unpack_share(const void *task, int thread, int threads) {
         int n = (int)at_most(LANES, end - start);
         float *values = destination(p->values, start, p->dtype, buffer);
         mmsnn_load_bits(p->bits + start / 8, n, values);
-        store(p->values, start, n, p->dtype, values);
+        store_exact(p->values, start, n, p->dtype, values);
     }
     return 1;
 }
