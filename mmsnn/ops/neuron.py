@@ -96,8 +96,12 @@ def _check_neuron(x, v_threshold, reset, surrogate, surrogate_width, time_steps)
         raise ValueError(f'unknown reset {reset!r}: choose one of {list(RESETS)}')
     if not v_threshold > 0:
         raise ValueError(f'v_threshold must be positive, got {v_threshold!r}')
-    if (time_steps is None and (x.dim() == 0 or x.shape[0] == 0)) or time_steps == 0:
-        raise ValueError(f'lif needs at least one time step, got input of shape {tuple(x.shape)}')
+    steps = time_steps if time_steps is not None else x.shape[0] if x.dim() else 0
+    if steps < 1:
+        given = '' if time_steps is None else f' and time_steps={time_steps}'
+        raise ValueError(
+            f'lif needs at least one time step, got input of shape {tuple(x.shape)}{given}'
+        )
 
 
 def _check_fused(x, scale, shift, shortcut, gate, time_steps) -> None:
