@@ -269,7 +269,7 @@ def test_names():
     with pytest.raises(ValueError, match="unknown backend 'cuda': choose one of"):
         ops.set_backend('cuda')
     before = ops.get_backend()
-    with pytest.raises(RuntimeError, match='stop'), ops.use_backend('reference'):
+    with pytest.raises(RuntimeError, match='stop'), ops.use_backend('reference'):  # noqa: PT012
         assert ops.get_backend() == 'reference'
         assert backend.kernel_for(X) is None
         raise RuntimeError('stop')
