@@ -12,7 +12,10 @@ from torch import Tensor
 logger = logging.getLogger('mmsnn')
 
 #: Device and dtypes of each kernel backend; ``'reference'`` takes everything.
-KERNELS = {'c': ('cpu', (torch.float32, torch.bfloat16))}
+KERNELS = {
+    'c': ('cpu', (torch.float32, torch.bfloat16)),
+    'triton': ('cuda', (torch.float32, torch.bfloat16, torch.float16)),
+}
 BACKENDS = ('auto', 'reference', *KERNELS)
 
 #: Kernel backends that were tried, and why they can't be used ('' for those that can).
@@ -38,7 +41,8 @@ def set_backend(name: str) -> None:
     A backend is used for the device and dtypes it has kernels for; the reference takes the rest.
 
     Args:
-        name: ``'auto'``, ``'reference'`` (PyTorch), or ``'c'`` (CPU, float32 and bfloat16).
+        name: ``'auto'``, ``'reference'`` (PyTorch), ``'c'`` (CPU, float32 and bfloat16) or
+            ``'triton'`` (CUDA, float32, bfloat16 and float16).
 
     Raises:
         ValueError: Unknown name.
@@ -83,10 +87,10 @@ def use_backend(name: str) -> Iterator[None]:
 def why_not(name: str) -> str:
     """Why a kernel backend can't be used, or '' if it can; loads and checks it the first time."""
     if name not in _tried:
-        from .library import ENGINES, self_check
+        from .library import engine, self_check
 
         try:
-            ENGINES[name].load()
+            engine(name).load()
             _tried[name] = self_check(name)
         except Exception as error:  # whatever it is, the reference goes on
             _tried[name] = f'{error}'.replace('\n', ' ') or type(error).__name__

@@ -7,13 +7,19 @@ computes in float32 inside and gives spikes in the dtype it was given.
 Spikes that backward needs again are kept as bits in memory order, whatever the layout.
 """
 
+import importlib
+
 import torch
 from torch import Tensor
 
-from . import backend, cpu, reference
+from . import backend, reference
 
-#: Modules with the functions of cpu.py, by backend.
-ENGINES = {'c': cpu}
+
+def engine(kernel: str):
+    """The module of a kernel backend; all have the functions of cpu.py."""
+    # Not at the top: Triton is not everywhere, and takes its time to load.
+    return importlib.import_module({'c': '.cpu', 'triton': '.gpu'}[kernel], __package__)
+
 
 _LIBRARY = torch.library.Library('mmsnn', 'DEF')
 _TAGS = (torch.Tag.needs_fixed_stride_order, torch.Tag.pt2_compliant_tag)
@@ -121,7 +127,7 @@ def _lif(
     x = _input_laid_out(x, time_steps, layout)
     if shortcut is not None:
         shortcut = _laid_out(shortcut, x, layout)
-    ENGINES[kernel].lif(x, scale, shift, shortcut, gate, time_steps, neuron, out)
+    engine(kernel).lif(x, scale, shift, shortcut, gate, time_steps, neuron, out)
     return out
 
 
@@ -173,7 +179,7 @@ def _lif_backward(
                 torch.zeros(2, channels, **double) if sums else None,
                 torch.zeros(2, **double) if leak else None,
             )  # fmt: skip
-            ENGINES[kernel].lif_backward(
+            engine(kernel).lif_backward(
                 grad, x, scale, shift, shortcut, gate, time_steps, neuron, by, *wanted
             )
             return wanted
@@ -272,7 +278,7 @@ def _channel_stats(x, origin, time_steps, kernel=''):
     origin = origin.float().contiguous()
     sums = torch.zeros(2, channels, dtype=torch.float64, device=x.device)
     # time_steps = 1: the statistics of a shared input do not depend on how often it is shown.
-    ENGINES[kernel].channel_moments(x, origin, min(time_steps, 1), sums)
+    engine(kernel).channel_moments(x, origin, min(time_steps, 1), sums)
     mean, square = sums * (channels / x.numel())
     return (mean + origin).float(), (square - mean * mean).clamp_min(0).float()
 
@@ -302,7 +308,7 @@ def _pack(x, rows, kernel=''):
         bits = reference.pack(x.as_strided((rows, n), (n, 1)))
     else:
         bits = torch.empty(rows, (n + 7) // 8, dtype=torch.uint8, device=x.device)
-        bits = bits if ENGINES[kernel].pack(x, rows, bits) else None
+        bits = bits if engine(kernel).pack(x, rows, bits) else None
     if bits is None:
         raise ValueError('only zeros and ones fit in a bit, got a tensor with other values')
     return bits
@@ -322,7 +328,7 @@ def _unpack(bits, size, stride, dtype, kernel=''):
         n = x.numel()
         x.as_strided((1, n), (n, 1)).copy_(reference.unpack(bits, n, dtype))
     else:
-        ENGINES[kernel].unpack(bits, x)
+        engine(kernel).unpack(bits, x)
     return x
 
 

@@ -1,6 +1,7 @@
 """The fused neuron on every backend against the reference, and against float64."""
 
 import itertools
+import os
 import warnings
 
 import pytest
@@ -12,6 +13,11 @@ from torch.utils.checkpoint import checkpoint
 
 from mmsnn import ops
 from mmsnn.ops import backend, library, reference
+
+# Triton's interpreter takes a millisecond an operation, and cuts off bits where a GPU rounds.
+INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
+FEWER = 8 if INTERPRETED else 1
+HALF_ULP = 2**-7 if INTERPRETED else 2**-8
 
 GATES = (None, 'or', 'add', 'and', 'iand')
 KERNELS = [name for name in backend.KERNELS if not backend.why_not(name)]
@@ -100,7 +106,7 @@ def zeros_for_none(grads, inputs):
 
 @every_kernel
 @given(case=cases())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150 // FEWER, deadline=None)
 def test_kernels_equal_the_reference(name, case):
     inputs, neuron, grad = case
     expected, expected_grads = run('reference', inputs, neuron, grad)
@@ -123,7 +129,7 @@ def test_kernels_equal_the_reference(name, case):
 
 @every_kernel
 @given(case=cases())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40 // FEWER, deadline=None)
 def test_bfloat16_is_float32_rounded(name, case):
     # Integrated in float32: the spikes are those of the same numbers in float32, and a gradient is
     # off by its own rounding, 2^-9, alone.
@@ -139,11 +145,11 @@ def test_bfloat16_is_float32_rounded(name, case):
     wide, wide_grads = run(name, single, neuron, grad.float())
     assert torch.equal(out, wide.bfloat16())
     for key in grads:
-        torch.testing.assert_close(grads[key].float(), wide_grads[key], rtol=2**-8, atol=1e-30)
+        torch.testing.assert_close(grads[key].float(), wide_grads[key], rtol=HALF_ULP, atol=1e-30)
 
 
 @given(case=cases())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40 // FEWER, deadline=None)
 def test_derivative_by_hand_is_that_of_autograd(case):
     inputs, neuron, grad = case
     inputs = {key: value.double() for key, value in inputs.items()}
@@ -275,7 +281,7 @@ def test_statistics_far_from_zero(name):
 @pytest.mark.parametrize('name', ['reference', *KERNELS])
 @given(rows=st.integers(1, 4), n=st.integers(1, 700), seed=st.integers(0, 1000),
        dtype=st.sampled_from([torch.float32, torch.bfloat16]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50 // FEWER, deadline=None)
 def test_bits_come_back(name, rows, n, seed, dtype):
     x = torch.rand(rows, n, generator=torch.Generator().manual_seed(seed)).round().to(dtype)
     with ops.use_backend(name):
