@@ -2,7 +2,7 @@
 
     python benchmarks/lif_micro.py [--shape T B C H W] [--rounds N]
 
-Prints medians of interleaved rounds, so that whatever else the machine does hits both alike.
+Rounds are interleaved and the best of each is shown: what else runs only adds to a time.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from mmsnn.ops import backend
 
 
 def measure(cases: dict, rounds: int) -> dict:
-    """Median seconds of each case; every round runs every case once."""
+    """Least seconds of each case; every round runs every case once."""
     times = {name: [] for name in cases}
     for i in range(rounds + 3):
         for name, run in cases.items():
