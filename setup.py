@@ -1,12 +1,46 @@
 """Packaging of mmsnn; build and tool settings are in pyproject.toml."""
 
+import runpy
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-VERSION = {}
-exec((ROOT / 'mmsnn' / 'version.py').read_text(), VERSION)
+VERSION = runpy.run_path(str(ROOT / 'mmsnn' / 'version.py'))
+
+
+class BuildKernels(build_ext):
+    """Builds mmsnn/ops/kernels.c into a plain library, which no Python or torch version pins.
+
+    Without a compiler the package installs all the same and runs on PyTorch operations.
+    """
+
+    def get_ext_filename(self, fullname):
+        return str(Path(*fullname.split('.'))) + '.so'
+
+    def build_extension(self, ext):
+        kernels = runpy.run_path(str(ROOT / 'mmsnn' / 'ops' / 'build.py'))
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        try:
+            kernels['build_any'](target)
+        except kernels['BuildError'] as error:
+            self.warn(f'mmsnn is installed without its C kernels: {error}')
+
+
+COMMANDS = {'build_ext': BuildKernels}
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+
+    class AnyPythonWheel(bdist_wheel):
+        """One wheel a platform: the library is no Python extension."""
+
+        def get_tag(self):
+            return 'py3', 'none', super().get_tag()[2]
+
+    COMMANDS['bdist_wheel'] = AnyPythonWheel
+except ImportError:  # setuptools < 70.1: a wheel of this Python alone
+    pass
 
 # Two stacks give the import names mmdet, mmcv and mmengine; which one is the user's choice.
 STACKS = {
@@ -24,6 +58,9 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.9',
     packages=find_packages(include=['mmsnn', 'mmsnn.*']),
+    package_data={'mmsnn.ops': ['kernels.c']},
+    ext_modules=[Extension('mmsnn.ops._kernels', ['mmsnn/ops/kernels.c'], optional=True)],
+    cmdclass=COMMANDS,
     install_requires=['torch>=2.4', 'numpy', 'pycocotools', 'pillow', 'rich'],
     extras_require={
         **STACKS,

@@ -4,21 +4,30 @@ Nothing here knows a config, a registry or MMDetection; torch is all it needs. T
 the boundary behind which faster kernels may stand: whoever calls them sees the same numbers.
 """
 
+from .backend import BACKENDS, BackendError, get_backend, set_backend, use_backend
 from .decode import attention_decode, last_decode, rate_decode
 from .gate import iand, select, spike_or
-from .neuron import RESETS, lif
+from .neuron import RESETS, lif, norm_lif
+from .spike_conv import spike_conv2d
 from .surrogate import SURROGATES, fire, surrogate_gradient
 
 __all__ = [
+    'BACKENDS',
     'RESETS',
     'SURROGATES',
+    'BackendError',
     'attention_decode',
     'fire',
+    'get_backend',
     'iand',
     'last_decode',
     'lif',
+    'norm_lif',
     'rate_decode',
     'select',
+    'set_backend',
+    'spike_conv2d',
     'spike_or',
     'surrogate_gradient',
+    'use_backend',
 ]

@@ -1,11 +1,12 @@
 """The multi-step leaky integrate-and-fire neuron."""
 
-from typing import Union
+from typing import Optional, Union
 
 import torch
 from torch import Tensor
 
-from .surrogate import check_surrogate, fire
+from . import backend, library, reference
+from .surrogate import check_surrogate
 
 RESETS = ('hard', 'soft')
 
@@ -19,14 +20,25 @@ def lif(
     detach_reset: bool = False,
     surrogate: str = 'arctan',
     surrogate_width: float = 1.0,
+    *,
+    scale: Optional[Tensor] = None,
+    shift: Optional[Tensor] = None,
+    shortcut: Optional[Tensor] = None,
+    gate: Optional[str] = None,
+    time_steps: Optional[int] = None,
 ) -> Tensor:
     r"""Iterative leaky integrate-and-fire over all time steps, starting from v = 0.
 
     .. math::
-        h[t] &= decay \cdot v[t-1] + input\_scale \cdot x[t] \\
+        y[t] &= scale \cdot x[t] + shift \\
+        h[t] &= decay \cdot v[t-1] + input\_scale \cdot y[t] \\
         s[t] &= [h[t] \ge V_{th}] \\
         v[t] &= h[t] (1 - s[t]) \quad\text{(hard reset)} \qquad
-        v[t] = h[t] - V_{th} s[t] \quad\text{(soft reset)}
+        v[t] = h[t] - V_{th} s[t] \quad\text{(soft reset)} \\
+        o[t] &= gate(s[t], shortcut[t])
+
+    and one pass over the data does all of it where a kernel backend is at hand
+    (:func:`mmsnn.ops.set_backend`). Backward keeps `x`, and the shortcut at a bit a value.
 
     decay = 1 is the IF neuron; decay = 1 - 1/tau with input_scale = 1/tau is the tau form
     h = v + (x - v) / tau. Source: STBP (Wu et al. 2018); Zheng et al. 2021, section 3.
@@ -43,37 +55,178 @@ def lif(
         detach_reset: Whether the gradient ignores the spike in the reset.
         surrogate: A key of ``SURROGATES``.
         surrogate_width: Its width.
+        scale: Factor on each channel of ``x``, (C,); ``x`` is then (T, B, C, ...).
+        shift: Added to each channel behind ``scale``, (C,).
+        shortcut: Spikes (T, ...) of the output's shape that meet the neuron's at the gate.
+        gate: ``'or'``, ``'add'``, ``'and'`` or ``'iand'``, (1 - s) * shortcut.
+        time_steps: T, where ``x`` is (B, C, ...): one current for every step.
 
     Returns:
-        Spikes (T, ...), 0 or 1 in the dtype of ``x``.
+        Spikes (T, ...), 0 or 1 in the dtype of ``x`` (with ``gate='add'``, their sum). Each step
+        has the memory layout of ``x``.
 
     Raises:
-        ValueError: Unknown reset or surrogate, a threshold or width that is not positive, or no
-            time step.
+        ValueError: Unknown reset, surrogate or gate, a threshold or width that is not positive, no
+            time step, a gate without a shortcut or the other way round, or shapes that don't fit.
 
     Example:
         >>> lif(torch.tensor([[0.6], [0.8], [0.2]])).flatten()
         tensor([0., 1., 0.])
     """
+    _check_neuron(x, v_threshold, reset, surrogate, surrogate_width, time_steps)
+    _check_fused(x, scale, shift, shortcut, gate, time_steps)
+    if backend.kernel_for(x) is None:
+        # Without axes a tensor doesn't promote the potentials to its dtype.
+        decay, input_scale = (
+            v.reshape(()) if isinstance(v, Tensor) else v for v in (decay, input_scale)
+        )
+        return reference.lif(
+            x, decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width,
+            scale, shift, shortcut, gate, time_steps,
+        )  # fmt: skip
+    return _fused(
+        x, scale, shift, shortcut, None, None, decay, input_scale, v_threshold, reset,
+        detach_reset, surrogate, surrogate_width, gate, time_steps,
+    )  # fmt: skip
+
+
+def _check_neuron(x, v_threshold, reset, surrogate, surrogate_width, time_steps) -> None:
     check_surrogate(surrogate, surrogate_width)
     if reset not in RESETS:
         raise ValueError(f'unknown reset {reset!r}: choose one of {list(RESETS)}')
     if not v_threshold > 0:
         raise ValueError(f'v_threshold must be positive, got {v_threshold!r}')
-    if x.dim() == 0 or x.shape[0] == 0:
-        raise ValueError(f'lif needs at least one time step, got input of shape {tuple(x.shape)}')
+    steps = time_steps if time_steps is not None else x.shape[0] if x.dim() else 0
+    if steps < 1:
+        given = '' if time_steps is None else f' and time_steps={time_steps}'
+        raise ValueError(
+            f'lif needs at least one time step, got input of shape {tuple(x.shape)}{given}'
+        )
 
-    half = x.dtype in (torch.float16, torch.bfloat16)
-    v = None
-    spikes = []
-    for current in x.unbind(0):
-        h = current.float() if half else current
-        if isinstance(input_scale, Tensor) or input_scale != 1:
-            h = input_scale * h
-        if v is not None:
-            h = decay * v + h
-        s = fire(h - v_threshold, surrogate, surrogate_width)
-        r = s.detach() if detach_reset else s
-        v = h * (1 - r) if reset == 'hard' else h - v_threshold * r
-        spikes.append(s.to(x.dtype))
-    return torch.stack(spikes)
+
+def _check_fused(x, scale, shift, shortcut, gate, time_steps) -> None:
+    if gate is not None and gate not in reference.GATES:
+        raise ValueError(f'unknown gate {gate!r}: choose one of {sorted(reference.GATES)}')
+    if (gate is None) != (shortcut is None):
+        raise ValueError(
+            f'a gate joins spikes with a shortcut: got gate={gate!r} and '
+            f'{"no shortcut" if shortcut is None else "a shortcut"}'
+        )
+    axis = 2 if time_steps is None else 1
+    for name, values in (('scale', scale), ('shift', shift)):
+        if values is not None and (x.dim() <= axis or values.shape != x.shape[axis : axis + 1]):
+            form = '(T, B, C, ...)' if axis == 2 else '(B, C, ...)'
+            raise ValueError(
+                f'{name} needs the shape (C,) of an input {form}, got {tuple(values.shape)} for an '
+                f'input of shape {tuple(x.shape)}'
+            )
+    if shortcut is not None:
+        expected = x.shape if time_steps is None else (time_steps, *x.shape)
+        if shortcut.shape != expected:
+            raise ValueError(
+                f'shortcut needs the shape {tuple(expected)} of the spikes, got '
+                f'{tuple(shortcut.shape)}'
+            )
+
+
+def _fused(
+    x, scale, shift, shortcut, mean, invstd, decay, input_scale, *neuron_and_gate_and_steps
+):  # fmt: skip
+    """The operator takes floats and tensors apart: a learnable leak comes as both."""
+    *rest, gate, time_steps = neuron_and_gate_and_steps
+    tensors = [v if isinstance(v, Tensor) else None for v in (decay, input_scale)]
+    floats = [1.0 if isinstance(v, Tensor) else float(v) for v in (decay, input_scale)]
+    v_threshold, reset, detach_reset, surrogate, width = rest
+    return library.lif(
+        x, scale, shift, shortcut, *tensors, mean, invstd, *floats, float(v_threshold), reset,
+        bool(detach_reset), surrogate, float(width), gate, time_steps or 0,
+    )  # fmt: skip
+
+
+def norm_lif(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Optional[Tensor],
+    running_var: Optional[Tensor],
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    decay: Union[float, Tensor] = 0.5,
+    input_scale: Union[float, Tensor] = 1.0,
+    v_threshold: float = 1.0,
+    reset: str = 'hard',
+    detach_reset: bool = False,
+    surrogate: str = 'arctan',
+    surrogate_width: float = 1.0,
+    *,
+    shortcut: Optional[Tensor] = None,
+    gate: Optional[str] = None,
+    time_steps: Optional[int] = None,
+) -> Tensor:
+    r"""Batch normalisation over time, batch and space, then :func:`lif` and its gate.
+
+    .. math::
+        y = weight_k \frac{x - \mu_k}{\sqrt{\sigma_k^2 + \epsilon}} + bias_k
+
+    with mean and biased variance of channel k over all other axes in training, the running ones
+    else; tdBN (Zheng et al. 2021) where `weight` is lambda * alpha * V_th. It equals
+    ``lif(batch_norm(x), ...)``, in two passes over the data instead of a dozen, and backward keeps
+    `x` alone: y is computed again.
+
+    Args:
+        x: (T, B, C, ...), or (B, C, ...) where `time_steps` is given.
+        weight: (C,).
+        bias: (C,).
+        running_mean: (C,), updated in training, as `torch.nn.functional.batch_norm` does; or None
+            in training.
+        running_var: (C,), likewise.
+        training: Whether to normalise by the statistics of `x`.
+        momentum: Of the running statistics.
+        eps: Added to the variance.
+        decay: This and the rest: as of :func:`lif`.
+        input_scale: Likewise.
+        v_threshold: Likewise.
+        reset: Likewise.
+        detach_reset: Likewise.
+        surrogate: Likewise.
+        surrogate_width: Likewise.
+        shortcut: Likewise.
+        gate: Likewise.
+        time_steps: Likewise.
+
+    Returns:
+        Spikes (T, B, C, ...) in the dtype of `x`.
+
+    Raises:
+        ValueError: As of :func:`lif`, or one value a channel in training.
+    """
+    neuron = (decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width)
+    fused = dict(shortcut=shortcut, gate=gate, time_steps=time_steps)
+    if not training:
+        scale = weight * torch.rsqrt(running_var + eps)
+        return lif(x, *neuron, scale=scale, shift=bias - running_mean * scale, **fused)
+    axis = 2 if time_steps is None else 1
+    _check_neuron(x, v_threshold, reset, surrogate, surrogate_width, time_steps)
+    _check_fused(x, weight, bias, shortcut, gate, time_steps)
+    count = x.numel() // max(x.shape[axis], 1)
+    if count < 2:
+        raise ValueError(
+            f'statistics need more than one value a channel, got an input of shape {tuple(x.shape)}'
+        )
+    fast = backend.kernel_for(x) is not None
+    if fast:
+        mean, var = library.channel_stats(x.detach(), running_mean, time_steps or 0)
+    else:
+        mean, var = reference.channel_stats(x, axis)
+    if running_mean is not None:
+        with torch.no_grad():
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            running_var.lerp_(var.to(running_var.dtype) * (count / (count - 1)), momentum)
+    invstd = torch.rsqrt(var + eps)
+    if fast:
+        return _fused(
+            x, weight, bias, shortcut, mean, invstd, *neuron[:2], *neuron[2:], gate, time_steps
+        )
+    scale = weight * invstd
+    return lif(x, *neuron, scale=scale, shift=bias - mean * scale, **fused)

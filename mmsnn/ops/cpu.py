@@ -1,0 +1,212 @@
+"""The C kernels on tensors: finds or builds the library, and calls it through ctypes.
+
+Tensors that come here are checked and laid out by library.py; nothing here knows autograd.
+"""
+
+import ctypes
+import os
+from functools import cache
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from . import build
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+RESETS = {'hard': 0, 'soft': 1}
+SURROGATES = {'rectangle': 0, 'triangle': 1, 'arctan': 2, 'sigmoid': 3}
+GATES = {None: 0, 'or': 1, 'add': 2, 'and': 3, 'iand': 4}
+
+#: Elements below which a second thread costs more than it brings (torch's own grain size).
+GRAIN = 32768
+
+_forked = False
+
+
+def _after_fork() -> None:
+    # libgomp's threads stay in the parent, and a child that asks for them waits for ever.
+    global _forked
+    _forked = True
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Lif(ctypes.Structure):
+    """`struct lif` of kernels.c, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in (
+            'steps', 'n', 'channels', 'inner', 'x_step', 'shortcut_step', 'grad_step')),
+        *((name, ctypes.c_int32) for name in (
+            'dtype', 'reset', 'detach', 'surrogate', 'gate', 'packed', 'shared', 'threads')),
+        *((name, ctypes.c_float) for name in ('decay', 'gain', 'v_threshold', 'width')),
+        *((name, ctypes.c_void_p) for name in (
+            'x', 'scale', 'shift', 'shortcut', 'out', 'grad', 'by_grad', 'by_x', 'by_one',
+            'grad_x', 'grad_shortcut', 'channel_sums', 'leak_sums')),
+    ]  # fmt: skip
+
+
+@cache
+def load() -> ctypes.CDLL:
+    """The library: the installed one, one in the user's cache, or one built now.
+
+    Raises:
+        mmsnn.ops.build.BuildError: There is none and none can be built.
+    """
+    if build.INSTALLED.exists():
+        try:
+            return _open(build.INSTALLED)
+        except OSError:
+            pass  # stale or of another platform
+    reason = ''
+    for variant in range(len(build.VARIANTS)):
+        try:
+            path = build.cached_path(variant)
+            try:
+                return _open(path)
+            except OSError:
+                build.build(path, variant)
+            return _open(path)
+        except (build.BuildError, OSError) as error:
+            # The first reason is the telling one; the variants after it are poorer.
+            reason = reason or str(error)
+    raise build.BuildError(reason)
+
+
+def _open(path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    library.mmsnn_source.restype = ctypes.c_char_p
+    if library.mmsnn_source().decode() != build.source_key():
+        raise OSError(f'{path} was built from another source')
+    pointer, count, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    for name in ('lif_forward', 'lif_backward', 'channel_stats'):
+        getattr(library, f'mmsnn_{name}').argtypes = [ctypes.POINTER(_Lif)]
+    library.mmsnn_pack.argtypes = [pointer, pointer, count, count, number, number]
+    library.mmsnn_unpack.argtypes = [pointer, pointer, count, number, number]
+    return library
+
+
+def _threads(elements: int) -> int:
+    return 1 if _forked or elements < GRAIN else torch.get_num_threads()
+
+
+def _pointer(tensor: Optional[Tensor]) -> Optional[int]:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _call(name: str, x: Tensor, time_steps: int, *neuron, gate: Optional[str] = None, **fields):
+    """Fill a `struct lif` from what is common to all and `fields`, and run it."""
+    decay, gain, v_threshold, reset, detach, surrogate, width = neuron or _NO_NEURON
+    inner = x if time_steps else x[0]
+    n = inner.numel()
+    if n == 0:
+        return
+    channels = inner.shape[1] if inner.dim() > 1 else 1
+    problem = _Lif(
+        steps=time_steps or x.shape[0],
+        n=n,
+        channels=channels,
+        # In dense memory the axes with smaller strides than the channels' lie inside a channel.
+        inner=inner.stride(1) if channels > 1 else n,
+        x_step=0 if time_steps else x.stride(0),
+        dtype=DTYPES[x.dtype],
+        reset=RESETS[reset],
+        detach=detach,
+        surrogate=SURROGATES[surrogate],
+        gate=GATES[gate],
+        shared=time_steps > 0,
+        threads=_threads(x.numel()),
+        decay=decay,
+        gain=gain,
+        v_threshold=v_threshold,
+        width=width,
+        x=x.data_ptr(),
+        **fields,
+    )
+    if not getattr(load(), f'mmsnn_{name}')(problem):
+        raise MemoryError(f'mmsnn_{name}: no memory for its work arrays')
+
+
+_NO_NEURON = (0.0, 1.0, 1.0, 'hard', False, 'arctan', 1.0)
+
+
+def _shortcut(shortcut: Optional[Tensor]) -> dict:
+    if shortcut is None:
+        return {}
+    packed = shortcut.dtype == torch.uint8
+    step = 0 if packed else shortcut.stride(0)
+    return dict(shortcut=shortcut.data_ptr(), packed=packed, shortcut_step=step)
+
+
+# Below, a tensor with a time axis is (T, B, C, ...) with dense steps any distance apart, all of one
+# inner layout; `time_steps` is not 0 where `x` is (B, C, ...), shared by all steps. `neuron` is
+# decay, input_scale, v_threshold, reset, detach_reset, surrogate and width. library.py sees to it.
+
+
+def lif(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> None:
+    """Forward into `out`."""
+    _call(
+        'lif_forward',
+        x,
+        time_steps,
+        *neuron,
+        gate=gate,
+        scale=_pointer(scale),
+        shift=_pointer(shift),
+        out=out.data_ptr(),
+        **_shortcut(shortcut),
+    )
+
+
+def lif_backward(
+    grad, x, scale, shift, shortcut, gate, time_steps, neuron, by, grad_x, grad_shortcut,
+    channel_sums, leak_sums,
+) -> None:  # fmt: skip
+    """Gradients into the last four, where they are given; see reference.lif_backward."""
+    by_grad, by_x, by_one = by
+    _call(
+        'lif_backward',
+        x,
+        time_steps,
+        *neuron,
+        gate=gate,
+        scale=_pointer(scale),
+        shift=_pointer(shift),
+        grad=grad.data_ptr(),
+        grad_step=grad.stride(0),
+        by_grad=_pointer(by_grad),
+        by_x=_pointer(by_x),
+        by_one=_pointer(by_one),
+        grad_x=_pointer(grad_x),
+        grad_shortcut=_pointer(grad_shortcut),
+        channel_sums=_pointer(channel_sums),
+        leak_sums=_pointer(leak_sums),
+        **_shortcut(shortcut),
+    )
+
+
+def channel_moments(x, origin, time_steps, channel_sums) -> None:
+    """Sums of x - origin and of its square by channel, into (2, C) float64."""
+    _call(
+        'channel_stats',
+        x,
+        time_steps,
+        shift=origin.data_ptr(),
+        channel_sums=channel_sums.data_ptr(),
+    )
+
+
+def pack(x: Tensor, rows: int, bits: Tensor) -> bool:
+    """Dense `x` to rows of bits in memory order; False, and no bits, where it isn't 0 or 1."""
+    n = x.numel() // rows
+    threads = _threads(n)
+    return bool(load().mmsnn_pack(x.data_ptr(), bits.data_ptr(), rows, n, DTYPES[x.dtype], threads))
+
+
+def unpack(bits: Tensor, x: Tensor) -> None:
+    """One row of bits to the values of dense `x`, in memory order."""
+    n = x.numel()
+    load().mmsnn_unpack(bits.data_ptr(), x.data_ptr(), n, DTYPES[x.dtype], _threads(n))

@@ -1,0 +1,276 @@
+"""The neuron's kernels for CUDA GPUs, in Triton; the functions are those of cpu.py.
+
+Every lane of a program walks one element through all time steps, in memory order, so that any dense
+layout will do. As in kernels.c the order of operations is the reference's and multiply-adds are not
+fused: spikes are equal bit for bit.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+BLOCK = 512
+RESETS = {'hard': 0, 'soft': 1}
+SURROGATES = {'rectangle': 0, 'triangle': 1, 'arctan': 2, 'sigmoid': 3}
+GATES = {None: 0, 'or': 1, 'add': 2, 'and': 3, 'iand': 4}
+
+
+def load() -> None:
+    """Nothing to build; Triton compiles at first use.
+
+    Raises:
+        RuntimeError: No GPU that torch can use.
+    """
+    if not (torch.cuda.is_available() or triton.knobs.runtime.interpret):
+        raise RuntimeError('torch finds no GPU')
+
+
+@triton.jit
+def _current(x, scale, shift, gain, SCALE: tl.constexpr, SHIFT: tl.constexpr):
+    if SCALE:
+        x = x * scale
+    if SHIFT:
+        x = x + shift
+    return x * gain
+
+
+@triton.jit
+def _shortcut(pointer, t, step, offsets, mask, n, PACKED: tl.constexpr):
+    if PACKED:
+        row = (n + 7) // 8
+        byte = tl.load(pointer + t * row + offsets // 8, mask, 0).to(tl.int32)
+        return ((byte >> (offsets % 8).to(tl.int32)) & 1).to(tl.float32)
+    else:
+        return tl.load(pointer + t * step + offsets, mask, 0).to(tl.float32)
+
+
+@triton.jit
+def _forward(
+    x_pointer, scale_pointer, shift_pointer, shortcut_pointer, out_pointer, steps, n, channels,
+    inner, x_step, shortcut_step, decay, gain, v_threshold, SCALE: tl.constexpr,
+    SHIFT: tl.constexpr, RESET: tl.constexpr, GATE: tl.constexpr, PACKED: tl.constexpr,
+    SIZE: tl.constexpr,
+):  # fmt: skip
+    offsets = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+    mask = offsets < n
+    channel = (offsets // inner) % channels
+    scale = tl.load(scale_pointer + channel, mask, 0) if SCALE else 1.0
+    shift = tl.load(shift_pointer + channel, mask, 0) if SHIFT else 0.0
+    v = tl.zeros((SIZE,), tl.float32)
+    at = tl.zeros((1,), tl.int64)  # t, wide enough for offsets
+    for _ in range(steps):
+        x = tl.load(x_pointer + at * x_step + offsets, mask, 0).to(tl.float32)
+        h = decay * v + _current(x, scale, shift, gain, SCALE, SHIFT)
+        s = (h - v_threshold >= 0).to(tl.float32)
+        v = h * (1 - s) if RESET == 0 else h - v_threshold * s
+        if GATE != 0:
+            other = _shortcut(shortcut_pointer, at, shortcut_step, offsets, mask, n, PACKED)
+            if GATE == 1:
+                s = s + (1 - s) * other
+            elif GATE == 2:
+                s = s + other
+            elif GATE == 3:
+                s = s * other
+            else:
+                s = (1 - s) * other
+        tl.store(out_pointer + at * n + offsets, s.to(out_pointer.dtype.element_ty), mask)
+        at += 1
+
+
+@triton.jit
+def _slope(u, width, SURROGATE: tl.constexpr):
+    distance = tl.abs(u)
+    if SURROGATE == 0:
+        return tl.where(distance < width / 2, 1.0, 0.0) / width
+    elif SURROGATE == 1:
+        return tl.maximum(1 - distance / width, 0.0) / width
+    elif SURROGATE == 2:
+        z = 3.141592653589793 / width * u
+        return 1 / (width * (1 + z * z))
+    else:
+        e = tl.exp(-4 / width * distance)
+        return 4 / width * (e / ((1 + e) * (1 + e)))
+
+
+@triton.jit
+def _backward(
+    grad_pointer, x_pointer, scale_pointer, shift_pointer, shortcut_pointer, h_pointer,
+    by_grad_pointer, by_x_pointer, by_one_pointer, grad_x_pointer, grad_shortcut_pointer,
+    sums_pointer, leak_pointer, steps, n, channels, inner, x_step, shortcut_step, grad_step, decay,
+    gain, v_threshold, width, SCALE: tl.constexpr, SHIFT: tl.constexpr, RESET: tl.constexpr,
+    DETACH: tl.constexpr, SURROGATE: tl.constexpr, GATE: tl.constexpr, PACKED: tl.constexpr,
+    SHARED: tl.constexpr, BY_GRAD: tl.constexpr, BY_X: tl.constexpr, GRAD_X: tl.constexpr,
+    GRAD_SHORTCUT: tl.constexpr, SUMS: tl.constexpr, LEAK: tl.constexpr, SIZE: tl.constexpr,
+):  # fmt: skip
+    offsets = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+    mask = offsets < n
+    channel = (offsets // inner) % channels
+    scale = tl.load(scale_pointer + channel, mask, 0) if SCALE else 1.0
+    shift = tl.load(shift_pointer + channel, mask, 0) if SHIFT else 0.0
+    a = tl.load(by_grad_pointer + channel, mask, 0) if BY_GRAD else 1.0
+    b = tl.load(by_x_pointer + channel, mask, 0) if BY_X else 0.0
+    c = tl.load(by_one_pointer + channel, mask, 0) if BY_X else 0.0
+    # h[t] again, kept in scratch memory that each program alone reads back.
+    v = tl.zeros((SIZE,), tl.float32)
+    at = tl.zeros((1,), tl.int64)  # t, wide enough for offsets
+    for _ in range(steps):
+        x = tl.load(x_pointer + at * x_step + offsets, mask, 0).to(tl.float32)
+        h = decay * v + _current(x, scale, shift, gain, SCALE, SHIFT)
+        s = (h - v_threshold >= 0).to(tl.float32)
+        v = h * (1 - s) if RESET == 0 else h - v_threshold * s
+        tl.store(h_pointer + at * n + offsets, h, mask)
+        at += 1
+    v_grad = tl.zeros((SIZE,), tl.float32)
+    total = tl.zeros((SIZE,), tl.float32)
+    sum_x = tl.zeros((SIZE,), tl.float32)
+    sum_decay = tl.zeros((SIZE,), tl.float32)
+    sum_gain = tl.zeros((SIZE,), tl.float32)
+    for _ in range(steps):
+        at -= 1
+        h = tl.load(h_pointer + at * n + offsets, mask, 0)
+        x = tl.load(x_pointer + at * x_step + offsets, mask, 0).to(tl.float32)
+        g = tl.load(grad_pointer + at * grad_step + offsets, mask, 0).to(tl.float32)
+        s = (h - v_threshold >= 0).to(tl.float32)
+        if GRAD_SHORTCUT:
+            other_grad = g if GATE == 2 else g * s if GATE == 3 else g * (1 - s)
+            other_grad = other_grad.to(grad_shortcut_pointer.dtype.element_ty)
+            tl.store(grad_shortcut_pointer + at * n + offsets, other_grad, mask)
+        if (GATE != 0) and (GATE != 2):
+            other = _shortcut(shortcut_pointer, at, shortcut_step, offsets, mask, n, PACKED)
+            g = g * (1 - other) if GATE == 1 else g * other if GATE == 3 else -g * other
+        if not DETACH:
+            g = g - (h * v_grad if RESET == 0 else v_threshold * v_grad)
+        slope = _slope(h - v_threshold, width, SURROGATE)
+        h_grad = (v_grad * (1 - s) if RESET == 0 else v_grad) + slope * g
+        if LEAK:
+            sum_gain += h_grad * _current(x, scale, shift, 1.0, SCALE, SHIFT)
+            before = tl.load(h_pointer + (at - 1) * n + offsets, mask & (at > 0), 0)
+            fired = (before - v_threshold >= 0).to(tl.float32)
+            v = before * (1 - fired) if RESET == 0 else before - v_threshold * fired
+            sum_decay += h_grad * v
+        y_grad = gain * h_grad
+        total += y_grad
+        sum_x += y_grad * x
+        if GRAD_X and not SHARED:
+            to = (a * y_grad + (b * x + c)).to(grad_x_pointer.dtype.element_ty)
+            tl.store(grad_x_pointer + at * n + offsets, to, mask)
+        v_grad = decay * h_grad
+    if GRAD_X and SHARED:
+        x = tl.load(x_pointer + offsets, mask, 0).to(tl.float32)
+        to = (a * total + (b * x + c)).to(grad_x_pointer.dtype.element_ty)
+        tl.store(grad_x_pointer + offsets, to, mask)
+    if SUMS:
+        tl.store(sums_pointer + offsets, total, mask)
+        tl.store(sums_pointer + n + offsets, sum_x, mask)
+    if LEAK:
+        tl.store(leak_pointer + offsets, sum_decay, mask)
+        tl.store(leak_pointer + n + offsets, sum_gain, mask)
+
+
+@triton.jit
+def _pack(x_pointer, bits_pointer, binary_pointer, n, SIZE: tl.constexpr):
+    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    byte = chunk * SIZE + tl.arange(0, SIZE)
+    bit = tl.arange(0, 8)
+    offsets = byte[:, None] * 8 + bit[None, :]
+    x = tl.load(x_pointer + row * n + offsets, offsets < n, 0).to(tl.float32)
+    tl.atomic_min(binary_pointer, tl.min(((x == 0) | (x == 1)).to(tl.int32)))
+    value = tl.sum((x != 0).to(tl.int32) << bit[None, :], 1)
+    size = (n + 7) // 8
+    tl.store(bits_pointer + row * size + byte, value.to(tl.uint8), byte < size)
+
+
+@triton.jit
+def _unpack(bits_pointer, x_pointer, n, SIZE: tl.constexpr):
+    offsets = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+    x = _shortcut(bits_pointer, 0, 0, offsets, offsets < n, n, True)
+    tl.store(x_pointer + offsets, x.to(x_pointer.dtype.element_ty), offsets < n)
+
+
+def _extent(x, time_steps) -> tuple:
+    """T, elements of a step, channels, elements inside a channel, distance between steps."""
+    inner = x if time_steps else x[0]
+    n = inner.numel()
+    channels = inner.shape[1] if inner.dim() > 1 else 1
+    return (
+        time_steps or x.shape[0],
+        n,
+        channels,
+        inner.stride(1) if channels > 1 else n,
+        0 if time_steps else x.stride(0),
+    )
+
+
+def _shortcut_step(shortcut) -> int:
+    return 0 if shortcut is None or shortcut.dtype == torch.uint8 else shortcut.stride(0)
+
+
+def lif(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> None:
+    """Forward into `out`."""
+    decay, gain, v_threshold, reset, *_ = neuron
+    steps, n, channels, inner, x_step = _extent(x, time_steps)
+    if n == 0:
+        return
+    _forward[(triton.cdiv(n, BLOCK),)](
+        x, scale, shift, shortcut, out, steps, n, channels, inner, x_step,
+        _shortcut_step(shortcut), decay, gain, v_threshold, SCALE=scale is not None,
+        SHIFT=shift is not None, RESET=RESETS[reset], GATE=GATES[gate],
+        PACKED=shortcut is not None and shortcut.dtype == torch.uint8, SIZE=BLOCK,
+        enable_fp_fusion=False,
+    )  # fmt: skip
+
+
+def lif_backward(
+    grad, x, scale, shift, shortcut, gate, time_steps, neuron, by, grad_x, grad_shortcut,
+    channel_sums, leak_sums,
+) -> None:  # fmt: skip
+    """Gradients into the last four, where they are given; see reference.lif_backward."""
+    decay, gain, v_threshold, reset, detach, surrogate, width = neuron
+    steps, n, channels, inner, x_step = _extent(x, time_steps)
+    if n == 0:
+        return
+    h = x.new_empty(steps, n, dtype=torch.float32)
+    sums = None if channel_sums is None else x.new_empty(2, n, dtype=torch.float32)
+    leak = None if leak_sums is None else x.new_empty(2, n, dtype=torch.float32)
+    _backward[(triton.cdiv(n, BLOCK),)](
+        grad, x, scale, shift, shortcut, h, *by, grad_x, grad_shortcut, sums, leak, steps, n,
+        channels, inner, x_step, _shortcut_step(shortcut), grad.stride(0), decay, gain, v_threshold,
+        width, SCALE=scale is not None, SHIFT=shift is not None, RESET=RESETS[reset],
+        DETACH=bool(detach), SURROGATE=SURROGATES[surrogate], GATE=GATES[gate],
+        PACKED=shortcut is not None and shortcut.dtype == torch.uint8, SHARED=time_steps > 0,
+        BY_GRAD=by[0] is not None, BY_X=by[1] is not None, GRAD_X=grad_x is not None,
+        GRAD_SHORTCUT=grad_shortcut is not None, SUMS=sums is not None, LEAK=leak is not None,
+        SIZE=BLOCK, enable_fp_fusion=False,
+    )  # fmt: skip
+    # Summed over time by the kernel; the rest is a sum that torch does as well and repeatably.
+    if sums is not None:
+        by_channel = sums.view(2, -1, channels, inner)
+        torch.sum(by_channel, (1, 3), dtype=torch.float64, out=channel_sums)
+    if leak is not None:
+        torch.sum(leak, 1, dtype=torch.float64, out=leak_sums)
+
+
+def channel_moments(x, origin, time_steps, channel_sums) -> None:
+    """Sums of x - origin and of its square by channel, into (2, C) float64."""
+    axis = 1 if time_steps else 2
+    others = [i for i in range(x.dim()) if i != axis]
+    d = x.float() - origin.view(-1, *[1] * (x.dim() - axis - 1))
+    torch.sum(d, others, dtype=torch.float64, out=channel_sums[0])
+    torch.sum(d * d, others, dtype=torch.float64, out=channel_sums[1])
+
+
+def pack(x, rows: int, bits) -> bool:
+    """Dense `x` to rows of bits in memory order; False, and no bits, where it isn't 0 or 1."""
+    n = x.numel() // rows
+    binary = torch.ones((), dtype=torch.int32, device=x.device)
+    if n:
+        size = BLOCK // 8
+        _pack[(rows, triton.cdiv((n + 7) // 8, size))](x, bits, binary, n, SIZE=size)
+    return bool(binary)
+
+
+def unpack(bits, x) -> None:
+    """One row of bits to the values of dense `x`, in memory order."""
+    n = x.numel()
+    if n:
+        _unpack[(triton.cdiv(n, BLOCK),)](bits, x, n, SIZE=BLOCK)

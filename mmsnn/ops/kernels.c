@@ -1,0 +1,703 @@
+/* Spiking kernels for CPUs: one pass over the data for all time steps, forward and backward.
+ *
+ * Plain C on raw pointers: no torch header, no Python, so that any compiler builds it in seconds
+ * and no version of either pins it. cpu.py is the only caller and keeps `struct lif` in step.
+ *
+ * Data is walked in chunks of LANES elements that stay in the first-level cache for all T steps;
+ * every small loop below is one the compiler turns into vector code. The order of operations is
+ * that of reference.py, and the build forbids contraction (-ffp-contract=off): spikes are equal to
+ * the reference's bit for bit.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#ifdef _WIN32
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+/* A loop over the lanes of a chunk: one copy per instruction set, chosen when the library is loaded.
+ * They are never inlined: a call in 256 elements costs nothing, and the build stays a second. */
+#if !defined(MMSNN_NO_CLONES) && defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute)
+#if __has_attribute(target_clones)
+#define LOOP __attribute__((noinline, target_clones("avx512f", "avx2", "default")))
+#endif
+#endif
+#ifndef LOOP
+#define LOOP static __attribute__((noinline))
+#endif
+
+enum { LANES = 256 };
+enum { FLOAT32, BFLOAT16 };
+enum { HARD, SOFT };
+enum { RECTANGLE, TRIANGLE, ARCTAN, SIGMOID };
+enum { NO_GATE, OR, ADD, AND, IAND };
+
+/* Element i of a time step, in memory order, belongs to channel (i / inner) % channels. A `step` is
+ * the distance between time steps in elements; 0 repeats one tensor at every step. */
+struct lif {
+    int64_t steps, n, channels, inner;
+    int64_t x_step, shortcut_step, grad_step;
+    int32_t dtype, reset, detach, surrogate, gate, packed, shared, threads;
+    float decay, gain, v_threshold, width;
+    const void *x;
+    const float *scale, *shift;  /* [channels]: current = scale * x + shift */
+    const void *shortcut;        /* spikes, or bits (packed) in rows of (n + 7) / 8 bytes */
+    void *out;
+    const void *grad;            /* dL/d out */
+    const float *by_grad, *by_x, *by_one; /* dL/dx = by_grad * dL/dcurrent + by_x * x + by_one */
+    void *grad_x;                /* (n) where shared, else (steps, n) */
+    void *grad_shortcut;         /* (steps, n) */
+    double *channel_sums;        /* [2][channels]: sums of dL/dcurrent and of dL/dcurrent * x */
+    double *leak_sums;           /* [2]: dL/ddecay and dL/dgain */
+};
+
+/* ---- loading and storing ---------------------------------------------------------------------- */
+
+INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+
+INLINE int64_t item_size(int dtype) { return dtype == FLOAT32 ? 4 : 2; }
+
+LOOP void mmsnn_widen(const uint16_t *from, uint32_t *to, int n) {
+    for (int i = 0; i < n; i++)
+        to[i] = (uint32_t)from[i] << 16;
+}
+
+LOOP void mmsnn_narrow(const uint32_t *from, uint16_t *to, int n) {
+    for (int i = 0; i < n; i++) { /* to nearest, ties to even; a NaN stays one */
+        uint32_t w = from[i], rounded = w + 0x7fff + (w >> 16 & 1);
+        uint32_t kept = (int32_t)(w & 0x7fffffff) > 0x7f800000 ? w | 0x400000 : rounded;
+        to[i] = (uint16_t)(kept >> 16);
+    }
+}
+
+LOOP void mmsnn_truncate(const uint32_t *from, uint16_t *to, int n) {
+    for (int i = 0; i < n; i++)
+        to[i] = (uint16_t)(from[i] >> 16);
+}
+
+static const float *load(const void *base, int64_t start, int n, int dtype, float *buffer) {
+    if (dtype == FLOAT32)
+        return (const float *)base + start;
+    mmsnn_widen((const uint16_t *)base + start, (uint32_t *)buffer, n);
+    return buffer;
+}
+
+/* Where to compute values that `store` then brings to memory. */
+INLINE float *destination(void *base, int64_t start, int dtype, float *buffer) {
+    return dtype == FLOAT32 ? (float *)base + start : buffer;
+}
+
+static void store(void *base, int64_t start, int n, int dtype, const float *values) {
+    if (dtype != FLOAT32) /* for float32, `destination` was memory itself */
+        mmsnn_narrow((const uint32_t *)values, (uint16_t *)base + start, n);
+}
+
+/* As `store`, for values that bfloat16 has exactly: spikes, and what gates select. */
+static void store_exact(void *base, int64_t start, int n, int dtype, const float *values) {
+    if (dtype != FLOAT32)
+        mmsnn_truncate((const uint32_t *)values, (uint16_t *)base + start, n);
+}
+
+LOOP void mmsnn_load_bits(const uint8_t *bits, int n, float *buffer) {
+    int i = 0;
+    for (; i + 32 <= n; i += 32) {
+        uint32_t word = bits[i / 8] | (uint32_t)bits[i / 8 + 1] << 8 |
+                        (uint32_t)bits[i / 8 + 2] << 16 | (uint32_t)bits[i / 8 + 3] << 24;
+        for (int j = 0; j < 32; j++)
+            buffer[i + j] = (float)(int32_t)(word >> j & 1);
+    }
+    for (; i < n; i++)
+        buffer[i] = (float)(bits[i / 8] >> i % 8 & 1);
+}
+
+/* ---- per-channel values and sums -------------------------------------------------------------- */
+
+/* A per-channel array as one value per lane. Where neighbours differ in channel (channels_last) the
+ * array is tiled once and a chunk is a window of it; else the lanes are filled when they change. */
+struct lanes {
+    const float *values; /* [channels], or NULL */
+    float *tiled;
+    int64_t filled;
+    float buffer[LANES];
+};
+
+static int lanes_start(struct lanes *lanes, const float *values, const struct lif *p) {
+    int64_t channels = p->channels;
+    lanes->values = values;
+    lanes->tiled = NULL;
+    lanes->filled = -1;
+    if (!values || p->inner > 1)
+        return 1;
+    lanes->tiled = malloc((channels + LANES) * sizeof(float));
+    if (!lanes->tiled)
+        return 0;
+    for (int64_t i = 0; i < channels + LANES; i++)
+        lanes->tiled[i] = values[i % channels];
+    return 1;
+}
+
+static const float *lanes_at(struct lanes *lanes, const struct lif *p, int64_t start, int n) {
+    if (!lanes->values)
+        return NULL;
+    if (lanes->tiled)
+        return lanes->tiled + start % p->channels;
+    int64_t plane = start / p->inner, left = (plane + 1) * p->inner - start;
+    if (left >= n && plane == lanes->filled)
+        return lanes->buffer;
+    lanes->filled = left >= n && n == LANES ? plane : -1;
+    for (int i = 0; i < n; plane++, left = p->inner) {
+        float value = lanes->values[plane % p->channels];
+        for (int end = (int)at_most(n, i + left); i < end; i++)
+            lanes->buffer[i] = value;
+    }
+    return lanes->buffer;
+}
+
+/* sums[channel of lane] += values[lane]: in float within a chunk, in double beyond. */
+LOOP void mmsnn_add(double *restrict sums, const float *restrict values, int64_t start, int n,
+                    int64_t channels, int64_t inner) {
+    if (inner == 1) {
+        int64_t channel = start % channels;
+        for (int i = 0; i < n; channel = 0) {
+            int count = (int)at_most(n - i, channels - channel);
+            for (int j = 0; j < count; j++)
+                sums[channel + j] += values[i + j];
+            i += count;
+        }
+        return;
+    }
+    int64_t plane = start / inner, left = (plane + 1) * inner - start;
+    for (int i = 0; i < n; plane++, left = inner) {
+        double partial[8] = {0};
+        int end = (int)at_most(n, i + left);
+        for (; i + 8 <= end; i += 8)
+            for (int j = 0; j < 8; j++)
+                partial[j] += values[i + j];
+        for (; i < end; i++)
+            partial[0] += values[i];
+        for (int j = 1; j < 8; j++)
+            partial[0] += partial[j];
+        sums[plane % channels] += partial[0];
+    }
+}
+
+/* ---- the neuron, on the lanes of one chunk ---------------------------------------------------- */
+
+/* The current of one time step; `x` itself where there is nothing to do. */
+LOOP const float *mmsnn_current(const float *x, const float *scale, const float *shift, float gain,
+                                int n, float *buffer) {
+    if (scale) {
+        for (int i = 0; i < n; i++)
+            buffer[i] = x[i] * scale[i];
+        x = buffer;
+    }
+    if (shift) {
+        for (int i = 0; i < n; i++)
+            buffer[i] = x[i] + shift[i];
+        x = buffer;
+    }
+    if (gain != 1.0f) {
+        for (int i = 0; i < n; i++)
+            buffer[i] = gain * x[i];
+        x = buffer;
+    }
+    return x;
+}
+
+INLINE float distance(float h, float v_threshold) {
+    return h < v_threshold ? v_threshold - h : h - v_threshold;
+}
+
+INLINE float fires(float h, float v_threshold) { return h - v_threshold >= 0.0f ? 1.0f : 0.0f; }
+
+INLINE float reset_of(float h, float spike, int reset, float v_threshold) {
+    return reset == HARD ? h * (1.0f - spike) : h - v_threshold * spike;
+}
+
+/* v[t - 1] to v[t], in place; keeps h[t] where `h` is given, else the spikes. */
+LOOP void mmsnn_integrate(const struct lif *p, const float *current, float *restrict v,
+                          float *restrict h, float *restrict spikes, int n) {
+    float decay = p->decay, v_threshold = p->v_threshold;
+#define INTEGRATE(RESET, KEEP) \
+    for (int i = 0; i < n; i++) { \
+        float potential = decay * v[i] + current[i], spike = fires(potential, v_threshold); \
+        KEEP; \
+        v[i] = reset_of(potential, spike, RESET, v_threshold); \
+    }
+    if (h && p->reset == HARD)
+        INTEGRATE(HARD, h[i] = potential)
+    else if (h)
+        INTEGRATE(SOFT, h[i] = potential)
+    else if (p->reset == HARD)
+        INTEGRATE(HARD, spikes[i] = spike)
+    else
+        INTEGRATE(SOFT, spikes[i] = spike)
+}
+
+LOOP void mmsnn_join(float *restrict r, const float *restrict s, int gate, int n) {
+    switch (gate) {
+    case OR:
+        for (int i = 0; i < n; i++)
+            r[i] = r[i] + (1.0f - r[i]) * s[i];
+        break;
+    case ADD:
+        for (int i = 0; i < n; i++)
+            r[i] = r[i] + s[i];
+        break;
+    case AND:
+        for (int i = 0; i < n; i++)
+            r[i] = r[i] * s[i];
+        break;
+    default:
+        for (int i = 0; i < n; i++)
+            r[i] = (1.0f - r[i]) * s[i];
+    }
+}
+
+/* e^z for z <= 0, to two units in the last place: Cody and Waite's reduction, Taylor beyond. */
+INLINE float exp_negative(float z) {
+    z = z < -87.0f ? -87.0f : z;
+    float k = (z * 1.44269504f + 12582912.0f) - 12582912.0f; /* round to nearest */
+    float r = (z - k * 0.693359375f) + k * 2.12194440e-4f;
+    float e = 1.0f + r * (1.0f + r * (0.5f + r * (1.6666667e-1f + r * (4.1666667e-2f +
+              r * (8.3333333e-3f + r * 1.3888889e-3f)))));
+    union { int32_t i; float f; } power = {((int32_t)k + 127) << 23};
+    return e * power.f;
+}
+
+LOOP void mmsnn_surrogate(const struct lif *p, const float *restrict h, float *restrict to, int n) {
+    float v_threshold = p->v_threshold, width = p->width;
+    switch (p->surrogate) {
+    case RECTANGLE:
+        for (int i = 0; i < n; i++)
+            to[i] = distance(h[i], v_threshold) < width / 2 ? 1.0f / width : 0.0f;
+        break;
+    case TRIANGLE:
+        for (int i = 0; i < n; i++) {
+            float height = 1.0f - distance(h[i], v_threshold) / width;
+            to[i] = (height > 0.0f ? height : 0.0f) / width;
+        }
+        break;
+    case ARCTAN:
+        for (int i = 0; i < n; i++) {
+            float z = 3.14159265358979f / width * (h[i] - v_threshold);
+            to[i] = 1.0f / (width * (1.0f + z * z));
+        }
+        break;
+    default: /* p (1 - p) without the cancellation far from the threshold */
+        for (int i = 0; i < n; i++) {
+            float e = exp_negative(-4.0f / width * distance(h[i], v_threshold));
+            to[i] = 4.0f / width * (e / ((1.0f + e) * (1.0f + e)));
+        }
+    }
+}
+
+/* dL/d residual from dL/d out. */
+LOOP void mmsnn_residual_grad(const float *restrict g, const float *restrict s, int gate,
+                              float *restrict to, int n) {
+    switch (gate) {
+    case OR:
+        for (int i = 0; i < n; i++)
+            to[i] = g[i] * (1.0f - s[i]);
+        break;
+    case AND:
+        for (int i = 0; i < n; i++)
+            to[i] = g[i] * s[i];
+        break;
+    default:
+        for (int i = 0; i < n; i++)
+            to[i] = -g[i] * s[i];
+    }
+}
+
+/* dL/d shortcut from dL/d out. */
+LOOP void mmsnn_shortcut_grad(const struct lif *p, const float *restrict g, const float *restrict h,
+                              float *restrict to, int n) {
+    float v_threshold = p->v_threshold;
+    if (p->gate == ADD)
+        for (int i = 0; i < n; i++)
+            to[i] = g[i];
+    else if (p->gate == AND)
+        for (int i = 0; i < n; i++)
+            to[i] = g[i] * fires(h[i], v_threshold);
+    else
+        for (int i = 0; i < n; i++)
+            to[i] = g[i] * (1.0f - fires(h[i], v_threshold));
+}
+
+/* One step back in time: v_grad comes in as dL/dv[t] and leaves as dL/dh[t]. */
+LOOP void mmsnn_step_back(const struct lif *p, const float *restrict r_grad,
+                          const float *restrict h, const float *restrict slope,
+                          float *restrict v_grad, int n) {
+    float v_threshold = p->v_threshold, attached = p->detach ? 0.0f : 1.0f;
+    if (p->reset == HARD)
+        for (int i = 0; i < n; i++)
+            v_grad[i] = (1.0f - fires(h[i], v_threshold)) * v_grad[i] +
+                        slope[i] * (r_grad[i] - attached * h[i] * v_grad[i]);
+    else
+        for (int i = 0; i < n; i++)
+            v_grad[i] = v_grad[i] + slope[i] * (r_grad[i] - attached * v_threshold * v_grad[i]);
+}
+
+LOOP void mmsnn_add_scaled(const float *restrict from, float factor, float *restrict to, int n) {
+    for (int i = 0; i < n; i++)
+        to[i] += factor * from[i];
+}
+
+LOOP void mmsnn_scale(const float *from, float factor, float *to, int n) {
+    for (int i = 0; i < n; i++)
+        to[i] = factor * from[i];
+}
+
+LOOP void mmsnn_add_product(const float *restrict a, const float *restrict b, float *restrict to,
+                            int n) {
+    for (int i = 0; i < n; i++)
+        to[i] += a[i] * b[i];
+}
+
+/* v of the step before, times dL/dh: what the decay's gradient adds up. */
+LOOP void mmsnn_decay_grad(const struct lif *p, const float *restrict h_grad,
+                           const float *restrict h_before, float *restrict to, int n) {
+    float v_threshold = p->v_threshold;
+    for (int i = 0; i < n; i++) {
+        float h = h_before[i];
+        to[i] += h_grad[i] * reset_of(h, fires(h, v_threshold), p->reset, v_threshold);
+    }
+}
+
+/* dL/dx = a * dL/dcurrent + b * x + c, without the parts that are NULL. */
+LOOP void mmsnn_input_grad(const float *y_grad, const float *a, const float *b, const float *c,
+                           const float *x, float *to, int n) {
+    if (b)
+        for (int i = 0; i < n; i++)
+            to[i] = a[i] * y_grad[i] + (b[i] * x[i] + c[i]);
+    else if (a)
+        for (int i = 0; i < n; i++)
+            to[i] = a[i] * y_grad[i];
+    else
+        memcpy(to, y_grad, n * sizeof(float));
+}
+
+LOOP void mmsnn_add_moments(const float *restrict x, const float *restrict origin,
+                            float *restrict once, float *restrict twice, int n) {
+    for (int i = 0; i < n; i++) {
+        float d = x[i] - origin[i];
+        once[i] += d;
+        twice[i] += d * d;
+    }
+}
+
+/* ---- the work of one of `threads` threads ------------------------------------------------------ */
+
+static const float *shortcut_at(const struct lif *p, int64_t t, int64_t start, int n,
+                                float *buffer) {
+    if (!p->packed)
+        return load(p->shortcut, t * p->shortcut_step + start, n, p->dtype, buffer);
+    mmsnn_load_bits((const uint8_t *)p->shortcut + t * ((p->n + 7) / 8) + start / 8, n, buffer);
+    return buffer;
+}
+
+static void share_of(int64_t n, int thread, int threads, int64_t *start, int64_t *end) {
+    int64_t chunks = (n + LANES - 1) / LANES;
+    *start = chunks * thread / threads * LANES;
+    *end = at_most(n, chunks * (thread + 1) / threads * LANES);
+}
+
+static int forward_share(const void *task, int thread, int threads) {
+    const struct lif *p = task;
+    float x_buffer[LANES], y_buffer[LANES], s_buffer[LANES], out_buffer[LANES], v[LANES];
+    struct lanes scale, shift;
+    int64_t start, end;
+    int fine = lanes_start(&scale, p->scale, p) & lanes_start(&shift, p->shift, p);
+    share_of(p->n, thread, threads, &start, &end);
+    for (; fine && start < end; start += LANES) {
+        int n = (int)at_most(LANES, end - start);
+        const float *scales = lanes_at(&scale, p, start, n);
+        const float *shifts = lanes_at(&shift, p, start, n);
+        const float *y = NULL;
+        memset(v, 0, sizeof v);
+        for (int64_t t = 0; t < p->steps; t++) {
+            int64_t at = t * p->n + start;
+            float *out = destination(p->out, at, p->dtype, out_buffer);
+            if (t == 0 || p->x_step)
+                y = mmsnn_current(load(p->x, t * p->x_step + start, n, p->dtype, x_buffer), scales,
+                                  shifts, p->gain, n, y_buffer);
+            mmsnn_integrate(p, y, v, NULL, out, n);
+            if (p->gate != NO_GATE)
+                mmsnn_join(out, shortcut_at(p, t, start, n, s_buffer), p->gate, n);
+            if (p->gate == ADD)
+                store(p->out, at, n, p->dtype, out);
+            else
+                store_exact(p->out, at, n, p->dtype, out);
+        }
+    }
+    free(scale.tiled);
+    free(shift.tiled);
+    return fine;
+}
+
+/* A lif and the sums of each thread: [2][channels], [2], and room so that no line is shared. */
+struct reduction {
+    const struct lif *p;
+    double *sums;
+    int64_t width;
+};
+
+static int backward_share(const void *task, int thread, int threads) {
+    const struct reduction *reduction = task;
+    const struct lif *p = reduction->p;
+    double *sums = reduction->sums + thread * reduction->width;
+    double *leak_sums = sums + 2 * p->channels;
+    float x_buffer[LANES], y_buffer[LANES], s_buffer[LANES], g_buffer[LANES], out_buffer[LANES];
+    float v[LANES], r_buffer[LANES], slope[LANES], v_grad[LANES], y_grad[LANES];
+    float sum_one[LANES], sum_x[LANES], sum_decay[LANES], sum_gain[LANES];
+    struct lanes scale, shift, by_grad, by_x, by_one;
+    int64_t start, end;
+    float *h = malloc(p->steps * LANES * sizeof(float));
+    int fine = (h != NULL) & lanes_start(&scale, p->scale, p) & lanes_start(&shift, p->shift, p) &
+               lanes_start(&by_grad, p->by_grad, p) & lanes_start(&by_x, p->by_x, p) &
+               lanes_start(&by_one, p->by_one, p);
+    share_of(p->n, thread, threads, &start, &end);
+    for (; fine && start < end; start += LANES) {
+        int n = (int)at_most(LANES, end - start);
+        const float *scales = lanes_at(&scale, p, start, n);
+        const float *shifts = lanes_at(&shift, p, start, n);
+        const float *a = lanes_at(&by_grad, p, start, n);
+        const float *b = lanes_at(&by_x, p, start, n);
+        const float *c = lanes_at(&by_one, p, start, n);
+        const float *x = NULL, *y = NULL;
+        /* h again, from x: a pass over the data costs less than keeping T potentials a value */
+        memset(v, 0, sizeof v);
+        for (int64_t t = 0; t < p->steps; t++) {
+            if (t == 0 || p->x_step) {
+                x = load(p->x, t * p->x_step + start, n, p->dtype, x_buffer);
+                y = mmsnn_current(x, scales, shifts, p->gain, n, y_buffer);
+            }
+            mmsnn_integrate(p, y, v, h + t * LANES, NULL, n);
+        }
+        memset(v_grad, 0, sizeof v_grad);
+        memset(y_grad, 0, sizeof y_grad);
+        memset(sum_one, 0, sizeof sum_one);
+        memset(sum_x, 0, sizeof sum_x);
+        memset(sum_decay, 0, sizeof sum_decay);
+        memset(sum_gain, 0, sizeof sum_gain);
+        for (int64_t t = p->steps - 1; t >= 0; t--) {
+            const float *ht = h + t * LANES;
+            const float *grad = load(p->grad, t * p->grad_step + start, n, p->dtype, g_buffer);
+            const float *r_grad = grad;
+            int64_t at = t * p->n + start;
+            if (p->grad_shortcut) {
+                float *to = destination(p->grad_shortcut, at, p->dtype, out_buffer);
+                mmsnn_shortcut_grad(p, grad, ht, to, n);
+                store(p->grad_shortcut, at, n, p->dtype, to);
+            }
+            if (p->gate != NO_GATE && p->gate != ADD) {
+                mmsnn_residual_grad(grad, shortcut_at(p, t, start, n, s_buffer), p->gate, r_buffer,
+                                    n);
+                r_grad = r_buffer;
+            }
+            mmsnn_surrogate(p, ht, slope, n);
+            mmsnn_step_back(p, r_grad, ht, slope, v_grad, n); /* now dL/dh[t] */
+            if (p->x_step)
+                x = load(p->x, t * p->x_step + start, n, p->dtype, x_buffer);
+            if (p->leak_sums) {
+                y = mmsnn_current(x, scales, shifts, 1.0f, n, y_buffer);
+                mmsnn_add_product(v_grad, y, sum_gain, n);
+                if (t > 0)
+                    mmsnn_decay_grad(p, v_grad, ht - LANES, sum_decay, n);
+            }
+            if (p->shared) {
+                mmsnn_add_scaled(v_grad, p->gain, y_grad, n);
+            } else {
+                mmsnn_scale(v_grad, p->gain, y_grad, n);
+                if (p->channel_sums) {
+                    mmsnn_add_scaled(y_grad, 1.0f, sum_one, n);
+                    mmsnn_add_product(y_grad, x, sum_x, n);
+                }
+                if (p->grad_x) {
+                    float *to = destination(p->grad_x, at, p->dtype, out_buffer);
+                    mmsnn_input_grad(y_grad, a, b, c, x, to, n);
+                    store(p->grad_x, at, n, p->dtype, to);
+                }
+            }
+            mmsnn_scale(v_grad, p->decay, v_grad, n); /* now dL/dv[t - 1] */
+        }
+        if (p->shared && p->channel_sums) {
+            mmsnn_add_scaled(y_grad, 1.0f, sum_one, n);
+            mmsnn_add_product(y_grad, x, sum_x, n);
+        }
+        if (p->shared && p->grad_x) {
+            float *to = destination(p->grad_x, start, p->dtype, out_buffer);
+            mmsnn_input_grad(y_grad, a, b, c, x, to, n);
+            store(p->grad_x, start, n, p->dtype, to);
+        }
+        if (p->channel_sums) {
+            mmsnn_add(sums, sum_one, start, n, p->channels, p->inner);
+            mmsnn_add(sums + p->channels, sum_x, start, n, p->channels, p->inner);
+        }
+        if (p->leak_sums) {
+            mmsnn_add(leak_sums, sum_decay, start, n, 1, p->n);
+            mmsnn_add(leak_sums + 1, sum_gain, start, n, 1, p->n);
+        }
+    }
+    free(h);
+    free(scale.tiled);
+    free(shift.tiled);
+    free(by_grad.tiled);
+    free(by_x.tiled);
+    free(by_one.tiled);
+    return fine;
+}
+
+/* Sums over time, batch and space of (x - origin) and of its square, by channel. */
+static int stats_share(const void *task, int thread, int threads) {
+    const struct reduction *reduction = task;
+    const struct lif *p = reduction->p;
+    double *sums = reduction->sums + thread * reduction->width;
+    float x_buffer[LANES], once[LANES], twice[LANES];
+    struct lanes origin;
+    int64_t start, end;
+    int fine = lanes_start(&origin, p->shift, p);
+    share_of(p->n, thread, threads, &start, &end);
+    for (; fine && start < end; start += LANES) {
+        int n = (int)at_most(LANES, end - start);
+        const float *origins = lanes_at(&origin, p, start, n);
+        memset(once, 0, sizeof once);
+        memset(twice, 0, sizeof twice);
+        for (int64_t t = 0; t < p->steps; t++)
+            mmsnn_add_moments(load(p->x, t * p->x_step + start, n, p->dtype, x_buffer), origins,
+                              once, twice, n);
+        mmsnn_add(sums, once, start, n, p->channels, p->inner);
+        mmsnn_add(sums + p->channels, twice, start, n, p->channels, p->inner);
+    }
+    free(origin.tiled);
+    return fine;
+}
+
+struct bits {
+    void *values;
+    uint8_t *bits;
+    int64_t n;
+    int dtype;
+};
+
+/* Returns whether every value is 0 or 1. */
+LOOP int mmsnn_store_bits(const float *x, uint8_t *bits, int n) {
+    uint32_t binary = 1;
+    for (int i = 0; i < n; i++)
+        binary &= (x[i] == 0.0f) | (x[i] == 1.0f);
+    for (int i = 0; i < n; i += 32) {
+        uint32_t word = 0;
+        int count = (int)at_most(32, n - i);
+        if (count == 32)
+            for (int j = 0; j < 32; j++)
+                word |= (uint32_t)(x[i + j] != 0.0f) << j;
+        else
+            for (int j = 0; j < count; j++)
+                word |= (uint32_t)(x[i + j] != 0.0f) << j;
+        for (int j = 0; j < (count + 7) / 8; j++)
+            bits[i / 8 + j] = (uint8_t)(word >> 8 * j);
+    }
+    return (int)binary;
+}
+
+static int pack_share(const void *task, int thread, int threads) {
+    const struct bits *p = task;
+    float buffer[LANES];
+    int64_t start, end;
+    int binary = 1;
+    share_of(p->n, thread, threads, &start, &end);
+    for (; binary && start < end; start += LANES) {
+        int n = (int)at_most(LANES, end - start);
+        binary = mmsnn_store_bits(load(p->values, start, n, p->dtype, buffer), p->bits + start / 8,
+                                  n);
+    }
+    return binary;
+}
+
+static int unpack_share(const void *task, int thread, int threads) {
+    const struct bits *p = task;
+    float buffer[LANES];
+    int64_t start, end;
+    share_of(p->n, thread, threads, &start, &end);
+    for (; start < end; start += LANES) {
+        int n = (int)at_most(LANES, end - start);
+        float *values = destination(p->values, start, p->dtype, buffer);
+        mmsnn_load_bits(p->bits + start / 8, n, values);
+        store_exact(p->values, start, n, p->dtype, values);
+    }
+    return 1;
+}
+
+/* ---- entry points ----------------------------------------------------------------------------- */
+
+/* One thread calls directly: libgomp's pool doesn't survive a fork, and a child must not touch it. */
+static int in_parallel(int (*work)(const void *, int, int), const void *task, int threads) {
+    int fine = 1;
+#ifdef _OPENMP
+    if (threads > 1) {
+#pragma omp parallel num_threads(threads) reduction(&& : fine)
+        fine = work(task, omp_get_thread_num(), omp_get_num_threads());
+        return fine;
+    }
+#endif
+    (void)threads;
+    return work(task, 0, 1);
+}
+
+/* Adds up the threads' sums in their order, so that a result is the same run after run. */
+static int reduce(int (*work)(const void *, int, int), const struct lif *p) {
+    int64_t channels = 2 * p->channels, width = channels + 2 + 8;
+    double *sums = calloc(width * p->threads, sizeof(double));
+    struct reduction task = {p, sums, width};
+    int fine = sums != NULL && in_parallel(work, &task, p->threads);
+    for (int64_t i = 0; fine && i < channels + 2; i++) {
+        double *to = i < channels ? p->channel_sums : p->leak_sums;
+        double sum = 0;
+        for (int thread = 0; thread < p->threads; thread++)
+            sum += sums[thread * width + i];
+        if (to)
+            to[i < channels ? i : i - channels] = sum;
+    }
+    free(sums);
+    return fine;
+}
+
+/* Every function returns 1, or 0 where memory ran out (pack: where a value isn't 0 or 1). */
+
+EXPORT int mmsnn_lif_forward(const struct lif *p) {
+    return in_parallel(forward_share, p, p->threads);
+}
+
+EXPORT int mmsnn_lif_backward(const struct lif *p) { return reduce(backward_share, p); }
+
+/* Into channel_sums; `shift` is the origin, a value near the mean, against cancellation. */
+EXPORT int mmsnn_channel_stats(const struct lif *p) { return reduce(stats_share, p); }
+
+EXPORT int mmsnn_pack(void *from, uint8_t *bits, int64_t rows, int64_t n, int dtype, int threads) {
+    int binary = 1;
+    for (int64_t row = 0; row < rows && binary; row++) {
+        struct bits task = {(char *)from + row * n * item_size(dtype), bits + row * ((n + 7) / 8),
+                            n, dtype};
+        binary = in_parallel(pack_share, &task, threads);
+    }
+    return binary;
+}
+
+EXPORT int mmsnn_unpack(uint8_t *bits, void *to, int64_t n, int dtype, int threads) {
+    struct bits task = {to, bits, n, dtype};
+    return in_parallel(unpack_share, &task, threads);
+}
+
+/* Which source this was built from: a library beside another source is not used. */
+#ifndef MMSNN_SOURCE
+#define MMSNN_SOURCE ""
+#endif
+EXPORT const char *mmsnn_source(void) { return MMSNN_SOURCE; }

@@ -1,0 +1,188 @@
+"""The neuron in PyTorch operations: what every other backend has to equal.
+
+:func:`lif` is differentiated by autograd and is the oracle. :func:`lif_backward` is the same
+derivative by hand, for where a fused operator has to run without a kernel.
+"""
+
+from typing import Optional, Union
+
+import torch
+from torch import Tensor
+
+from .gate import iand, spike_or
+from .surrogate import SURROGATES, fire
+
+GATES = {
+    'or': spike_or,
+    'add': lambda residual, shortcut: residual + shortcut,
+    'and': lambda residual, shortcut: residual * shortcut,
+    'iand': iand,
+}
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that potentials are kept in: float32 for half precision, else the input's own."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _by_channel(values: Optional[Tensor], x: Tensor, shared: bool) -> Optional[Tensor]:
+    """(C,) so that it broadcasts over one time step (B, C, ...)."""
+    if values is None:
+        return None
+    behind = x.dim() - (2 if shared else 3)
+    return values.to(compute_dtype(x.dtype)).view(-1, *[1] * behind)
+
+
+def _frames(x: Tensor, time_steps: Optional[int]):
+    return [x] * time_steps if time_steps else x.unbind(0)
+
+
+def _current(
+    x: Tensor,
+    scale: Optional[Tensor],
+    shift: Optional[Tensor],
+    input_scale: Union[float, Tensor],
+) -> Tensor:
+    y = x.to(compute_dtype(x.dtype))
+    if scale is not None:
+        y = y * scale
+    if shift is not None:
+        y = y + shift
+    if isinstance(input_scale, Tensor) or input_scale != 1:
+        y = input_scale * y
+    return y
+
+
+def lif(
+    x: Tensor,
+    decay: Union[float, Tensor],
+    input_scale: Union[float, Tensor],
+    v_threshold: float,
+    reset: str,
+    detach_reset: bool,
+    surrogate: str,
+    surrogate_width: float,
+    scale: Optional[Tensor] = None,
+    shift: Optional[Tensor] = None,
+    shortcut: Optional[Tensor] = None,
+    gate: Optional[str] = None,
+    time_steps: Optional[int] = None,
+) -> Tensor:
+    """:func:`mmsnn.ops.lif` on checked arguments."""
+    scale, shift = (_by_channel(values, x, bool(time_steps)) for values in (scale, shift))
+    v = None
+    spikes = []
+    for t, frame in enumerate(_frames(x, time_steps)):
+        if t == 0 or not time_steps:
+            current = _current(frame, scale, shift, input_scale)
+        h = current if v is None else decay * v + current
+        s = fire(h - v_threshold, surrogate, surrogate_width)
+        r = s.detach() if detach_reset else s
+        v = h * (1 - r) if reset == 'hard' else h - v_threshold * r
+        if gate is not None:
+            s = GATES[gate](s, shortcut[t].to(s.dtype))
+        spikes.append(s.to(x.dtype))
+    return torch.stack(spikes)
+
+
+def lif_backward(
+    grad: Tensor,
+    x: Tensor,
+    decay: float,
+    input_scale: float,
+    v_threshold: float,
+    reset: str,
+    detach_reset: bool,
+    surrogate: str,
+    surrogate_width: float,
+    scale: Optional[Tensor],
+    shift: Optional[Tensor],
+    shortcut: Optional[Tensor],
+    gate: Optional[str],
+    time_steps: Optional[int],
+    by_grad: Optional[Tensor],
+    by_x: Optional[Tensor],
+    by_one: Optional[Tensor],
+) -> tuple[Tensor, Optional[Tensor], Optional[Tensor], Tensor]:
+    r"""Gradients of :func:`lif`, with :math:`y = scale \cdot x + shift`.
+
+    With primes for total derivatives: r' from the gate; s' = r' - h v' (hard) or r' - V_th v'
+    (soft), or r' alone where the reset is detached; h' = (1 - s) v' + g(h - V_th) s' (hard) or
+    v' + g s' (soft); v[t - 1]' = decay h'; y' = input_scale h'.
+
+    Returns:
+        by_grad y' + by_x x + by_one; dL/d shortcut; sums of y' and y' x by channel (2, C); sums
+        h' v[t - 1] and h' y, the gradients of decay and input_scale.
+    """
+    shared = bool(time_steps)
+    scale, shift, by_grad, by_x, by_one = (
+        _by_channel(values, x, shared) for values in (scale, shift, by_grad, by_x, by_one)
+    )
+    dtype = compute_dtype(x.dtype)
+    frames = _frames(x, time_steps)
+    ys = [_current(frame, scale, shift, 1.0) for frame in frames]
+    hs, vs = [], [torch.zeros_like(ys[0])]
+    for y in ys:
+        h = decay * vs[-1] + input_scale * y
+        s = (h - v_threshold >= 0).to(dtype)
+        hs.append(h)
+        vs.append(h * (1 - s) if reset == 'hard' else h - v_threshold * s)
+
+    v_grad = torch.zeros_like(ys[0])
+    y_grads, shortcut_grads = [], []
+    leak_sums = torch.zeros(2, dtype=torch.float64, device=x.device)
+    for t in reversed(range(len(hs))):
+        h, g = hs[t], grad[t].to(dtype)
+        s = (h - v_threshold >= 0).to(dtype)
+        if gate in ('or', 'and', 'iand'):
+            other = shortcut[t].to(dtype)
+            shortcut_grads.append(g * s if gate == 'and' else g * (1 - s))
+            g = {'or': g * (1 - other), 'and': g * other, 'iand': -g * other}[gate]
+        elif gate == 'add':
+            shortcut_grads.append(g)
+        if not detach_reset:
+            g = g - (h if reset == 'hard' else v_threshold) * v_grad
+        slope = SURROGATES[surrogate](h - v_threshold, surrogate_width)
+        h_grad = (v_grad * (1 - s) if reset == 'hard' else v_grad) + slope * g
+        leak_sums[0] += (h_grad * vs[t]).sum(dtype=torch.float64)
+        leak_sums[1] += (h_grad * ys[t]).sum(dtype=torch.float64)
+        y_grads.append(input_scale * h_grad)
+        v_grad = decay * h_grad
+
+    y_grad = sum(y_grads) if shared else torch.stack(y_grads[::-1])
+    channel_sums = None
+    axis = 1 if shared else 2
+    if x.dim() > axis:
+        others = [i for i in range(x.dim()) if i != axis]
+        products = (y_grad, y_grad * x)
+        channel_sums = torch.stack([p.sum(others, dtype=torch.float64) for p in products])
+    if by_grad is not None:
+        y_grad = by_grad * y_grad
+    if by_x is not None:
+        y_grad = y_grad + (by_x * x + by_one)
+    shortcut_grad = torch.stack(shortcut_grads[::-1]).to(x.dtype) if shortcut_grads else None
+    return y_grad.to(x.dtype), shortcut_grad, channel_sums, leak_sums
+
+
+def channel_stats(x: Tensor, channel_axis: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance by channel, over all other axes, in at least float32."""
+    others = [i for i in range(x.dim()) if i != channel_axis]
+    var, mean = torch.var_mean(x.to(compute_dtype(x.dtype)), others, correction=0)
+    return mean, var
+
+
+def pack(values: Tensor) -> Optional[Tensor]:
+    """(rows, n) of zeros and ones to bits (rows, ceil(n / 8)), lowest first; None for others."""
+    if not ((values == 0) | (values == 1)).all():
+        return None
+    rows, n = values.shape
+    padded = values.new_zeros(rows, (n + 7) // 8 * 8, dtype=torch.uint8)
+    padded[:, :n] = values
+    weights = 2 ** torch.arange(8, device=values.device)
+    return (padded.view(rows, -1, 8) * weights).sum(2).to(torch.uint8)
+
+
+def unpack(bits: Tensor, n: int, dtype: torch.dtype) -> Tensor:
+    """Inverse of :func:`pack`: (rows, ceil(n / 8)) to (rows, n)."""
+    values = (bits[..., None] >> torch.arange(8, device=bits.device, dtype=torch.uint8)) & 1
+    return values.flatten(1)[:, :n].to(dtype)

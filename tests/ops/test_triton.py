@@ -1,0 +1,40 @@
+"""The Triton kernels: on a GPU where there is one, else in Triton's interpreter."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmsnn import ops
+
+HERE = Path(__file__).parent
+PACKAGE = Path(ops.__file__).parents[1]
+
+# test_fused.py once more, with Triton as the only kernel backend there is.
+CODE = f"""
+import sys, types
+parent = types.ModuleType('mmsnn')
+parent.__path__ = [{str(PACKAGE)!r}]
+sys.modules['mmsnn'] = parent
+import pytest, torch
+from mmsnn.ops import backend
+_, dtypes = backend.KERNELS['triton']
+backend.KERNELS.clear()
+backend.KERNELS['triton'] = ('cpu', dtypes)
+assert backend.why_not('triton') == '', backend.why_not('triton')
+sys.exit(pytest.main([
+    {str(HERE / 'test_fused.py')!r}, '-q', '-p', 'no:cacheprovider', '-k',
+    'triton and (equal or bfloat16 or odd or parts or layout or norm_lif or bits) or checkpoint',
+]))
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec('triton'), reason='needs triton')
+def test_in_the_interpreter():
+    done = subprocess.run(
+        [sys.executable, '-c', CODE], env={**os.environ, 'TRITON_INTERPRET': '1'}, text=True,
+        capture_output=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
