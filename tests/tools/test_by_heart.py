@@ -18,25 +18,26 @@ model = dict(
           dict(type='FPN', in_channels=channels, out_channels=256, add_extra_convs='on_input',
                num_outs=5, norm_cfg=norm_cfg)],
     bbox_head=dict(norm_cfg=norm_cfg, stacked_convs=2))
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(320, 320), keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs',
-         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
-data = dict(data_root={root!r}, ann_file={annotations!r}, data_prefix=dict(img='train2017/'),
-            pipeline=test_pipeline)
+load = dict(type='LoadImageFromFile')
+annotations = dict(type='LoadAnnotations', with_bbox=True)
+resize = dict(type='Resize', scale=(320, 320), keep_ratio=True)
+pack = dict(type='PackDetInputs',
+            meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+data = dict(data_root={root!r}, ann_file={annotations!r}, data_prefix=dict(img='train2017/'))
 train_dataloader = dict(
-    batch_size=4, num_workers=0, persistent_workers=False,
+    batch_size=2, num_workers=0, persistent_workers=False,
     dataset=dict(type='RepeatDataset', times={repeats}, dataset=dict(
-        type='CocoDataset', filter_cfg=dict(filter_empty_gt=True), _delete_=True, **data),
+        type='CocoDataset', filter_cfg=dict(filter_empty_gt=True),
+        pipeline=[load, annotations, resize, pack], **data),
         _delete_=True))
-val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=data)
+val_dataloader = dict(
+    num_workers=0, persistent_workers=False,
+    dataset=dict(pipeline=[load, resize, annotations, pack], **data))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file={annotations!r})
 test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=1, val_interval=1)
-iterations = {repeats} * 2
+iterations = {repeats} * 4
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),
     dict(type='CosineAnnealingLR', T_max=iterations, begin=0, end=iterations, by_epoch=False)]
@@ -44,6 +45,7 @@ optim_wrapper = dict(
     _delete_=True, type='OptimWrapper', clip_grad=dict(max_norm=10),
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.0))
 randomness = dict(seed=0)
+default_hooks = dict(logger=dict(interval=10))
 """
 
 
