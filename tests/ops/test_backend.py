@@ -117,9 +117,7 @@ ctypes.CDLL({str(target)!r}, mode=1)  # lazy binding: no torch here to give Open
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_without_a_compiler_the_reference_runs_and_the_log_says_so_once(
-    fresh, monkeypatch, caplog
-):
+def test_without_a_compiler_the_reference_runs_and_the_log_says_so_once(fresh, monkeypatch, caplog):
     no_compiler(fresh, monkeypatch)
     check_everything_runs()
     check_everything_runs()
@@ -142,10 +140,13 @@ def test_asking_for_what_is_not_there_is_an_error(fresh, monkeypatch):
 
 
 @needs_compiler
-@pytest.mark.parametrize(('compiler', 'reason'), [
-    ('false', 'false failed: no message'),
-    ('no-such-compiler -O2', 'no C compiler (no-such-compiler) on the PATH'),
-])
+@pytest.mark.parametrize(
+    ('compiler', 'reason'),
+    [
+        ('false', 'false failed: no message'),
+        ('no-such-compiler -O2', 'no C compiler (no-such-compiler) on the PATH'),
+    ],
+)
 def test_a_compiler_that_fails_is_no_compiler(fresh, monkeypatch, caplog, compiler, reason):
     monkeypatch.setenv('CC', compiler)
     assert torch.equal(ops.lif(X), EXPECTED)
@@ -164,11 +165,14 @@ def test_a_cache_that_cannot_be_written_is_no_crash(fresh, monkeypatch, caplog):
 
 
 @needs_compiler
-@pytest.mark.parametrize(('right', 'wrong', 'what'), [
-    ('return h - v_threshold >= 0.0f', 'return h - v_threshold >= 0.1f', 'wrong spikes'),
-    ('/ (width * (1.0f + z * z))', '/ (width * (1.1f + z * z))', 'wrong gradients'),
-    ('twice[i] += d * d', 'twice[i] += d', 'wrong statistics or bits'),
-])
+@pytest.mark.parametrize(
+    ('right', 'wrong', 'what'),
+    [
+        ('return h - v_threshold >= 0.0f', 'return h - v_threshold >= 0.1f', 'wrong spikes'),
+        ('/ (width * (1.0f + z * z))', '/ (width * (1.1f + z * z))', 'wrong gradients'),
+        ('twice[i] += d * d', 'twice[i] += d', 'wrong statistics or bits'),
+    ],
+)
 def test_a_kernel_that_fails_its_self_check_is_not_used(fresh, caplog, right, wrong, what):
     source = build.SOURCE.read_text()
     assert source.count(right) == 1
@@ -220,8 +224,13 @@ torch.set_num_threads(2)
 
 
 def child(code, **env):
-    done = subprocess.run([sys.executable, '-c', PRELUDE + code], env={**os.environ, **env},
-                          text=True, capture_output=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, '-c', PRELUDE + code],
+        env={**os.environ, **env},
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
     return done.returncode, done.stdout.strip(), done.stderr.strip()
 
 

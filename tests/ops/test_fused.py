@@ -21,8 +21,13 @@ HALF_ULP = 2**-7 if INTERPRETED else 2**-8
 
 GATES = (None, 'or', 'add', 'and', 'iand')
 KERNELS = [name for name in backend.KERNELS if not backend.why_not(name)]
-every_kernel = pytest.mark.parametrize('name', KERNELS or [
-    pytest.param('none', marks=pytest.mark.skip(reason='needs a kernel backend: a C compiler'))])
+every_kernel = pytest.mark.parametrize(
+    'name',
+    KERNELS
+    or [
+        pytest.param('none', marks=pytest.mark.skip(reason='needs a kernel backend: a C compiler'))
+    ],
+)
 
 
 def leaf(values, dtype=None):
@@ -32,12 +37,15 @@ def leaf(values, dtype=None):
 def run(name, inputs, neuron, grad, dtype=None):
     """Output and the gradient of every tensor in `inputs`."""
     with ops.use_backend(name):
-        leaves = {key: leaf(value, dtype or value.dtype) if isinstance(value, torch.Tensor)
-                  else value for key, value in inputs.items()}
+        leaves = {
+            key: leaf(value, dtype or value.dtype) if isinstance(value, torch.Tensor) else value
+            for key, value in inputs.items()
+        }
         out = ops.lif(**leaves, **neuron)
         out.backward(grad.to(out.dtype))
-    return out.detach(), {key: value.grad for key, value in leaves.items()
-                          if isinstance(value, torch.Tensor)}
+    return out.detach(), {
+        key: value.grad for key, value in leaves.items() if isinstance(value, torch.Tensor)
+    }
 
 
 def in_layout(x, order):
@@ -81,9 +89,14 @@ def cases(draw):
     if draw(st.booleans()):
         inputs['input_scale'] = torch.tensor([draw(st.floats(0.2, 2))])
     neuron = dict(
-        v_threshold=draw(st.floats(0.2, 2)), reset=draw(st.sampled_from(ops.RESETS)),
-        detach_reset=draw(st.booleans()), surrogate=draw(st.sampled_from(sorted(ops.SURROGATES))),
-        surrogate_width=draw(st.floats(0.4, 3)), gate=gate, time_steps=steps if shared else None)
+        v_threshold=draw(st.floats(0.2, 2)),
+        reset=draw(st.sampled_from(ops.RESETS)),
+        detach_reset=draw(st.booleans()),
+        surrogate=draw(st.sampled_from(sorted(ops.SURROGATES))),
+        surrogate_width=draw(st.floats(0.4, 3)),
+        gate=gate,
+        time_steps=steps if shared else None,
+    )
     if draw(st.booleans()):
         neuron['decay'] = inputs.pop('decay', torch.tensor(0.3)).item()
     return inputs, neuron, normal(steps, *shape)
@@ -94,14 +107,15 @@ def magnitudes(x, grads):
 
     A sum over all elements can cancel, and is then no measure of its own rounding errors.
     """
-    total = (x.double().norm() + x.numel()**0.5) * grads['x'].double().norm()
+    total = (x.double().norm() + x.numel() ** 0.5) * grads['x'].double().norm()
     return {key: total if grad.dim() < 2 else grad.abs().max() for key, grad in grads.items()}
 
 
 def zeros_for_none(grads, inputs):
     """With one time step autograd finds the decay unused; the kernel says 0."""
-    return {key: torch.zeros_like(inputs[key]) if grad is None else grad
-            for key, grad in grads.items()}
+    return {
+        key: torch.zeros_like(inputs[key]) if grad is None else grad for key, grad in grads.items()
+    }
 
 
 @every_kernel
@@ -114,7 +128,8 @@ def test_kernels_equal_the_reference(name, case):
     assert torch.equal(out, expected)
     oracle, oracle_grads = run('reference', inputs, neuron, grad, torch.float64)
     expected_grads, oracle_grads = (
-        zeros_for_none(grads, inputs) for grads in (expected_grads, oracle_grads))
+        zeros_for_none(grads, inputs) for grads in (expected_grads, oracle_grads)
+    )
     # Where float32 and float64 fall on two sides of a threshold or of a surrogate's edge, they are
     # two different neurons; how near this is, their gradients say.
     assume(torch.equal(oracle.float(), expected))
@@ -134,14 +149,18 @@ def test_bfloat16_is_float32_rounded(name, case):
     # Integrated in float32: the spikes are those of the same numbers in float32, and a gradient is
     # off by its own rounding, 2^-9, alone.
     inputs, neuron, grad = case
-    half = {key: value.bfloat16() if key in ('x', 'shortcut') else value
-            for key, value in inputs.items()}
+    half = {
+        key: value.bfloat16() if key in ('x', 'shortcut') else value
+        for key, value in inputs.items()
+    }
     grad = grad.bfloat16()
     out, grads = run(name, half, neuron, grad)
     assert out.dtype == torch.bfloat16
     assert torch.equal(out, run('reference', half, neuron, grad)[0])
-    single = {key: value.float() if isinstance(value, torch.Tensor) else value
-              for key, value in half.items()}
+    single = {
+        key: value.float() if isinstance(value, torch.Tensor) else value
+        for key, value in half.items()
+    }
     wide, wide_grads = run(name, single, neuron, grad.float())
     assert torch.equal(out, wide.bfloat16())
     for key in grads:
@@ -156,9 +175,30 @@ def test_derivative_by_hand_is_that_of_autograd(case):
     out, expected = run('reference', inputs, neuron, grad)
     x, scale, shift, shortcut = (inputs.get(key) for key in ('x', 'scale', 'shift', 'shortcut'))
     decay, gain = (inputs.get(key) for key in ('decay', 'input_scale'))
-    args = (x, scale, shift, shortcut, decay, gain, None, None, neuron.get('decay', 0.5), 1.0,
-            *(neuron[key] for key in ('v_threshold', 'reset', 'detach_reset', 'surrogate',
-                                      'surrogate_width', 'gate')), neuron['time_steps'] or 0)
+    args = (
+        x,
+        scale,
+        shift,
+        shortcut,
+        decay,
+        gain,
+        None,
+        None,
+        neuron.get('decay', 0.5),
+        1.0,
+        *(
+            neuron[key]
+            for key in (
+                'v_threshold',
+                'reset',
+                'detach_reset',
+                'surrogate',
+                'surrogate_width',
+                'gate',
+            )
+        ),
+        neuron['time_steps'] or 0,
+    )
     assert torch.equal(library.lif(*args), out)
     needs = [v is not None for v in (x, scale, shift, shortcut, decay, gain)]
     grads = library.lif_backward(grad.double(), *args, needs)
@@ -198,8 +238,7 @@ def test_fused_is_its_parts(name):
     scale, shift = torch.rand(6, generator=g), torch.rand(6, generator=g)
     shortcut = (torch.rand(4, 2, 6, 5, 5, generator=g) > 0.5).float()
     current = x * scale[:, None, None] + shift[:, None, None]
-    joins = dict(zip(GATES[1:], (
-        ops.spike_or, lambda r, s: r + s, lambda r, s: r * s, ops.iand)))
+    joins = dict(zip(GATES[1:], (ops.spike_or, lambda r, s: r + s, lambda r, s: r * s, ops.iand)))
     with ops.use_backend(name):
         spikes = ops.lif(current)
         for gate, join in joins.items():
@@ -255,8 +294,18 @@ def test_norm_lif_is_batch_norm_and_lif(name, training, shared, last):
 
     leaves = [leaf(v, v.dtype) for v in (x, weight, bias, shortcut)]
     with ops.use_backend(name):
-        out = ops.norm_lif(*leaves[:3], mean, var, training, 0.2, 1e-4, reset='soft',
-                           shortcut=leaves[3], gate='or', time_steps=4 if shared else None)
+        out = ops.norm_lif(
+            *leaves[:3],
+            mean,
+            var,
+            training,
+            0.2,
+            1e-4,
+            reset='soft',
+            shortcut=leaves[3],
+            gate='or',
+            time_steps=4 if shared else None,
+        )
         out.backward(grad)
     assert torch.equal(out.double(), oracle)
     for ours, theirs in zip(leaves, exact):
@@ -279,8 +328,12 @@ def test_statistics_far_from_zero(name):
 
 
 @pytest.mark.parametrize('name', ['reference', *KERNELS])
-@given(rows=st.integers(1, 4), n=st.integers(1, 700), seed=st.integers(0, 1000),
-       dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+@given(
+    rows=st.integers(1, 4),
+    n=st.integers(1, 700),
+    seed=st.integers(0, 1000),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
 @settings(max_examples=50 // FEWER, deadline=None)
 def test_bits_come_back(name, rows, n, seed, dtype):
     x = torch.rand(rows, n, generator=torch.Generator().manual_seed(seed)).round().to(dtype)
@@ -351,8 +404,9 @@ def test_the_fused_neuron_keeps_its_input_and_bits(name):
     shortcut = (torch.rand_like(x) > 0.8).float()
     scale = torch.rand(16, requires_grad=True)
     with ops.use_backend(name):
-        kept, _ = kept_bytes(lambda: ops.norm_lif(
-            x, scale, scale, None, None, True, shortcut=shortcut, gate='or'))
+        kept, _ = kept_bytes(
+            lambda: ops.norm_lif(x, scale, scale, None, None, True, shortcut=shortcut, gate='or')
+        )
     assert kept <= x.nbytes * (1 + 1 / 32) + 2048
 
 
@@ -395,9 +449,19 @@ class Block(torch.nn.Module):
 
     def forward(self, s):
         x = ops.spike_conv2d(s.flatten(0, 1), self.conv.weight, None, 1, 1)
-        return ops.norm_lif(x.unflatten(0, s.shape[:2]), self.weight, self.bias, self.mean,
-                            self.var, self.training, 0.1, 1e-5, self.leak.sigmoid(),
-                            shortcut=s, gate='or')
+        return ops.norm_lif(
+            x.unflatten(0, s.shape[:2]),
+            self.weight,
+            self.bias,
+            self.mean,
+            self.var,
+            self.training,
+            0.1,
+            1e-5,
+            self.leak.sigmoid(),
+            shortcut=s,
+            gate='or',
+        )
 
 
 def spikes(*shape, seed=0):
@@ -486,19 +550,27 @@ def test_compiled_graphs_refuse_what_they_cannot_keep(block):
 
 
 @pytest.mark.parametrize('name', ['auto', 'reference'])
-@pytest.mark.parametrize(('kwargs', 'match'), [
-    (dict(gate='xor', shortcut=torch.zeros(2, 3, 4)), "unknown gate 'xor': choose one of"),
-    (dict(gate='or'), "got gate='or' and no shortcut"),
-    (dict(shortcut=torch.zeros(2, 3, 4)), 'got gate=None and a shortcut'),
-    (dict(gate='or', shortcut=torch.zeros(2, 3, 1)), r'shortcut needs the shape \(2, 3, 4\)'),
-    (dict(gate='or', shortcut=torch.zeros(2, 3, 4), time_steps=2),
-     r'shortcut needs the shape \(2, 2, 3, 4\)'),
-    (dict(scale=torch.ones(3)), r'scale needs the shape \(C,\) of an input \(T, B, C, ...\)'),
-    (dict(shift=torch.ones(4), time_steps=2), r'shift .* of an input \(B, C, ...\), got \(4,\)'),
-    (dict(scale=torch.ones(1, 4)), r'got \(1, 4\) for an input of shape \(2, 3, 4\)'),
-    (dict(time_steps=0), 'at least one time step'),
-    (dict(time_steps=-1), 'at least one time step'),
-])
+@pytest.mark.parametrize(
+    ('kwargs', 'match'),
+    [
+        (dict(gate='xor', shortcut=torch.zeros(2, 3, 4)), "unknown gate 'xor': choose one of"),
+        (dict(gate='or'), "got gate='or' and no shortcut"),
+        (dict(shortcut=torch.zeros(2, 3, 4)), 'got gate=None and a shortcut'),
+        (dict(gate='or', shortcut=torch.zeros(2, 3, 1)), r'shortcut needs the shape \(2, 3, 4\)'),
+        (
+            dict(gate='or', shortcut=torch.zeros(2, 3, 4), time_steps=2),
+            r'shortcut needs the shape \(2, 2, 3, 4\)',
+        ),
+        (dict(scale=torch.ones(3)), r'scale needs the shape \(C,\) of an input \(T, B, C, ...\)'),
+        (
+            dict(shift=torch.ones(4), time_steps=2),
+            r'shift .* of an input \(B, C, ...\), got \(4,\)',
+        ),
+        (dict(scale=torch.ones(1, 4)), r'got \(1, 4\) for an input of shape \(2, 3, 4\)'),
+        (dict(time_steps=0), 'at least one time step'),
+        (dict(time_steps=-1), 'at least one time step'),
+    ],
+)
 def test_refusals(name, kwargs, match):
     with ops.use_backend(name), pytest.raises(ValueError, match=match):
         ops.lif(torch.zeros(2, 3, 4), **kwargs)
@@ -517,7 +589,8 @@ def test_every_combination_has_been_compared():
     x, shortcut = torch.randn(3, 2, 5, 6, generator=g), spikes(3, 2, 5, 6)
     grad = torch.randn(3, 2, 5, 6, generator=g)
     for reset, detach, surrogate, gate in itertools.product(
-            ops.RESETS, (False, True), ops.SURROGATES, GATES):
+        ops.RESETS, (False, True), ops.SURROGATES, GATES
+    ):
         inputs = dict(x=x, **(dict(shortcut=shortcut) if gate else {}))
         neuron = dict(reset=reset, detach_reset=detach, surrogate=surrogate, gate=gate)
         expected, expected_grads = run('reference', inputs, neuron, grad)

@@ -35,6 +35,11 @@ sys.exit(pytest.main([
 @pytest.mark.skipif(not importlib.util.find_spec('triton'), reason='needs triton')
 def test_in_the_interpreter():
     done = subprocess.run(
-        [sys.executable, '-c', CODE], env={**os.environ, 'TRITON_INTERPRET': '1'}, text=True,
-        capture_output=True, timeout=600, check=False)
+        [sys.executable, '-c', CODE],
+        env={**os.environ, 'TRITON_INTERPRET': '1'},
+        text=True,
+        capture_output=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
