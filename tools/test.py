@@ -19,6 +19,7 @@ from mmsnn.utils import (
     build_runner,
     check_data,
     exit_on_error,
+    leave_launcher,
     load_config,
     setup_launcher,
 )
@@ -128,6 +129,7 @@ def main() -> None:
         if args.out is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
         runner.test()
+    leave_launcher()
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ from mmsnn.utils import (
     check_work_dir,
     enable_amp,
     exit_on_error,
+    leave_launcher,
     load_config,
     setup_launcher,
 )
@@ -94,6 +95,7 @@ def main() -> None:
             check_state_dict(runner.model, checkpoint, start)
         del checkpoint
         runner.train()
+    leave_launcher()
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ from .cli import (
     check_work_dir,
     enable_amp,
     exit_on_error,
+    leave_launcher,
     load_config,
     setup_launcher,
 )
@@ -20,6 +21,7 @@ __all__ = [
     'check_work_dir',
     'enable_amp',
     'exit_on_error',
+    'leave_launcher',
     'load_config',
     'setup_launcher',
 ]

@@ -154,6 +154,16 @@ def setup_launcher(cfg: Config) -> None:
         cfg.model_wrapper_cfg = {**wrapper, **cfg.get('model_wrapper_cfg', {}), 'device_ids': None}
 
 
+def leave_launcher() -> None:
+    """Leave the process group together.
+
+    A process that ends while another still holds a connection to it can take that one down.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def enable_amp(cfg: Config) -> None:
     """Turn on bfloat16 mixed precision.
 

@@ -164,7 +164,7 @@ def test_two_processes(shell, digits_root, tmp_path):
         PORT=29511,
         **env,
     )
-    assert done.returncode == 0, done.stdout[-1500:]
+    assert done.returncode == 0, done.stdout[-6000:]
     # 32 images, 2 processes, 8 a batch: 2 iterations an epoch each.
     assert 'Epoch(train) [1][2/2]' in done.stdout.replace('  ', ' ')
     tested = shell(
