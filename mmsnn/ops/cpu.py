@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import build
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2}
 RESETS = {'hard': 0, 'soft': 1}
 SURROGATES = {'rectangle': 0, 'triangle': 1, 'arctan': 2, 'sigmoid': 3}
 GATES = {None: 0, 'or': 1, 'add': 2, 'and': 3, 'iand': 4}
@@ -41,7 +41,8 @@ class _Lif(ctypes.Structure):
         *((name, ctypes.c_int64) for name in (
             'steps', 'n', 'channels', 'inner', 'x_step', 'shortcut_step', 'grad_step')),
         *((name, ctypes.c_int32) for name in (
-            'dtype', 'reset', 'detach', 'surrogate', 'gate', 'packed', 'shared', 'threads')),
+            'dtype', 'spike_dtype', 'reset', 'detach', 'surrogate', 'gate', 'packed', 'shared',
+            'threads')),
         *((name, ctypes.c_float) for name in ('decay', 'gain', 'v_threshold', 'width')),
         *((name, ctypes.c_void_p) for name in (
             'x', 'scale', 'shift', 'shortcut', 'out', 'grad', 'by_grad', 'by_x', 'by_one',
@@ -97,7 +98,10 @@ def _pointer(tensor: Optional[Tensor]) -> Optional[int]:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _call(name: str, x: Tensor, time_steps: int, *neuron, gate: Optional[str] = None, **fields):
+def _call(
+    name: str, x: Tensor, time_steps: int, *neuron, gate: Optional[str] = None, spike_dtype=None,
+    **fields,
+):  # fmt: skip
     """Fill a `struct lif` from what is common to all and `fields`, and run it."""
     decay, gain, v_threshold, reset, detach, surrogate, width = neuron or _NO_NEURON
     inner = x if time_steps else x[0]
@@ -113,6 +117,7 @@ def _call(name: str, x: Tensor, time_steps: int, *neuron, gate: Optional[str] = 
         inner=inner.stride(1) if channels > 1 else n,
         x_step=0 if time_steps else x.stride(0),
         dtype=DTYPES[x.dtype],
+        spike_dtype=DTYPES[spike_dtype or x.dtype],
         reset=RESETS[reset],
         detach=detach,
         surrogate=SURROGATES[surrogate],
@@ -133,10 +138,9 @@ def _call(name: str, x: Tensor, time_steps: int, *neuron, gate: Optional[str] = 
 _NO_NEURON = (0.0, 1.0, 1.0, 'hard', False, 'arctan', 1.0)
 
 
-def _shortcut(shortcut: Optional[Tensor]) -> dict:
+def _shortcut(shortcut: Optional[Tensor], packed: bool) -> dict:
     if shortcut is None:
         return {}
-    packed = shortcut.dtype == torch.uint8
     step = 0 if packed else shortcut.stride(0)
     return dict(shortcut=shortcut.data_ptr(), packed=packed, shortcut_step=step)
 
@@ -156,8 +160,9 @@ def lif(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> None:
         gate=gate,
         scale=_pointer(scale),
         shift=_pointer(shift),
+        spike_dtype=out.dtype,
         out=out.data_ptr(),
-        **_shortcut(shortcut),
+        **_shortcut(shortcut, packed=False),
     )
 
 
@@ -184,7 +189,8 @@ def lif_backward(
         grad_shortcut=_pointer(grad_shortcut),
         channel_sums=_pointer(channel_sums),
         leak_sums=_pointer(leak_sums),
-        **_shortcut(shortcut),
+        # Backward has no other use for bytes: they are bits.
+        **_shortcut(shortcut, packed=shortcut is not None and shortcut.dtype == torch.uint8),
     )
 
 

@@ -34,7 +34,7 @@
 #endif
 
 enum { LANES = 256 };
-enum { FLOAT32, BFLOAT16 };
+enum { FLOAT32, BFLOAT16, UINT8 };
 enum { HARD, SOFT };
 enum { RECTANGLE, TRIANGLE, ARCTAN, SIGMOID };
 enum { NO_GATE, OR, ADD, AND, IAND };
@@ -44,12 +44,12 @@ enum { NO_GATE, OR, ADD, AND, IAND };
 struct lif {
     int64_t steps, n, channels, inner;
     int64_t x_step, shortcut_step, grad_step;
-    int32_t dtype, reset, detach, surrogate, gate, packed, shared, threads;
+    int32_t dtype, spike_dtype, reset, detach, surrogate, gate, packed, shared, threads;
     float decay, gain, v_threshold, width;
     const void *x;
     const float *scale, *shift;  /* [channels]: current = scale * x + shift */
-    const void *shortcut;        /* spikes, or bits (packed) in rows of (n + 7) / 8 bytes */
-    void *out;
+    const void *shortcut;        /* spike_dtype, or bits (packed) in rows of (n + 7) / 8 bytes */
+    void *out;                   /* spike_dtype */
     const void *grad;            /* dL/d out */
     const float *by_grad, *by_x, *by_one; /* dL/dx = by_grad * dL/dcurrent + by_x * x + by_one */
     void *grad_x;                /* (n) where shared, else (steps, n) */
@@ -62,7 +62,7 @@ struct lif {
 
 INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 
-INLINE int64_t item_size(int dtype) { return dtype == FLOAT32 ? 4 : 2; }
+INLINE int64_t item_size(int dtype) { return dtype == FLOAT32 ? 4 : dtype == BFLOAT16 ? 2 : 1; }
 
 LOOP void mmsnn_widen(const uint16_t *from, uint32_t *to, int n) {
     for (int i = 0; i < n; i++)
@@ -82,10 +82,23 @@ LOOP void mmsnn_truncate(const uint32_t *from, uint16_t *to, int n) {
         to[i] = (uint16_t)(from[i] >> 16);
 }
 
+LOOP void mmsnn_widen_bytes(const uint8_t *from, float *to, int n) {
+    for (int i = 0; i < n; i++)
+        to[i] = (float)(int32_t)from[i];
+}
+
+LOOP void mmsnn_narrow_to_bytes(const float *from, uint8_t *to, int n) {
+    for (int i = 0; i < n; i++)
+        to[i] = (uint8_t)(int32_t)from[i];
+}
+
 static const float *load(const void *base, int64_t start, int n, int dtype, float *buffer) {
     if (dtype == FLOAT32)
         return (const float *)base + start;
-    mmsnn_widen((const uint16_t *)base + start, (uint32_t *)buffer, n);
+    if (dtype == BFLOAT16)
+        mmsnn_widen((const uint16_t *)base + start, (uint32_t *)buffer, n);
+    else
+        mmsnn_widen_bytes((const uint8_t *)base + start, buffer, n);
     return buffer;
 }
 
@@ -99,10 +112,12 @@ static void store(void *base, int64_t start, int n, int dtype, const float *valu
         mmsnn_narrow((const uint32_t *)values, (uint16_t *)base + start, n);
 }
 
-/* As `store`, for values that bfloat16 has exactly: spikes, and what gates select. */
+/* As `store`, for small whole numbers, which every type has exactly: spikes, and what gates make. */
 static void store_exact(void *base, int64_t start, int n, int dtype, const float *values) {
-    if (dtype != FLOAT32)
+    if (dtype == BFLOAT16)
         mmsnn_truncate((const uint32_t *)values, (uint16_t *)base + start, n);
+    else if (dtype == UINT8)
+        mmsnn_narrow_to_bytes(values, (uint8_t *)base + start, n);
 }
 
 LOOP void mmsnn_load_bits(const uint8_t *bits, int n, float *buffer) {
@@ -399,7 +414,7 @@ LOOP void mmsnn_add_moments(const float *restrict x, const float *restrict origi
 static const float *shortcut_at(const struct lif *p, int64_t t, int64_t start, int n,
                                 float *buffer) {
     if (!p->packed)
-        return load(p->shortcut, t * p->shortcut_step + start, n, p->dtype, buffer);
+        return load(p->shortcut, t * p->shortcut_step + start, n, p->spike_dtype, buffer);
     mmsnn_load_bits((const uint8_t *)p->shortcut + t * ((p->n + 7) / 8) + start / 8, n, buffer);
     return buffer;
 }
@@ -425,17 +440,17 @@ static int forward_share(const void *task, int thread, int threads) {
         memset(v, 0, sizeof v);
         for (int64_t t = 0; t < p->steps; t++) {
             int64_t at = t * p->n + start;
-            float *out = destination(p->out, at, p->dtype, out_buffer);
+            float *out = destination(p->out, at, p->spike_dtype, out_buffer);
             if (t == 0 || p->x_step)
                 y = mmsnn_current(load(p->x, t * p->x_step + start, n, p->dtype, x_buffer), scales,
                                   shifts, p->gain, n, y_buffer);
             mmsnn_integrate(p, y, v, NULL, out, n);
             if (p->gate != NO_GATE)
                 mmsnn_join(out, shortcut_at(p, t, start, n, s_buffer), p->gate, n);
-            if (p->gate == ADD)
-                store(p->out, at, n, p->dtype, out);
+            if (p->gate == ADD && p->spike_dtype == BFLOAT16) /* the shortcut may be any number */
+                store(p->out, at, n, p->spike_dtype, out);
             else
-                store_exact(p->out, at, n, p->dtype, out);
+                store_exact(p->out, at, n, p->spike_dtype, out);
         }
     }
     free(scale.tiled);

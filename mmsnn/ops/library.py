@@ -63,12 +63,12 @@ def _inner_layout(x: Tensor, time_steps: int) -> tuple:
     return inner.shape, (inner if is_dense(inner) else torch.empty_like(inner)).stride()
 
 
-def _empty_steps(x: Tensor, steps: int, layout: tuple) -> Tensor:
+def _empty_steps(x: Tensor, steps: int, layout: tuple, dtype=None) -> Tensor:
     shape, strides = layout
     n = 1
     for size in shape:
         n = n * size
-    return x.new_empty_strided((steps, *shape), (n, *strides))
+    return x.new_empty_strided((steps, *shape), (n, *strides), dtype=dtype or x.dtype)
 
 
 def _same_strides(shape, strides, others) -> bool:
@@ -112,21 +112,21 @@ def _neuron(decay_tensor, input_scale_tensor, decay, input_scale, *rest) -> tupl
 
 def _lif(
     x, scale, shift, shortcut, decay_tensor, input_scale_tensor, mean, invstd,
-    *neuron_gate_steps, kernel='',
+    *neuron_gate_steps, dtype=None, kernel='',
 ):  # fmt: skip
     *neuron, gate, time_steps = neuron_gate_steps
     neuron = _neuron(decay_tensor, input_scale_tensor, *neuron)
     scale, shift = _affine(x, scale, shift, mean, invstd)
     layout = _inner_layout(x, time_steps)
-    out = _empty_steps(x, time_steps or x.shape[0], layout)
+    out = _empty_steps(x, time_steps or x.shape[0], layout, dtype)
     kernel = backend.ready_kernel_for(x) if kernel == '' else kernel
     if kernel is None:
         return out.copy_(
-            reference.lif(x, *neuron, scale, shift, shortcut, gate, time_steps or None)
+            reference.lif(x, *neuron, scale, shift, shortcut, gate, time_steps or None, dtype)
         )
     x = _input_laid_out(x, time_steps, layout)
     if shortcut is not None:
-        shortcut = _laid_out(shortcut, x, layout)
+        shortcut = _laid_out(shortcut, out, layout)
     engine(kernel).lif(x, scale, shift, shortcut, gate, time_steps, neuron, out)
     return out
 
@@ -138,6 +138,20 @@ def _lif_fake(x, *args):
 
 
 lif = _operator(f'lif({_INPUTS}, {_NEURON}) -> Tensor', _lif, _lif_fake)
+
+
+def _lif_as(*args):
+    return _lif(*args[:-1], dtype=args[-1])
+
+
+def _lif_as_fake(x, *args):
+    return _lif_fake(x, *args[:-1]).to(args[-1])
+
+
+# Spikes in another dtype than the currents: for inference, without a gradient.
+lif_as = _operator(
+    f'lif_as({_INPUTS}, {_NEURON}, ScalarType dtype) -> Tensor', _lif_as, _lif_as_fake
+)
 
 
 def _lif_backward(

@@ -67,6 +67,7 @@ def lif(
     shortcut: Optional[Tensor] = None,
     gate: Optional[str] = None,
     time_steps: Optional[int] = None,
+    dtype: Optional[torch.dtype] = None,
 ) -> Tensor:
     """:func:`mmsnn.ops.lif` on checked arguments."""
     scale, shift = (_by_channel(values, x, bool(time_steps)) for values in (scale, shift))
@@ -81,7 +82,7 @@ def lif(
         v = h * (1 - r) if reset == 'hard' else h - v_threshold * r
         if gate is not None:
             s = GATES[gate](s, shortcut[t].to(s.dtype))
-        spikes.append(s.to(x.dtype))
+        spikes.append(s.to(dtype or x.dtype))
     return torch.stack(spikes)
 
 

@@ -598,3 +598,24 @@ def test_every_combination_has_been_compared():
             out, grads = run(name, inputs, neuron, grad)
             assert torch.equal(out, expected)
             torch.testing.assert_close(grads, expected_grads, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('gate', [None, 'or', 'add', 'and', 'iand'])
+@pytest.mark.parametrize('last', [False, True])
+@pytest.mark.parametrize('kind', [torch.float32, torch.bfloat16, torch.float64])
+def test_spikes_come_in_the_dtype_asked_for(gate, last, kind):
+    torch.manual_seed(0)
+    x = torch.randn(4 * 2, 5, 7, 9, dtype=kind)
+    x = (x.contiguous(memory_format=torch.channels_last) if last else x).unflatten(0, (4, 2))
+    shortcut = None if gate is None else torch.randint_like(x, 2).to(torch.uint8)
+    affine = dict(scale=torch.rand(5) + 0.5, shift=torch.rand(5))
+    spikes = ops.lif(x, shortcut=shortcut, gate=gate, dtype=torch.uint8, **affine)
+    same = None if shortcut is None else shortcut.to(kind)
+    expected = ops.lif(x, shortcut=same, gate=gate, **affine)
+    assert spikes.dtype == torch.uint8
+    assert 0 < spikes.sum() < spikes.numel()
+    assert torch.equal(spikes.to(kind), expected)
+    assert [spikes.stride(i) for i in range(5)] == [expected.stride(i) for i in range(5)]
+    with ops.use_backend('reference'):
+        again = ops.lif(x, shortcut=shortcut, gate=gate, dtype=torch.uint8, **affine)
+    assert torch.equal(spikes, again)
