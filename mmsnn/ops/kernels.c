@@ -693,7 +693,7 @@ EXPORT int mmsnn_lif_forward(const struct lif *p) {
 
 EXPORT int mmsnn_lif_backward(const struct lif *p) { return reduce(backward_share, p); }
 
-/* Into channel_sums; `shift` is the origin, a value near the mean, against cancellation. */
+/* Into channel_sums; `shift` is the origin of the sums. */
 EXPORT int mmsnn_channel_stats(const struct lif *p) { return reduce(stats_share, p); }
 
 EXPORT int mmsnn_pack(void *from, uint8_t *bits, int64_t rows, int64_t n, int dtype, int threads) {

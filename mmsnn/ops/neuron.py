@@ -168,6 +168,7 @@ def norm_lif(
     shortcut: Optional[Tensor] = None,
     gate: Optional[str] = None,
     time_steps: Optional[int] = None,
+    dtype: Optional[torch.dtype] = None,
 ) -> Tensor:
     r"""Batch normalisation over time, batch and space, then :func:`lif` and its gate.
 
@@ -199,15 +200,16 @@ def norm_lif(
         shortcut: Likewise.
         gate: Likewise.
         time_steps: Likewise.
+        dtype: Likewise.
 
     Returns:
-        Spikes (T, B, C, ...) in the dtype of `x`.
+        Spikes (T, B, C, ...) in the dtype of `x` or in `dtype`.
 
     Raises:
         ValueError: As of :func:`lif`, or one value a channel in training.
     """
     neuron = (decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width)
-    fused = dict(shortcut=shortcut, gate=gate, time_steps=time_steps)
+    fused = dict(shortcut=shortcut, gate=gate, time_steps=time_steps, dtype=dtype)
     if not training:
         scale = weight * torch.rsqrt(running_var + eps)
         return lif(x, *neuron, scale=scale, shift=bias - running_mean * scale, **fused)
@@ -221,7 +223,7 @@ def norm_lif(
         )
     fast = backend.kernel_for(x) is not None
     if fast:
-        mean, var = library.channel_stats(x.detach(), running_mean, time_steps or 0)
+        mean, var = library.channel_stats(x.detach(), time_steps or 0)
     else:
         mean, var = reference.channel_stats(x, axis)
     if running_mean is not None:
@@ -231,7 +233,7 @@ def norm_lif(
     invstd = torch.rsqrt(var + eps)
     if fast:
         return _fused(
-            x, weight, bias, shortcut, mean, invstd, *neuron[:2], *neuron[2:], gate, time_steps
+            x, weight, bias, shortcut, mean, invstd, *neuron, gate, time_steps, dtype=dtype
         )
     scale = weight * invstd
     return lif(x, *neuron, scale=scale, shift=bias - mean * scale, **fused)

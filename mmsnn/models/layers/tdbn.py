@@ -76,22 +76,40 @@ class TDBN(nn.BatchNorm2d):
         self._check_input_dim(x)
         if x.dim() == 5:
             return self.forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        momentum = self.momentum
-        if self.training:
-            self.num_batches_tracked.add_(1)
-            if momentum is None:  # cumulative average, as in BatchNorm2d
-                momentum = 1 / self.num_batches_tracked.item()
-        return F.batch_norm(
-            x,
-            self.running_mean,
-            self.running_var,
-            self.weight * (self.alpha * self.v_threshold),
-            self.bias,
-            self.training,
-            momentum or 0.0,
-            self.eps,
-        )
+        return F.batch_norm(x, **batch_norm_arguments(self))
+
+    @property
+    def scale(self) -> Tensor:
+        """(C,), lambda * alpha * V_th: what stands in the place of a batch norm's weight."""
+        return self.weight * (self.alpha * self.v_threshold)
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
         return f'{super().extra_repr()}, v_threshold={self.v_threshold}, alpha={self.alpha}'
+
+
+def batch_norm_arguments(norm: nn.BatchNorm2d) -> dict:
+    """What ``torch.nn.functional.batch_norm`` takes beside its input, for one forward pass.
+
+    In training it counts the batch, as ``BatchNorm2d.forward`` does.
+
+    Args:
+        norm: A tdBN or a batch norm.
+
+    Returns:
+        Keyword arguments, which :func:`mmsnn.ops.norm_lif` takes as well.
+    """
+    momentum = norm.momentum
+    if norm.training and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if momentum is None:  # cumulative average
+            momentum = 1 / norm.num_batches_tracked.item()
+    return dict(
+        weight=norm.scale if isinstance(norm, TDBN) else norm.weight,
+        bias=norm.bias,
+        running_mean=norm.running_mean,
+        running_var=norm.running_var,
+        training=norm.training or norm.running_mean is None,
+        momentum=momentum or 0.0,
+        eps=norm.eps,
+    )
