@@ -50,6 +50,29 @@ class _Lif(ctypes.Structure):
     ]  # fmt: skip
 
 
+class _Pool(ctypes.Structure):
+    """`struct pool` of kernels.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in (
+            'images', 'height', 'width', 'inner', 'out_height', 'out_width', 'kernel_height',
+            'kernel_width', 'stride_height', 'stride_width', 'pad_height', 'pad_width')),
+        *((name, ctypes.c_int32) for name in ('dtype', 'packed', 'threads')),
+        *((name, ctypes.c_void_p) for name in ('x', 'grad', 'out')),
+    ]  # fmt: skip
+
+
+class _Decode(ctypes.Structure):
+    """`struct decode` of kernels.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ('steps', 'images', 'rows', 'columns', 'x_step')),
+        *((name, ctypes.c_int32) for name in ('dtype', 'out_dtype', 'last', 'threads')),
+        *((name, ctypes.c_void_p) for name in (
+            'x', 'by_row', 'by_column', 'out', 'row_mean', 'column_mean', 'max')),
+    ]  # fmt: skip
+
+
 @cache
 def load() -> ctypes.CDLL:
     """The library: the installed one, one in the user's cache, or one built now.
@@ -83,8 +106,13 @@ def _open(path) -> ctypes.CDLL:
     if library.mmsnn_source().decode() != build.source_key():
         raise OSError(f'{path} was built from another source')
     pointer, count, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    for name in ('lif_forward', 'lif_backward', 'channel_stats'):
-        getattr(library, f'mmsnn_{name}').argtypes = [ctypes.POINTER(_Lif)]
+    for structure, names in (
+        (_Lif, ('lif_forward', 'lif_backward', 'channel_stats')),
+        (_Pool, ('max_pool', 'max_pool_backward')),
+        (_Decode, ('attention_decode', 'rate_decode', 'attention_statistics')),
+    ):
+        for name in names:
+            getattr(library, f'mmsnn_{name}').argtypes = [ctypes.POINTER(structure)]
     library.mmsnn_pack.argtypes = [pointer, pointer, count, count, number, number]
     library.mmsnn_unpack.argtypes = [pointer, pointer, count, number, number]
     return library
@@ -131,6 +159,10 @@ def _call(
         x=x.data_ptr(),
         **fields,
     )
+    _run(name, problem)
+
+
+def _run(name: str, problem: ctypes.Structure) -> None:
     if not getattr(load(), f'mmsnn_{name}')(problem):
         raise MemoryError(f'mmsnn_{name}: no memory for its work arrays')
 
@@ -216,3 +248,108 @@ def unpack(bits: Tensor, x: Tensor) -> None:
     """One row of bits to the values of dense `x`, in memory order."""
     n = x.numel()
     load().mmsnn_unpack(bits.data_ptr(), x.data_ptr(), n, DTYPES[x.dtype], _threads(n))
+
+
+# Below, maps are (..., C, H, W) in one of two layouts, contiguous or with channels last.
+
+
+def _pool(name: str, size, channels_last: bool, windows, out_size, out: Tensor, **fields) -> None:
+    n, channels, height, width = size
+    pairs = zip(('kernel', 'stride', 'pad'), windows)
+    problem = _Pool(
+        images=n if channels_last else n * channels,
+        height=height,
+        width=width,
+        inner=channels if channels_last else 1,
+        out_height=out_size[0],
+        out_width=out_size[1],
+        **{f'{key}_{axis}': v for key, pair in pairs for axis, v in zip(('height', 'width'), pair)},
+        dtype=DTYPES[out.dtype],
+        threads=_threads(n * channels * height * width),
+        out=out.data_ptr(),
+        **fields,
+    )
+    _run(name, problem)
+
+
+def max_pool(x: Tensor, windows, channels_last: bool, out: Tensor) -> None:
+    """Maxima of `x` into `out`; `windows` is kernel size, stride and padding, in pairs."""
+    _pool('max_pool', x.shape, channels_last, windows, out.shape[2:], out, x=x.data_ptr())
+
+
+def max_pool_backward(grad: Tensor, kept: Tensor, windows, channels_last: bool, grad_x) -> None:
+    """Gradient into `grad_x`, from the input as it was kept: bits (uint8), or as it is."""
+    _pool(
+        'max_pool_backward',
+        grad_x.shape,
+        channels_last,
+        windows,
+        grad.shape[2:],
+        grad_x,
+        packed=kept.dtype == torch.uint8,
+        x=kept.data_ptr(),
+        grad=grad.data_ptr(),
+    )
+
+
+def _decode(name: str, spikes: Tensor, channels_last: bool, **fields) -> None:
+    steps, images, channels, *size = spikes.shape
+    matrix = channels, size[0] * size[1]
+    rows, columns = reversed(matrix) if channels_last else matrix
+    problem = _Decode(
+        steps=steps,
+        images=images,
+        rows=rows,
+        columns=columns,
+        x_step=spikes.stride(0),
+        dtype=DTYPES[spikes.dtype],
+        last=channels_last,
+        threads=_threads(spikes.numel()),
+        x=spikes.data_ptr(),
+        **fields,
+    )
+    _run(name, problem)
+
+
+def attention_decode(spikes: Tensor, by_channel: Tensor, spatial: Tensor, channels_last, out):
+    """Sum over time into `out`, with float32 weights (T, B, C) and (T, B, H, W)."""
+    weights = by_channel.data_ptr(), spatial.data_ptr()
+    by_row, by_column = reversed(weights) if channels_last else weights
+    _decode(
+        'attention_decode',
+        spikes,
+        channels_last,
+        by_row=by_row,
+        by_column=by_column,
+        out=out.data_ptr(),
+        out_dtype=DTYPES[out.dtype],
+    )
+
+
+def attention_statistics(spikes: Tensor, channels_last, channel_mean, spatial_mean, spatial_max):
+    """Into the last three, float32."""
+    means = channel_mean.data_ptr(), spatial_mean.data_ptr()
+    row_mean, column_mean = reversed(means) if channels_last else means
+    _decode(
+        'attention_statistics',
+        spikes,
+        channels_last,
+        row_mean=row_mean,
+        column_mean=column_mean,
+        max=spatial_max.data_ptr(),
+    )
+
+
+def rate_decode(spikes: Tensor, out: Tensor) -> None:
+    """Mean over time into `out`; steps of any one dense layout."""
+    problem = _Decode(
+        steps=spikes.shape[0],
+        columns=out.numel(),
+        x_step=spikes.stride(0),
+        dtype=DTYPES[spikes.dtype],
+        out_dtype=DTYPES[out.dtype],
+        threads=_threads(spikes.numel()),
+        x=spikes.data_ptr(),
+        out=out.data_ptr(),
+    )
+    _run('rate_decode', problem)

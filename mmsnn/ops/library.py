@@ -8,6 +8,7 @@ Spikes that backward needs again are kept as bits in memory order, whatever the 
 """
 
 import importlib
+import itertools
 
 import torch
 from torch import Tensor
@@ -377,11 +378,196 @@ def pack_or_keep(x: Tensor, rows: int = 1) -> Tensor:
         return x
 
 
+# ---- max pooling ---------------------------------------------------------------------------------
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    """What maps (N, C, H, W) are laid out in: contiguous, or channels_last where `x` is."""
+    last = torch.channels_last
+    if not x.is_contiguous() and x.is_contiguous(memory_format=last):
+        return last
+    return torch.contiguous_format
+
+
+def _pooled(size, windows) -> list:
+    return [
+        *size[:2],
+        *(
+            (n + 2 * pad - kernel) // stride + 1
+            for n, kernel, stride, pad in zip(size[2:], *windows)
+        ),
+    ]
+
+
+def _max_pool(x, *windows, kernel=''):
+    layout = _memory_format(x)
+    kernel = backend.ready_kernel_for(x, backend.MAP_KERNELS) if kernel == '' else kernel
+    if kernel is None:
+        return reference.max_pool2d(x, *windows).contiguous(memory_format=layout)
+    out = _max_pool_fake(x, *windows)
+    if out.numel():
+        x = x.contiguous(memory_format=layout)
+        engine(kernel).max_pool(x, windows, layout == torch.channels_last, out)
+    return out
+
+
+def _max_pool_fake(x, *windows):
+    size = _pooled(x.shape, windows)
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=_memory_format(x))
+
+
+_WINDOWS = 'SymInt[] kernel_size, SymInt[] stride, SymInt[] padding'
+max_pool = _operator(f'max_pool(Tensor x, {_WINDOWS}) -> Tensor', _max_pool, _max_pool_fake)
+
+
+def _max_pool_backward(grad, kept, size, channels_last, *windows, kernel=''):
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    kernel = backend.ready_kernel_for(grad, backend.MAP_KERNELS) if kernel == '' else kernel
+    grad_x = _max_pool_backward_fake(grad, kept, size, channels_last)
+    if kernel is None:
+        if kept.dtype == torch.uint8:
+            kept = _unpack(kept, size, grad_x.stride(), grad.dtype, kernel=kernel)
+        return grad_x.copy_(reference.max_pool2d_backward(grad, kept, *windows))
+    if grad.numel():
+        grad = grad.contiguous(memory_format=layout)
+        engine(kernel).max_pool_backward(grad, kept, windows, channels_last, grad_x)
+    return grad_x
+
+
+def _max_pool_backward_fake(grad, kept, size, channels_last, *windows):
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(size, dtype=grad.dtype, device=grad.device, memory_format=layout)
+
+
+max_pool_backward = _operator(
+    'max_pool_backward(Tensor grad, Tensor kept, SymInt[] size, bool channels_last, '
+    f'{_WINDOWS}) -> Tensor',
+    _max_pool_backward,
+    _max_pool_backward_fake,
+)
+
+
+def _keep_pooled(ctx, inputs, output):
+    x, *ctx.windows = inputs
+    layout = _memory_format(x)
+    ctx.size, ctx.channels_last = x.shape, layout == torch.channels_last
+    ctx.save_for_backward(pack_or_keep(x.contiguous(memory_format=layout)))
+
+
+def _differentiate_pool(ctx, grad):
+    (kept,) = ctx.saved_tensors
+    grad_x = max_pool_backward(grad, kept, ctx.size, ctx.channels_last, *ctx.windows)
+    return grad_x, None, None, None
+
+
+torch.library.register_autograd(
+    'mmsnn::max_pool', _differentiate_pool, setup_context=_keep_pooled, lib=_LIBRARY
+)
+
+
+# ---- decoding: for inference, without a gradient -------------------------------------------------
+
+
+def _decode_kernel(spikes: Tensor):
+    return backend.ready_kernel_for(spikes, backend.MAP_KERNELS) if spikes.numel() else None
+
+
+def _step_format(spikes: Tensor) -> torch.memory_format:
+    return _memory_format(spikes[0])
+
+
+def _steps_laid_out(spikes: Tensor, layout: torch.memory_format) -> Tensor:
+    """Every step in this layout, any distance apart."""
+    if spikes[0].is_contiguous(memory_format=layout):
+        return spikes
+    return spikes.flatten(0, 1).contiguous(memory_format=layout).unflatten(0, spikes.shape[:2])
+
+
+def _attention_statistics(spikes, kernel=''):
+    kernel = _decode_kernel(spikes) if kernel == '' else kernel
+    out = _attention_statistics_fake(spikes)
+    if kernel is None:
+        return tuple(a.copy_(b) for a, b in zip(out, reference.attention_statistics(spikes)))
+    layout = _step_format(spikes)
+    spikes = _steps_laid_out(spikes, layout)
+    engine(kernel).attention_statistics(spikes, layout == torch.channels_last, *out)
+    return out
+
+
+def _attention_statistics_fake(spikes):
+    steps, batch, channels, height, width = spikes.shape
+    shapes = (steps, batch, channels), *[(steps, batch, height, width)] * 2
+    dtype = reference.compute_dtype(spikes.dtype)
+    return tuple(spikes.new_empty(shape, dtype=dtype) for shape in shapes)
+
+
+attention_statistics = _operator(
+    'attention_statistics(Tensor spikes) '
+    '-> (Tensor channel_mean, Tensor spatial_mean, Tensor spatial_max)',
+    _attention_statistics,
+    _attention_statistics_fake,
+)
+
+
+def _attention_decode(spikes, temporal, channel, spatial, kernel=''):
+    kernel = _decode_kernel(spikes) if kernel == '' else kernel
+    out = _attention_decode_fake(spikes, temporal)
+    weights = temporal, channel, spatial
+    if kernel is None or out.dtype not in (torch.float32, torch.bfloat16):
+        return out.copy_(reference.attention_decode(spikes, *weights))
+    layout = _step_format(spikes)
+    spikes = _steps_laid_out(spikes, layout)
+    temporal, channel, spatial = (w.float().contiguous() for w in weights)
+    engine(kernel).attention_decode(
+        spikes, temporal[..., None] * channel, spatial, layout == torch.channels_last, out
+    )
+    return out
+
+
+def _attention_decode_fake(spikes, temporal, *others):
+    layout = _step_format(spikes)
+    return torch.empty_like(spikes[0], dtype=temporal.dtype, memory_format=layout)
+
+
+attention_decode = _operator(
+    'attention_decode(Tensor spikes, Tensor temporal, Tensor channel, Tensor spatial) -> Tensor',
+    _attention_decode,
+    _attention_decode_fake,
+)
+
+
+def _rate_decode(spikes, kernel=''):
+    kernel = _decode_kernel(spikes) if kernel == '' else kernel
+    out = _rate_decode_fake(spikes)
+    if kernel is None:
+        return out.copy_(reference.rate_decode(spikes))
+    engine(kernel).rate_decode(_input_laid_out(spikes, 0, (out.shape, out.stride())), out)
+    return out
+
+
+def _rate_decode_fake(spikes):
+    shape, strides = _inner_layout(spikes, 0)
+    dtype = torch.float32 if spikes.dtype == torch.uint8 else spikes.dtype
+    return spikes.new_empty_strided(shape, strides, dtype=dtype)
+
+
+rate_decode = _operator('rate_decode(Tensor spikes) -> Tensor', _rate_decode, _rate_decode_fake)
+
+
 # ---- self-check ----------------------------------------------------------------------------------
+
+
+def _sample(*shape, step):  # numbers without a generator, whose state belongs to the user
+    n = torch.Size(shape).numel()
+    return (torch.arange(n, dtype=torch.float32) * step).sin().view(shape)
 
 
 def self_check(kernel: str) -> str:
     """Compare a kernel backend with the reference on small inputs; '' or what differs."""
+    return _check_neuron(kernel) or (_check_maps(kernel) if kernel in backend.MAP_KERNELS else '')
+
+
+def _check_neuron(kernel: str) -> str:
     device, dtypes = backend.KERNELS[kernel]
     cases = [
         ('hard', False, 'arctan', 'or', 0),
@@ -391,19 +577,18 @@ def self_check(kernel: str) -> str:
         ('hard', False, 'arctan', None, 3),
     ]
 
-    def sample(*shape, step):  # numbers without a generator, whose state belongs to the user
-        n = torch.Size(shape).numel()
-        return (torch.arange(n, dtype=torch.float32) * step).sin().view(shape)
-
     for dtype in dtypes:
         for reset, detach, surrogate, gate, time_steps in cases:
             shape = (2, 5, 9, 8) if time_steps else (3, 2, 5, 9, 8)
-            x = (1.5 * sample(*shape, step=1.7)).to(device, dtype)
+            x = (1.5 * _sample(*shape, step=1.7)).to(device, dtype)
             if gate == 'iand':
                 x = x.transpose(-1, -3).contiguous().transpose(-1, -3)
-            grad = sample(3, 2, 5, 9, 8, step=0.3).to(device, dtype)
-            shortcut = (sample(3, 2, 5, 9, 8, step=2.3) > 0.3).to(device, dtype) if gate else None
-            scale, shift = (1 + sample(5, step=0.9)).to(device), sample(5, step=1.1).to(device) / 4
+            grad = _sample(3, 2, 5, 9, 8, step=0.3).to(device, dtype)
+            shortcut = (_sample(3, 2, 5, 9, 8, step=2.3) > 0.3).to(device, dtype) if gate else None
+            scale, shift = (
+                (1 + _sample(5, step=0.9)).to(device),
+                _sample(5, step=1.1).to(device) / 4,
+            )
             mean, invstd = shift, scale.abs() + 0.5
             if gate is None or gate == 'add':
                 mean = invstd = None
@@ -431,4 +616,44 @@ def self_check(kernel: str) -> str:
             and torch.equal(back, (x > 0).to(dtype))
         ):
             return f'its self-check found wrong statistics or bits ({dtype})'
+    return ''
+
+
+def _check_maps(kernel: str) -> str:
+    device, dtypes = backend.MAP_KERNELS[kernel]
+    steps, batch, channels, height, width = shape = (3, 2, 19, 7, 9)
+    weights = [
+        _sample(*size, step=step).to(device)
+        for size, step in (
+            ((steps, batch), 0.3),
+            ((steps, batch, channels), 0.7),
+            ((steps, batch, height, width), 1.1),
+        )
+    ]
+    for dtype, layout in itertools.product(dtypes, (torch.contiguous_format, torch.channels_last)):
+        spikes = (_sample(*shape, step=2.3) > 0.3).to(device, dtype).flatten(0, 1)
+        spikes = spikes.contiguous(memory_format=layout)
+        for windows in (([3, 3], [2, 2], [1, 1]), ([2, 4], [1, 3], [0, 2])):
+            ours, theirs = (_max_pool(spikes, *windows, kernel=k) for k in (kernel, None))
+            if not torch.equal(ours, theirs):
+                return f'its self-check found wrong maxima ({dtype}, {layout})'
+            if dtype == torch.uint8:
+                continue
+            grad = _sample(*ours.shape, step=0.3).to(device, dtype)
+            for kept in (_pack(spikes, 1, kernel=kernel), spikes):
+                last = layout == torch.channels_last
+                args = grad, kept, spikes.shape, last, *windows
+                ours, theirs = (_max_pool_backward(*args, kernel=k) for k in (kernel, None))
+                tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+                if not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance):
+                    return f'its self-check found wrong gradients of maxima ({dtype}, {layout})'
+        spikes = spikes.unflatten(0, shape[:2])
+        ours, theirs = (
+            (_attention_decode(spikes, *weights, kernel=k), _rate_decode(spikes, kernel=k).float(),
+             *_attention_statistics(spikes, kernel=k))
+            for k in (kernel, None)
+        )  # fmt: skip
+        for a, b in zip(ours, theirs):
+            if not torch.allclose(a, b, rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-4):
+                return f'its self-check found wrong decoding ({dtype}, {layout})'
     return ''
