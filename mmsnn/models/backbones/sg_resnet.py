@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..layers import (
+    SpikeMaxPool2d,
     build_gate,
     build_neuron,
     build_norm,
@@ -397,7 +398,8 @@ class SGResNet(BaseModule):
             in_channels = width
         if self.membrane_shortcut:
             self.stem[-1].pop('neuron')
-        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if pool else nn.Identity()
+        max_pool = nn.MaxPool2d if self.membrane_shortcut else SpikeMaxPool2d
+        self.maxpool = max_pool(3, 2, padding=1) if pool else nn.Identity()
 
     def init_weights(self) -> None:
         """As MMDetection's ResNet, and silent residual branches where asked for."""
