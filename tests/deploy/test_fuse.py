@@ -20,7 +20,7 @@ INTEGERS = [
     for name in ('int16', 'int8')
 ]
 #: Least cosine of the maps behind the neck, with random weights and one image.
-LIKENESS = {'fp32': 0.9999, 'int16': 0.97, 'bf16': 0.85, 'int8': 0.85}
+LIKENESS = {'fp32': 0.9999, 'int16': 0.93, 'bf16': 0.85, 'int8': 0.85}
 
 
 def settled(**kwargs):
