@@ -438,7 +438,8 @@ INLINE uint16_t from_ordered(uint16_t x) {
 /* Maxima over 3 x 3 positions of `count` runs of windows, `step` columns apart and `n` elements
  * each, from column `start` on, into `to`, or into what `to` holds where there is `more`. Positions
  * outside are replaced by the nearest inside, which belongs to the same window: a maximum does not
- * mind. As in PyTorch, the first of equals wins (a sign of zero tells them), and NaN over all. */
+ * mind. As in PyTorch, NaN wins over all, and the first of equals; zeros of two signs are equal,
+ * except in bfloat16. */
 #define MAX_POOL(NAME, TYPE, READ, WRITE) \
     LOOP void NAME(const struct pool *p, const TYPE *const *rows, int64_t column, int64_t start, \
                    int64_t step, int64_t count, int64_t n, int more, TYPE *restrict to) { \
@@ -544,7 +545,7 @@ LOOP void mmsnn_divide(float *x, float by, int n) {
         x[i] /= by;
 }
 
-/* Adds x to sums and returns its sum, in LANES / 16 rounds of 16 sums that are then joined. */
+/* Adds x to sums and returns its own sum, of 16 that run side by side. */
 LOOP float mmsnn_sum_both(const float *restrict x, float *restrict sums, int n) {
     float partial[16] = {0}, total = 0;
     int i = 0;

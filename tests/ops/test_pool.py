@@ -144,20 +144,20 @@ def test_other_dtypes_take_the_reference(dtype):
 
 @every_kernel
 @every_layout
-def test_results_do_not_depend_on_threads(name, layout):
+@pytest.mark.parametrize('windows', [(3, 2, 1), (2, 3, 0), ((3, 2), (1, 3), (1, 0))])
+def test_results_do_not_depend_on_threads(name, layout, windows):
     before = torch.get_num_threads()
     x = spikes(3, 16, 31, 33, layout=layout)
-    grad = torch.randn(3, 16, 16, 17)
-    results = []
+    grad = torch.randn_like(F.max_pool2d(x, *windows))
+    expected = differentiate(F.max_pool2d, x, grad, *windows)
     try:
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
             with ops.use_backend(name):
-                results.append(differentiate(ops.spike_max_pool2d, x, grad, 3, 2, 1))
+                results = differentiate(ops.spike_max_pool2d, x, grad, *windows)
+            assert all(torch.equal(*pair) for pair in zip(results, expected))
     finally:
         torch.set_num_threads(before)
-    for result in results[1:]:
-        assert all(torch.equal(*pair) for pair in zip(result, results[0]))
 
 
 @every_backend
