@@ -438,7 +438,8 @@ INLINE uint16_t from_ordered(uint16_t x) {
 /* Maxima over 3 x 3 positions of `count` runs of windows, `step` columns apart and `n` elements
  * each, from column `start` on, into `to`, or into what `to` holds where there is `more`. Positions
  * outside are replaced by the nearest inside, which belongs to the same window: a maximum does not
- * mind. As in PyTorch, the first of equals wins (a sign of zero tells them), and NaN over all. */
+ * mind. As in PyTorch, NaN wins over all, and the first of equals; zeros of two signs are equal,
+ * except in bfloat16. */
 #define MAX_POOL(NAME, TYPE, READ, WRITE) \
     LOOP void NAME(const struct pool *p, const TYPE *const *rows, int64_t column, int64_t start, \
                    int64_t step, int64_t count, int64_t n, int more, TYPE *restrict to) { \
@@ -506,7 +507,8 @@ LOOP void mmsnn_maximum(const float *restrict x, float *restrict m, int n) {
 LOOP void mmsnn_find_maximum(const float *restrict x, int32_t place, float *restrict m,
                              int32_t *restrict places, int n) {
     for (int i = 0; i < n; i++) {
-        places[i] = x[i] > m[i] ? place : places[i];
+        int32_t found = -(x[i] > m[i]); /* bits: the compiler makes a jump of a choice */
+        places[i] = (place & found) | (places[i] & ~found);
         m[i] = x[i] > m[i] ? x[i] : m[i];
     }
 }
@@ -543,7 +545,7 @@ LOOP void mmsnn_divide(float *x, float by, int n) {
         x[i] /= by;
 }
 
-/* Adds x to sums and returns its sum, in LANES / 16 rounds of 16 sums that are then joined. */
+/* Adds x to sums and returns its own sum, of 16 that run side by side. */
 LOOP float mmsnn_sum_both(const float *restrict x, float *restrict sums, int n) {
     float partial[16] = {0}, total = 0;
     int i = 0;
@@ -556,24 +558,23 @@ LOOP float mmsnn_sum_both(const float *restrict x, float *restrict sums, int n) 
         total += x[i];
         sums[i] += x[i];
     }
-    for (int j = 0; j < 16; j++)
-        total += partial[j];
-    return total;
+    for (int half = 8; half; half /= 2)
+        for (int j = 0; j < half; j++)
+            partial[j] += partial[j + half];
+    return total + partial[0];
 }
 
+/* Compared as integers of the same order, which the compiler knows to have no odd ones. */
 LOOP float mmsnn_max_of(const float *x, int n) {
-    float partial[16], m = x[0];
-    int i = 0;
-    for (int j = 0; j < 16; j++)
-        partial[j] = m;
-    for (; i + 16 <= n; i += 16)
-        for (int j = 0; j < 16; j++)
-            partial[j] = x[i + j] > partial[j] ? x[i + j] : partial[j];
-    for (; i < n; i++)
-        m = x[i] > m ? x[i] : m;
-    for (int j = 0; j < 16; j++)
-        m = partial[j] > m ? partial[j] : m;
-    return m;
+    union { float f; int32_t i; } value;
+    int32_t m = INT32_MIN;
+    for (int i = 0; i < n; i++) {
+        value.f = x[i];
+        int32_t ordered = value.i ^ (value.i >> 31 & INT32_MAX);
+        m = ordered > m ? ordered : m;
+    }
+    value.i = m ^ (m >> 31 & INT32_MAX);
+    return value.f;
 }
 
 /* ---- the work of one of `threads` threads ------------------------------------------------------ */

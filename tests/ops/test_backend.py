@@ -171,6 +171,9 @@ def test_a_cache_that_cannot_be_written_is_no_crash(fresh, monkeypatch, caplog):
         ('return h - v_threshold >= 0.0f', 'return h - v_threshold >= 0.1f', 'wrong spikes'),
         ('/ (width * (1.0f + z * z))', '/ (width * (1.1f + z * z))', 'wrong gradients'),
         ('twice[i] += d * d', 'twice[i] += d', 'wrong statistics or bits'),
+        ('inside > 0, inside', '0, inside', 'wrong maxima'),
+        ('places[i] == place ?', 'places[i] != place ?', 'wrong gradients of maxima'),
+        ('by_column[i] * (by_row * x[i])', 'by_row * x[i]', 'wrong decoding'),
     ],
 )
 def test_a_kernel_that_fails_its_self_check_is_not_used(fresh, caplog, right, wrong, what):

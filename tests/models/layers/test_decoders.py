@@ -91,6 +91,42 @@ def test_asd_weights():
         assert 0 <= weights.min() < 1 < weights.max() <= 2
 
 
+@pytest.mark.parametrize('decoder', [RateDecoder, LastDecoder, AttentionSpikeDecoder])
+@pytest.mark.parametrize('grad', [True, False])
+def test_spikes_may_be_bytes(decoder, grad):
+    s = spikes(4)
+    decode = randomised(decoder(8))
+    with torch.set_grad_enabled(grad):
+        out = decode(s.to(torch.uint8))
+        torch.testing.assert_close(out, decode(s))
+    assert out.dtype == torch.float32
+
+
+@pytest.mark.parametrize('grad', [True, False])
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.bfloat16, torch.float32])
+def test_maps_take_the_dtype_of_the_weights(grad, dtype):
+    s = spikes(4)
+    decoder = randomised(AttentionSpikeDecoder(8))
+    expected = decoder(s).detach()
+    with torch.set_grad_enabled(grad):
+        assert decoder(s.to(dtype)).dtype == torch.float32
+        out = decoder.bfloat16()(s.to(dtype))
+    assert out.dtype == torch.bfloat16
+    assert (out - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_autocast_trains_and_predicts_alike():
+    s = spikes(4).bfloat16()
+    decoder = randomised(AttentionSpikeDecoder(8))
+    with torch.autocast('cpu', torch.bfloat16):
+        out = decoder(s)
+        with torch.no_grad():
+            torch.testing.assert_close(decoder(s), out, rtol=1e-2, atol=1e-2)
+    assert out.dtype == torch.bfloat16
+    out.sum().backward()
+    assert all(p.grad is not None for p in decoder.parameters())
+
+
 def test_images_do_not_meet():
     decoder = randomised(AttentionSpikeDecoder(8))
     s = spikes(4, batch=3)
