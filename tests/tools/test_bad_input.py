@@ -120,6 +120,12 @@ def test_bad_model_settings(train, option, said):
     assert said in train(option)
 
 
+def test_sync_bn_would_lose_the_threshold(train):
+    message = train('sync_bn=torch')
+    assert 'alpha * V_th' in message
+    assert "norm_cfg=dict(type='SyncTDBN')" in message
+
+
 def test_a_backbone_without_a_decoder(train, tmp_path):
     config = tmp_path / 'undecoded.py'
     config.write_text(

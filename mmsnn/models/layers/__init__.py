@@ -4,7 +4,7 @@ from .builder import build_gate, build_neuron, build_norm
 from .decoders import AttentionSpikeDecoder, LastDecoder, RateDecoder, SpikeDecoder
 from .gates import Gate, LearnedGate, ResidualGate, SEWAddGate, SEWAndGate, SEWIAndGate
 from .neurons import IFNeuron, LIFNeuron, PLIFNeuron, check_time_steps
-from .tdbn import TDBN
+from .tdbn import TDBN, SyncTDBN
 
 __all__ = [
     'TDBN',
@@ -21,6 +21,7 @@ __all__ = [
     'SEWAndGate',
     'SEWIAndGate',
     'SpikeDecoder',
+    'SyncTDBN',
     'build_gate',
     'build_neuron',
     'build_norm',
