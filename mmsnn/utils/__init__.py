@@ -11,7 +11,9 @@ from .cli import (
     exit_on_error,
     leave_launcher,
     load_config,
+    set_time_steps,
     setup_launcher,
+    unwrap,
 )
 
 __all__ = [
@@ -25,5 +27,7 @@ __all__ = [
     'exit_on_error',
     'leave_launcher',
     'load_config',
+    'set_time_steps',
     'setup_launcher',
+    'unwrap',
 ]

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from torch import nn
 
 from ..compat import CheckpointError
 from ..datasets import DatasetError, check_config_datasets
@@ -227,3 +228,38 @@ def build_runner(cfg: Config) -> Runner:
     with exit_on_error(ValueError, KeyError, TypeError, AssertionError):
         check_sync_bn(cfg)
         return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The detector inside the wrappers for distributed runs and test-time augmentation.
+
+    Args:
+        model: The runner's model.
+
+    Returns:
+        The detector.
+    """
+    while hasattr(model, 'module'):
+        model = model.module
+    return model
+
+
+def set_time_steps(model: nn.Module, time_steps: int) -> None:
+    """Let a detector run at another T than that of its config.
+
+    Args:
+        model: The detector.
+        time_steps: T.
+
+    Raises:
+        ToolError: T is less than 1, or the detector's backbone has no T.
+    """
+    if time_steps < 1:
+        raise ToolError(f'--time-steps must be at least 1, got {time_steps}')
+    backbone = getattr(model, 'backbone', model)
+    if not hasattr(backbone, 'time_steps'):
+        raise ToolError(
+            '--time-steps needs a spiking backbone, such as SGResNet: the '
+            f"config's {type(backbone).__name__} has no time_steps"
+        )
+    backbone.time_steps = time_steps

@@ -225,6 +225,11 @@ def test_output_that_is_not_a_pickle_file(evaluate, checkpoint):
     assert '--out' in evaluate(checkpoint, '--out', 'predictions.json')
 
 
+def test_no_time_steps(evaluate, checkpoint):
+    message = evaluate(checkpoint, '--time-steps', 0, *NARROW)
+    assert '--time-steps must be at least 1, got 0' in message
+
+
 def test_loss_that_is_not_finite(tool, digits_root, tmp_path):
     """Stops, says so, and the checkpoint of before is the last one and is whole."""
     work_dir = tmp_path / 'run'

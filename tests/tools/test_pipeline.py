@@ -95,20 +95,32 @@ def test_test_time_augmentation(trained, tool, digits_root, tmp_path):
     assert coco_table(done.stdout)
 
 
-def test_any_number_of_time_steps_at_test_time(trained, tool, digits_root, tmp_path):
+@pytest.mark.parametrize('tta', [[], ['--tta']])
+def test_any_number_of_time_steps_at_test_time(trained, tool, digits_root, tmp_path, tta):
     work_dir, _ = trained
-    for time_steps in (1, 8):
-        done = tool(
+    scores = []
+    for i, (steps, configured) in enumerate([(['--time-steps', 1], 4), ([], 1), ([], 4)]):
+        predictions = tmp_path / f'{i}.pkl'
+        tool(
             'test.py',
             DIGITS,
             work_dir / 'epoch_2.pth',
             '--work-dir',
             tmp_path,
+            '--out',
+            predictions,
+            *steps,
+            *tta,
             *SHORT,
-            f'model.backbone.time_steps={time_steps}',
+            f'model.backbone.time_steps={configured}',
             MMSNN_DIGITS_ROOT=digits_root,
         )
-        assert coco_table(done.stdout)
+        scores.append(
+            [p['pred_instances']['scores'] for p in pickle.loads(predictions.read_bytes())]
+        )
+    option, config, other = scores
+    assert all(torch.equal(a, b) for a, b in zip(option, config))
+    assert not all(torch.equal(a, b) for a, b in zip(option, other))
 
 
 def test_never_overwrites_another_run(trained, tool, digits_root):
