@@ -123,6 +123,50 @@ def test_any_number_of_time_steps_at_test_time(trained, tool, digits_root, tmp_p
     assert not all(torch.equal(a, b) for a, b in zip(option, other))
 
 
+def test_anytime(trained, tool, digits_root, tmp_path):
+    """One table of mAP and time by T; the JSON says the same, and test.py the same mAP."""
+    work_dir, _ = trained
+    out = tmp_path / 'new' / 'anytime.json'
+    command = ['analysis_tools/anytime.py', DIGITS, work_dir / 'epoch_2.pth', '--out', out]
+    command += ['--work-dir', tmp_path / 'work', '--time-steps', 8, 1, 1, *SHORT]
+    done = tool(*command, MMSNN_DIGITS_ROOT=digits_root)
+    results = json.loads(out.read_text())
+    assert results['config_time_steps'] == 4
+    rows = results['results']
+    assert [row['time_steps'] for row in rows] == [1, 8]
+    columns = ['time_steps', 'bbox_mAP', 'bbox_mAP_50', 'ms_per_image', 'relative_time']
+    printed = re.findall(r'^ +(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$', done.stdout, re.M)
+    assert [list(map(float, row)) for row in printed] == [[r[c] for c in columns] for r in rows]
+    # Both are relative to the time at the config's T, which is measured too.
+    at_4 = [row['ms_per_image'] / row['relative_time'] for row in rows]
+    assert at_4[0] == pytest.approx(at_4[1], rel=0.02)
+    assert out.with_suffix('.png').read_bytes().startswith(b'\x89PNG')
+
+    for row in rows:
+        tested = tool(
+            'test.py',
+            DIGITS,
+            work_dir / 'epoch_2.pth',
+            '--work-dir',
+            tmp_path / 'work',
+            '--time-steps',
+            row['time_steps'],
+            *SHORT,
+            MMSNN_DIGITS_ROOT=digits_root,
+        )
+        said = dict(re.findall(r'coco/(bbox_\w+): (-?[\d.]+)', tested.stdout))
+        assert {k: float(v) for k, v in said.items()} == {k: row[k] for k in said}
+        assert len(said) == 6
+
+    before = out.read_bytes()
+    again = tool(*command, check=False, MMSNN_DIGITS_ROOT=digits_root)
+    assert again.returncode != 0
+    assert f'{out} is there already' in again.stdout
+    assert 'Traceback' not in again.stdout
+    assert 'Epoch(test)' not in again.stdout
+    assert out.read_bytes() == before
+
+
 def test_never_overwrites_another_run(trained, tool, digits_root):
     work_dir, _ = trained
     before = (work_dir / 'epoch_2.pth').read_bytes()
