@@ -1,6 +1,6 @@
 """Hooks and optimiser wrappers."""
 
-from .hooks import NonFiniteLossHook
+from .hooks import FuseHook, NonFiniteLossHook
 from .optimizers import BF16OptimWrapper
 
-__all__ = ['BF16OptimWrapper', 'NonFiniteLossHook']
+__all__ = ['BF16OptimWrapper', 'FuseHook', 'NonFiniteLossHook']

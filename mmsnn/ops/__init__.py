@@ -5,9 +5,10 @@ the boundary behind which faster kernels may stand: whoever calls them sees the 
 """
 
 from .backend import BACKENDS, BackendError, get_backend, set_backend, use_backend
-from .decode import attention_decode, last_decode, rate_decode
+from .decode import attention_decode, attention_statistics, last_decode, rate_decode
 from .gate import iand, select, spike_or
 from .neuron import RESETS, lif, norm_lif
+from .pool import spike_max_pool2d
 from .spike_conv import spike_conv2d
 from .surrogate import SURROGATES, fire, surrogate_gradient
 
@@ -17,6 +18,7 @@ __all__ = [
     'SURROGATES',
     'BackendError',
     'attention_decode',
+    'attention_statistics',
     'fire',
     'get_backend',
     'iand',
@@ -27,6 +29,7 @@ __all__ = [
     'select',
     'set_backend',
     'spike_conv2d',
+    'spike_max_pool2d',
     'spike_or',
     'surrogate_gradient',
     'use_backend',

@@ -16,6 +16,8 @@ KERNELS = {
     'c': ('cpu', (torch.float32, torch.bfloat16)),
     'triton': ('cuda', (torch.float32, torch.bfloat16, torch.float16)),
 }
+#: The same of pooling and decoding, whose spikes may be bytes.
+MAP_KERNELS = {'c': ('cpu', (torch.float32, torch.bfloat16, torch.uint8))}
 BACKENDS = ('auto', 'reference', *KERNELS)
 
 #: Kernel backends that were tried, and why they can't be used ('' for those that can).
@@ -97,23 +99,28 @@ def why_not(name: str) -> str:
     return _tried[name]
 
 
-def kernel_for(x: Tensor) -> Optional[str]:
-    """Name of the kernel backend that would compute on `x`, as far as known without trying it."""
+def kernel_for(x: Tensor, kernels: dict = KERNELS) -> Optional[str]:
+    """Name of the kernel backend that would compute on `x`, as far as known without trying it.
+
+    Args:
+        x: The input.
+        kernels: ``KERNELS`` or ``MAP_KERNELS``, by what is to be computed.
+    """
     if _chosen == 'reference':
         return None
-    for name, (device, dtypes) in KERNELS.items():
+    for name, (device, dtypes) in kernels.items():
         if _chosen in ('auto', name) and x.device.type == device and x.dtype in dtypes:
             return None if _tried.get(name) and _chosen == 'auto' else name
     return None
 
 
-def ready_kernel_for(x: Tensor) -> Optional[str]:
+def ready_kernel_for(x: Tensor, kernels: dict = KERNELS) -> Optional[str]:
     """As :func:`kernel_for`, tried: None means the reference, and the log has said why.
 
     Raises:
         BackendError: The backend was asked for by name and can't be used.
     """
-    name = kernel_for(x)
+    name = kernel_for(x, kernels)
     if name is None or not why_not(name):
         return name
     if _chosen == name:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import build
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2}
 RESETS = {'hard': 0, 'soft': 1}
 SURROGATES = {'rectangle': 0, 'triangle': 1, 'arctan': 2, 'sigmoid': 3}
 GATES = {None: 0, 'or': 1, 'add': 2, 'and': 3, 'iand': 4}
@@ -41,11 +41,35 @@ class _Lif(ctypes.Structure):
         *((name, ctypes.c_int64) for name in (
             'steps', 'n', 'channels', 'inner', 'x_step', 'shortcut_step', 'grad_step')),
         *((name, ctypes.c_int32) for name in (
-            'dtype', 'reset', 'detach', 'surrogate', 'gate', 'packed', 'shared', 'threads')),
+            'dtype', 'spike_dtype', 'reset', 'detach', 'surrogate', 'gate', 'packed', 'shared',
+            'threads')),
         *((name, ctypes.c_float) for name in ('decay', 'gain', 'v_threshold', 'width')),
         *((name, ctypes.c_void_p) for name in (
             'x', 'scale', 'shift', 'shortcut', 'out', 'grad', 'by_grad', 'by_x', 'by_one',
             'grad_x', 'grad_shortcut', 'channel_sums', 'leak_sums')),
+    ]  # fmt: skip
+
+
+class _Pool(ctypes.Structure):
+    """`struct pool` of kernels.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in (
+            'images', 'height', 'width', 'inner', 'out_height', 'out_width', 'kernel_height',
+            'kernel_width', 'stride_height', 'stride_width', 'pad_height', 'pad_width')),
+        *((name, ctypes.c_int32) for name in ('dtype', 'packed', 'threads')),
+        *((name, ctypes.c_void_p) for name in ('x', 'grad', 'out')),
+    ]  # fmt: skip
+
+
+class _Decode(ctypes.Structure):
+    """`struct decode` of kernels.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ('steps', 'images', 'rows', 'columns', 'x_step')),
+        *((name, ctypes.c_int32) for name in ('dtype', 'out_dtype', 'last', 'threads')),
+        *((name, ctypes.c_void_p) for name in (
+            'x', 'by_row', 'by_column', 'out', 'row_mean', 'column_mean', 'max')),
     ]  # fmt: skip
 
 
@@ -82,8 +106,13 @@ def _open(path) -> ctypes.CDLL:
     if library.mmsnn_source().decode() != build.source_key():
         raise OSError(f'{path} was built from another source')
     pointer, count, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    for name in ('lif_forward', 'lif_backward', 'channel_stats'):
-        getattr(library, f'mmsnn_{name}').argtypes = [ctypes.POINTER(_Lif)]
+    for structure, names in (
+        (_Lif, ('lif_forward', 'lif_backward', 'channel_stats')),
+        (_Pool, ('max_pool', 'max_pool_backward')),
+        (_Decode, ('attention_decode', 'rate_decode', 'attention_statistics')),
+    ):
+        for name in names:
+            getattr(library, f'mmsnn_{name}').argtypes = [ctypes.POINTER(structure)]
     library.mmsnn_pack.argtypes = [pointer, pointer, count, count, number, number]
     library.mmsnn_unpack.argtypes = [pointer, pointer, count, number, number]
     return library
@@ -97,7 +126,10 @@ def _pointer(tensor: Optional[Tensor]) -> Optional[int]:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _call(name: str, x: Tensor, time_steps: int, *neuron, gate: Optional[str] = None, **fields):
+def _call(
+    name: str, x: Tensor, time_steps: int, *neuron, gate: Optional[str] = None, spike_dtype=None,
+    **fields,
+):  # fmt: skip
     """Fill a `struct lif` from what is common to all and `fields`, and run it."""
     decay, gain, v_threshold, reset, detach, surrogate, width = neuron or _NO_NEURON
     inner = x if time_steps else x[0]
@@ -113,6 +145,7 @@ def _call(name: str, x: Tensor, time_steps: int, *neuron, gate: Optional[str] = 
         inner=inner.stride(1) if channels > 1 else n,
         x_step=0 if time_steps else x.stride(0),
         dtype=DTYPES[x.dtype],
+        spike_dtype=DTYPES[spike_dtype or x.dtype],
         reset=RESETS[reset],
         detach=detach,
         surrogate=SURROGATES[surrogate],
@@ -126,6 +159,10 @@ def _call(name: str, x: Tensor, time_steps: int, *neuron, gate: Optional[str] = 
         x=x.data_ptr(),
         **fields,
     )
+    _run(name, problem)
+
+
+def _run(name: str, problem: ctypes.Structure) -> None:
     if not getattr(load(), f'mmsnn_{name}')(problem):
         raise MemoryError(f'mmsnn_{name}: no memory for its work arrays')
 
@@ -133,10 +170,9 @@ def _call(name: str, x: Tensor, time_steps: int, *neuron, gate: Optional[str] = 
 _NO_NEURON = (0.0, 1.0, 1.0, 'hard', False, 'arctan', 1.0)
 
 
-def _shortcut(shortcut: Optional[Tensor]) -> dict:
+def _shortcut(shortcut: Optional[Tensor], packed: bool) -> dict:
     if shortcut is None:
         return {}
-    packed = shortcut.dtype == torch.uint8
     step = 0 if packed else shortcut.stride(0)
     return dict(shortcut=shortcut.data_ptr(), packed=packed, shortcut_step=step)
 
@@ -156,8 +192,9 @@ def lif(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> None:
         gate=gate,
         scale=_pointer(scale),
         shift=_pointer(shift),
+        spike_dtype=out.dtype,
         out=out.data_ptr(),
-        **_shortcut(shortcut),
+        **_shortcut(shortcut, packed=False),
     )
 
 
@@ -184,7 +221,8 @@ def lif_backward(
         grad_shortcut=_pointer(grad_shortcut),
         channel_sums=_pointer(channel_sums),
         leak_sums=_pointer(leak_sums),
-        **_shortcut(shortcut),
+        # Backward has no other use for bytes: they are bits.
+        **_shortcut(shortcut, packed=shortcut is not None and shortcut.dtype == torch.uint8),
     )
 
 
@@ -210,3 +248,108 @@ def unpack(bits: Tensor, x: Tensor) -> None:
     """One row of bits to the values of dense `x`, in memory order."""
     n = x.numel()
     load().mmsnn_unpack(bits.data_ptr(), x.data_ptr(), n, DTYPES[x.dtype], _threads(n))
+
+
+# Below, maps are (..., C, H, W) in one of two layouts, contiguous or with channels last.
+
+
+def _pool(name: str, size, channels_last: bool, windows, out_size, out: Tensor, **fields) -> None:
+    n, channels, height, width = size
+    pairs = zip(('kernel', 'stride', 'pad'), windows)
+    problem = _Pool(
+        images=n if channels_last else n * channels,
+        height=height,
+        width=width,
+        inner=channels if channels_last else 1,
+        out_height=out_size[0],
+        out_width=out_size[1],
+        **{f'{key}_{axis}': v for key, pair in pairs for axis, v in zip(('height', 'width'), pair)},
+        dtype=DTYPES[out.dtype],
+        threads=_threads(n * channels * height * width),
+        out=out.data_ptr(),
+        **fields,
+    )
+    _run(name, problem)
+
+
+def max_pool(x: Tensor, windows, channels_last: bool, out: Tensor) -> None:
+    """Maxima of `x` into `out`; `windows` is kernel size, stride and padding, in pairs."""
+    _pool('max_pool', x.shape, channels_last, windows, out.shape[2:], out, x=x.data_ptr())
+
+
+def max_pool_backward(grad: Tensor, kept: Tensor, windows, channels_last: bool, grad_x) -> None:
+    """Gradient into `grad_x`, from the input as it was kept: bits (uint8), or as it is."""
+    _pool(
+        'max_pool_backward',
+        grad_x.shape,
+        channels_last,
+        windows,
+        grad.shape[2:],
+        grad_x,
+        packed=kept.dtype == torch.uint8,
+        x=kept.data_ptr(),
+        grad=grad.data_ptr(),
+    )
+
+
+def _decode(name: str, spikes: Tensor, channels_last: bool, **fields) -> None:
+    steps, images, channels, *size = spikes.shape
+    matrix = channels, size[0] * size[1]
+    rows, columns = reversed(matrix) if channels_last else matrix
+    problem = _Decode(
+        steps=steps,
+        images=images,
+        rows=rows,
+        columns=columns,
+        x_step=spikes.stride(0),
+        dtype=DTYPES[spikes.dtype],
+        last=channels_last,
+        threads=_threads(spikes.numel()),
+        x=spikes.data_ptr(),
+        **fields,
+    )
+    _run(name, problem)
+
+
+def attention_decode(spikes: Tensor, by_channel: Tensor, spatial: Tensor, channels_last, out):
+    """Sum over time into `out`, with float32 weights (T, B, C) and (T, B, H, W)."""
+    weights = by_channel.data_ptr(), spatial.data_ptr()
+    by_row, by_column = reversed(weights) if channels_last else weights
+    _decode(
+        'attention_decode',
+        spikes,
+        channels_last,
+        by_row=by_row,
+        by_column=by_column,
+        out=out.data_ptr(),
+        out_dtype=DTYPES[out.dtype],
+    )
+
+
+def attention_statistics(spikes: Tensor, channels_last, channel_mean, spatial_mean, spatial_max):
+    """Into the last three, float32."""
+    means = channel_mean.data_ptr(), spatial_mean.data_ptr()
+    row_mean, column_mean = reversed(means) if channels_last else means
+    _decode(
+        'attention_statistics',
+        spikes,
+        channels_last,
+        row_mean=row_mean,
+        column_mean=column_mean,
+        max=spatial_max.data_ptr(),
+    )
+
+
+def rate_decode(spikes: Tensor, out: Tensor) -> None:
+    """Mean over time into `out`; steps of any one dense layout."""
+    problem = _Decode(
+        steps=spikes.shape[0],
+        columns=out.numel(),
+        x_step=spikes.stride(0),
+        dtype=DTYPES[spikes.dtype],
+        out_dtype=DTYPES[out.dtype],
+        threads=_threads(spikes.numel()),
+        x=spikes.data_ptr(),
+        out=out.data_ptr(),
+    )
+    _run('rate_decode', problem)

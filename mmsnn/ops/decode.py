@@ -1,6 +1,17 @@
-"""From spikes over time to one real-valued map."""
+"""From spikes over time to one real-valued map.
 
+Where no gradient is asked for, one pass over the spikes computes, without temporary copies of them;
+elsewhere PyTorch's operations do, and autograd with them.
+"""
+
+import torch
 from torch import Tensor
+
+from . import library, reference
+
+
+def _differentiable(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def rate_decode(spikes: Tensor) -> Tensor:
@@ -10,9 +21,15 @@ def rate_decode(spikes: Tensor) -> Tensor:
         spikes: (T, ...).
 
     Returns:
-        Tensor (...).
+        Tensor (...) in the dtype of `spikes`, float32 for uint8.
+
+    Example:
+        >>> rate_decode(torch.tensor([[1, 0], [1, 0], [1, 1], [0, 0]], dtype=torch.uint8))
+        tensor([0.7500, 0.2500])
     """
-    return spikes.mean(0)
+    if _differentiable(spikes):
+        return reference.rate_decode(spikes)
+    return library.rate_decode(spikes)
 
 
 def last_decode(spikes: Tensor) -> Tensor:
@@ -22,9 +39,34 @@ def last_decode(spikes: Tensor) -> Tensor:
         spikes: (T, ...).
 
     Returns:
-        Tensor (...).
+        Tensor (...) in the dtype of `spikes`, float32 for uint8.
     """
-    return spikes[-1]
+    last = spikes[-1]
+    return last.float() if last.dtype == torch.uint8 else last
+
+
+def attention_statistics(spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""What the weights of :func:`attention_decode` are made from.
+
+    .. math::
+        mean_C[t, b, c] = \frac{1}{HW} \sum_{h, w} s[t, b, c, h, w] \qquad
+        mean_S[t, b, h, w] = \frac{1}{C} \sum_c s[t, b, c, h, w] \qquad
+        max_S[t, b, h, w] = \max_c s[t, b, c, h, w]
+
+    Args:
+        spikes: (T, B, C, H, W), bytes (uint8) or of a floating dtype.
+
+    Returns:
+        mean_C (T, B, C), mean_S (T, B, H, W) and max_S (T, B, H, W), in float32 for half precision
+        and bytes, else in the dtype of `spikes`.
+
+    Example:
+        >>> [tuple(v.shape) for v in attention_statistics(torch.ones(4, 2, 8, 5, 6))]
+        [(4, 2, 8), (4, 2, 5, 6), (4, 2, 5, 6)]
+    """
+    if _differentiable(spikes):
+        return reference.attention_statistics(spikes)
+    return library.attention_statistics(spikes)
 
 
 def attention_decode(spikes: Tensor, temporal: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
@@ -33,13 +75,14 @@ def attention_decode(spikes: Tensor, temporal: Tensor, channel: Tensor, spatial:
     Source: Zhang et al. 2023, ASD; the formula is our reading (docs/method.md).
 
     Args:
-        spikes: (T, B, C, H, W).
+        spikes: (T, B, C, H, W), bytes (uint8) or of a floating dtype.
         temporal: a_T, (T, B), adding up to 1 over t.
         channel: a_C, (T, B, C).
         spatial: a_S, (T, B, H, W).
 
     Returns:
-        Tensor (B, C, H, W).
+        Tensor (B, C, H, W) in the dtype of `temporal`, with the memory layout of a time step.
     """
-    by_channel = (temporal[..., None] * channel)[..., None, None]
-    return (by_channel * (spatial[:, :, None] * spikes)).sum(0)
+    if _differentiable(spikes, temporal, channel, spatial):
+        return reference.attention_decode(spikes, temporal, channel, spatial)
+    return library.attention_decode(spikes, temporal, channel, spatial)

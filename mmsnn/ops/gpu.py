@@ -202,7 +202,7 @@ def _extent(x, time_steps) -> tuple:
 
 
 def _shortcut_step(shortcut) -> int:
-    return 0 if shortcut is None or shortcut.dtype == torch.uint8 else shortcut.stride(0)
+    return 0 if shortcut is None else shortcut.stride(0)
 
 
 def lif(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> None:
@@ -215,8 +215,7 @@ def lif(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> None:
         x, scale, shift, shortcut, out, steps, n, channels, inner, x_step,
         _shortcut_step(shortcut), decay, gain, v_threshold, SCALE=scale is not None,
         SHIFT=shift is not None, RESET=RESETS[reset], GATE=GATES[gate],
-        PACKED=shortcut is not None and shortcut.dtype == torch.uint8, SIZE=BLOCK,
-        enable_fp_fusion=False,
+        PACKED=False, SIZE=BLOCK, enable_fp_fusion=False,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@
  * that of reference.py, and the build forbids contraction (-ffp-contract=off): spikes are equal to
  * the reference's bit for bit.
  */
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,7 @@
 #endif
 
 enum { LANES = 256 };
-enum { FLOAT32, BFLOAT16 };
+enum { FLOAT32, BFLOAT16, UINT8 };
 enum { HARD, SOFT };
 enum { RECTANGLE, TRIANGLE, ARCTAN, SIGMOID };
 enum { NO_GATE, OR, ADD, AND, IAND };
@@ -44,12 +45,12 @@ enum { NO_GATE, OR, ADD, AND, IAND };
 struct lif {
     int64_t steps, n, channels, inner;
     int64_t x_step, shortcut_step, grad_step;
-    int32_t dtype, reset, detach, surrogate, gate, packed, shared, threads;
+    int32_t dtype, spike_dtype, reset, detach, surrogate, gate, packed, shared, threads;
     float decay, gain, v_threshold, width;
     const void *x;
     const float *scale, *shift;  /* [channels]: current = scale * x + shift */
-    const void *shortcut;        /* spikes, or bits (packed) in rows of (n + 7) / 8 bytes */
-    void *out;
+    const void *shortcut;        /* spike_dtype, or bits (packed) in rows of (n + 7) / 8 bytes */
+    void *out;                   /* spike_dtype */
     const void *grad;            /* dL/d out */
     const float *by_grad, *by_x, *by_one; /* dL/dx = by_grad * dL/dcurrent + by_x * x + by_one */
     void *grad_x;                /* (n) where shared, else (steps, n) */
@@ -62,7 +63,7 @@ struct lif {
 
 INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 
-INLINE int64_t item_size(int dtype) { return dtype == FLOAT32 ? 4 : 2; }
+INLINE int64_t item_size(int dtype) { return dtype == FLOAT32 ? 4 : dtype == BFLOAT16 ? 2 : 1; }
 
 LOOP void mmsnn_widen(const uint16_t *from, uint32_t *to, int n) {
     for (int i = 0; i < n; i++)
@@ -82,10 +83,23 @@ LOOP void mmsnn_truncate(const uint32_t *from, uint16_t *to, int n) {
         to[i] = (uint16_t)(from[i] >> 16);
 }
 
+LOOP void mmsnn_widen_bytes(const uint8_t *from, float *to, int n) {
+    for (int i = 0; i < n; i++)
+        to[i] = (float)(int32_t)from[i];
+}
+
+LOOP void mmsnn_narrow_to_bytes(const float *from, uint8_t *to, int n) {
+    for (int i = 0; i < n; i++)
+        to[i] = (uint8_t)(int32_t)from[i];
+}
+
 static const float *load(const void *base, int64_t start, int n, int dtype, float *buffer) {
     if (dtype == FLOAT32)
         return (const float *)base + start;
-    mmsnn_widen((const uint16_t *)base + start, (uint32_t *)buffer, n);
+    if (dtype == BFLOAT16)
+        mmsnn_widen((const uint16_t *)base + start, (uint32_t *)buffer, n);
+    else
+        mmsnn_widen_bytes((const uint8_t *)base + start, buffer, n);
     return buffer;
 }
 
@@ -99,10 +113,12 @@ static void store(void *base, int64_t start, int n, int dtype, const float *valu
         mmsnn_narrow((const uint32_t *)values, (uint16_t *)base + start, n);
 }
 
-/* As `store`, for values that bfloat16 has exactly: spikes, and what gates select. */
+/* As `store`, for small whole numbers, which every type has exactly: spikes, and what gates make. */
 static void store_exact(void *base, int64_t start, int n, int dtype, const float *values) {
-    if (dtype != FLOAT32)
+    if (dtype == BFLOAT16)
         mmsnn_truncate((const uint32_t *)values, (uint16_t *)base + start, n);
+    else if (dtype == UINT8)
+        mmsnn_narrow_to_bytes(values, (uint8_t *)base + start, n);
 }
 
 LOOP void mmsnn_load_bits(const uint8_t *bits, int n, float *buffer) {
@@ -394,12 +410,178 @@ LOOP void mmsnn_add_moments(const float *restrict x, const float *restrict origi
     }
 }
 
+/* ---- max pooling ------------------------------------------------------------------------------- */
+
+/* (images, height, width, inner): inner is the number of channels where they come last, else 1, and
+ * every plane is an image. */
+struct pool {
+    int64_t images, height, width, inner, out_height, out_width;
+    int64_t kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
+    int32_t dtype, packed, threads;
+    const void *x;    /* backward: bits where packed */
+    const void *grad; /* dL/d out */
+    void *out;        /* backward: dL/dx */
+};
+
+INLINE int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* bfloat16 as unsigned numbers of the same order, with every NaN above all others, and back. */
+INLINE uint16_t to_ordered(uint16_t x) {
+    return (uint16_t)((x ^ ((int16_t)x >> 15 & 0x7fff)) - 0x807f);
+}
+
+INLINE uint16_t from_ordered(uint16_t x) {
+    uint16_t y = (uint16_t)(x + 0x807f);
+    return (uint16_t)(y ^ ((int16_t)y >> 15 & 0x7fff));
+}
+
+/* Maxima over 3 x 3 positions of `count` runs of windows, `step` columns apart and `n` elements
+ * each, from column `start` on, into `to`, or into what `to` holds where there is `more`. Positions
+ * outside are replaced by the nearest inside, which belongs to the same window: a maximum does not
+ * mind. As in PyTorch, the first of equals wins (a sign of zero tells them), and NaN over all. */
+#define MAX_POOL(NAME, TYPE, READ, WRITE) \
+    LOOP void NAME(const struct pool *p, const TYPE *const *rows, int64_t column, int64_t start, \
+                   int64_t step, int64_t count, int64_t n, int more, TYPE *restrict to) { \
+        int64_t last = p->width - 1, second = at_most(1, p->kernel_width - 1 - column), \
+                third = at_most(2, p->kernel_width - 1 - column); \
+        for (int64_t k = 0; k < count; k++, to += n) { \
+            int64_t at = start + k * step + column; \
+            int64_t a = at_most(at_least(at, 0), last) * p->inner, \
+                    b = at_most(at_least(at + second, 0), last) * p->inner, \
+                    c = at_most(at_least(at + third, 0), last) * p->inner; \
+            const TYPE *a0 = rows[0] + a, *b0 = rows[0] + b, *c0 = rows[0] + c, \
+                       *a1 = rows[1] + a, *b1 = rows[1] + b, *c1 = rows[1] + c, \
+                       *a2 = rows[2] + a, *b2 = rows[2] + b, *c2 = rows[2] + c; \
+            for (int64_t i = 0; i < n; i++) { \
+                TYPE x, m = more ? READ(to[i]) : READ(a0[i]); \
+                x = READ(a0[i]), m = x > m ? x : m, m = x == x ? m : x; \
+                x = READ(b0[i]), m = x > m ? x : m, m = x == x ? m : x; \
+                x = READ(c0[i]), m = x > m ? x : m, m = x == x ? m : x; \
+                x = READ(a1[i]), m = x > m ? x : m, m = x == x ? m : x; \
+                x = READ(b1[i]), m = x > m ? x : m, m = x == x ? m : x; \
+                x = READ(c1[i]), m = x > m ? x : m, m = x == x ? m : x; \
+                x = READ(a2[i]), m = x > m ? x : m, m = x == x ? m : x; \
+                x = READ(b2[i]), m = x > m ? x : m, m = x == x ? m : x; \
+                x = READ(c2[i]), m = x > m ? x : m, m = x == x ? m : x; \
+                to[i] = WRITE(m); \
+            } \
+        } \
+    }
+
+MAX_POOL(mmsnn_max_float, float, , )
+MAX_POOL(mmsnn_max_bfloat16, uint16_t, to_ordered, from_ordered)
+MAX_POOL(mmsnn_max_bytes, uint8_t, , )
+
+/* Every `step`th element. */
+LOOP void mmsnn_pick(const void *from, int64_t step, void *to, int64_t n, int dtype) {
+    if (dtype == FLOAT32)
+        for (int64_t i = 0; i < n; i++)
+            ((float *)to)[i] = ((const float *)from)[i * step];
+    else if (dtype == BFLOAT16)
+        for (int64_t i = 0; i < n; i++)
+            ((uint16_t *)to)[i] = ((const uint16_t *)from)[i * step];
+    else
+        for (int64_t i = 0; i < n; i++)
+            ((uint8_t *)to)[i] = ((const uint8_t *)from)[i * step];
+}
+
+/* Blocks of `inner` elements, so many elements apart. */
+LOOP void mmsnn_copy_blocks(const float *restrict from, int64_t from_step, float *restrict to,
+                            int64_t to_step, int64_t inner, int64_t count) {
+    if (inner == 1)
+        for (int64_t i = 0; i < count; i++)
+            to[i * to_step] = from[i * from_step];
+    else
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t j = 0; j < inner; j++)
+                to[i * to_step + j] = from[i * from_step + j];
+}
+
+LOOP void mmsnn_maximum(const float *restrict x, float *restrict m, int n) {
+    for (int i = 0; i < n; i++)
+        m[i] = x[i] > m[i] ? x[i] : m[i];
+}
+
+/* Where x is more than what was the maximum, that is at `place` now. */
+LOOP void mmsnn_find_maximum(const float *restrict x, int32_t place, float *restrict m,
+                             int32_t *restrict places, int n) {
+    for (int i = 0; i < n; i++) {
+        places[i] = x[i] > m[i] ? place : places[i];
+        m[i] = x[i] > m[i] ? x[i] : m[i];
+    }
+}
+
+/* The gradients of windows that have their maximum at `place`. */
+LOOP void mmsnn_add_where(const float *restrict g, const int32_t *restrict places, int32_t place,
+                          float *restrict to, int n) {
+    for (int i = 0; i < n; i++)
+        to[i] += places[i] == place ? g[i] : 0.0f;
+}
+
+/* ---- decoding --------------------------------------------------------------------------------- */
+
+/* Spikes (steps, images, rows, columns), the steps x_step apart. Rows are channels and columns are
+ * positions, or with `last` (channels_last) the other way round. */
+struct decode {
+    int64_t steps, images, rows, columns, x_step;
+    int32_t dtype, out_dtype, last, threads;
+    const void *x;
+    const float *by_row, *by_column; /* [steps][images][rows], [steps][images][columns] */
+    void *out;                       /* (images, rows, columns) */
+    float *row_mean, *column_mean;   /* statistics, laid out as the weights */
+    float *max;                      /* over channels */
+};
+
+LOOP void mmsnn_weigh(const float *restrict x, float by_row, const float *restrict by_column,
+                      float *restrict to, int n) {
+    for (int i = 0; i < n; i++)
+        to[i] += by_column[i] * (by_row * x[i]);
+}
+
+LOOP void mmsnn_divide(float *x, float by, int n) {
+    for (int i = 0; i < n; i++)
+        x[i] /= by;
+}
+
+/* Adds x to sums and returns its sum, in LANES / 16 rounds of 16 sums that are then joined. */
+LOOP float mmsnn_sum_both(const float *restrict x, float *restrict sums, int n) {
+    float partial[16] = {0}, total = 0;
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; j++) {
+            partial[j] += x[i + j];
+            sums[i + j] += x[i + j];
+        }
+    for (; i < n; i++) {
+        total += x[i];
+        sums[i] += x[i];
+    }
+    for (int j = 0; j < 16; j++)
+        total += partial[j];
+    return total;
+}
+
+LOOP float mmsnn_max_of(const float *x, int n) {
+    float partial[16], m = x[0];
+    int i = 0;
+    for (int j = 0; j < 16; j++)
+        partial[j] = m;
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; j++)
+            partial[j] = x[i + j] > partial[j] ? x[i + j] : partial[j];
+    for (; i < n; i++)
+        m = x[i] > m ? x[i] : m;
+    for (int j = 0; j < 16; j++)
+        m = partial[j] > m ? partial[j] : m;
+    return m;
+}
+
 /* ---- the work of one of `threads` threads ------------------------------------------------------ */
 
 static const float *shortcut_at(const struct lif *p, int64_t t, int64_t start, int n,
                                 float *buffer) {
     if (!p->packed)
-        return load(p->shortcut, t * p->shortcut_step + start, n, p->dtype, buffer);
+        return load(p->shortcut, t * p->shortcut_step + start, n, p->spike_dtype, buffer);
     mmsnn_load_bits((const uint8_t *)p->shortcut + t * ((p->n + 7) / 8) + start / 8, n, buffer);
     return buffer;
 }
@@ -425,17 +607,17 @@ static int forward_share(const void *task, int thread, int threads) {
         memset(v, 0, sizeof v);
         for (int64_t t = 0; t < p->steps; t++) {
             int64_t at = t * p->n + start;
-            float *out = destination(p->out, at, p->dtype, out_buffer);
+            float *out = destination(p->out, at, p->spike_dtype, out_buffer);
             if (t == 0 || p->x_step)
                 y = mmsnn_current(load(p->x, t * p->x_step + start, n, p->dtype, x_buffer), scales,
                                   shifts, p->gain, n, y_buffer);
             mmsnn_integrate(p, y, v, NULL, out, n);
             if (p->gate != NO_GATE)
                 mmsnn_join(out, shortcut_at(p, t, start, n, s_buffer), p->gate, n);
-            if (p->gate == ADD)
-                store(p->out, at, n, p->dtype, out);
+            if (p->gate == ADD && p->spike_dtype == BFLOAT16) /* the shortcut may be any number */
+                store(p->out, at, n, p->spike_dtype, out);
             else
-                store_exact(p->out, at, n, p->dtype, out);
+                store_exact(p->out, at, n, p->spike_dtype, out);
         }
     }
     free(scale.tiled);
@@ -636,6 +818,256 @@ static int unpack_share(const void *task, int thread, int threads) {
     return 1;
 }
 
+/* One row of windows, in tiles of 3 x 3 positions. */
+static void pool_row(const struct pool *p, int64_t image, int64_t out_row, char *starts) {
+    int64_t size = item_size(p->dtype), row_size = p->width * p->inner * size;
+    int64_t y = out_row * p->stride_height - p->pad_height;
+    int64_t end = at_most(y + p->kernel_height, p->height);
+    /* Tiles of a wider kernel would leave the order that PyTorch looks in. */
+    int64_t tall = p->kernel_width > 3 ? 1 : 3;
+    char *out = (char *)p->out + (image * p->out_height + out_row) * p->out_width * p->inner * size;
+    int more = 0;
+    for (y = at_least(y, 0); y < end; y += tall)
+        for (int64_t column = 0; column < p->kernel_width; column += 3, more = 1) {
+            const void *rows[3];
+            for (int64_t i = 0; i < 3; i++)
+                rows[i] = (const char *)p->x +
+                          (image * p->height + at_most(y + at_most(i, tall - 1), end - 1)) * row_size;
+#define TILE(START, STEP, COUNT, N, TO) \
+    if (p->dtype == FLOAT32) \
+        mmsnn_max_float(p, (const float *const *)rows, column, START, STEP, COUNT, N, more, \
+                        (float *)(TO)); \
+    else if (p->dtype == BFLOAT16) \
+        mmsnn_max_bfloat16(p, (const uint16_t *const *)rows, column, START, STEP, COUNT, N, more, \
+                           (uint16_t *)(TO)); \
+    else \
+        mmsnn_max_bytes(p, (const uint8_t *const *)rows, column, START, STEP, COUNT, N, more, \
+                        (uint8_t *)(TO))
+            if (p->inner > 1) {
+                TILE(-p->pad_width, p->stride_width, p->out_width, p->inner, out);
+                continue;
+            }
+            /* Along a row, windows that begin at every column make one vector loop of those that
+             * lie inside; the strided ones are picked from them. */
+            int64_t inside = at_least(0, p->width - p->kernel_width + 1);
+            int64_t all = p->width + 2 * p->pad_width - p->kernel_width + 1;
+            int64_t before = inside ? p->pad_width : all;
+            TILE(-p->pad_width, 1, before, 1, starts);
+            TILE(0, 0, inside > 0, inside, starts + before * size);
+            TILE(inside, 1, all - before - inside, 1, starts + (before + inside) * size);
+        }
+    if (p->inner == 1)
+        mmsnn_pick(starts, p->stride_width, out, p->out_width, p->dtype);
+}
+
+static int pool_forward_share(const void *task, int thread, int threads) {
+    const struct pool *p = task;
+    int64_t rows = p->images * p->out_height, end = rows * (thread + 1) / threads;
+    char *starts = malloc((p->width + 2 * p->pad_width) * item_size(p->dtype));
+    if (!starts)
+        return 0;
+    for (int64_t row = rows * thread / threads; row < end; row++)
+        pool_row(p, row / p->out_height, row % p->out_height, starts);
+    free(starts);
+    return 1;
+}
+
+/* Rows of x and of its gradient that a row of windows touches, as float32. A row is kept in
+ * stride_width phases: columns that lie a stride apart are neighbours, so that column k of all
+ * windows of a row is one stretch, whatever the layout. Padding is part of it. */
+struct phases {
+    int64_t phase, row; /* elements of a phase and of a row of phases */
+    float *x, *grad;    /* [kernel_height][row]; row y is at y % kernel_height */
+    float *line;        /* a row in its natural order */
+};
+
+/* Between a natural row and its phases. */
+static void change_phases(const struct pool *p, const struct phases *ring, const float *from,
+                          float *to, int spread) {
+    int64_t stride = p->stride_width, inner = p->inner;
+    for (int64_t column = 0; column < at_most(stride, p->width); column++) {
+        int64_t padded = column + p->pad_width, natural = column * inner;
+        int64_t phased = padded % stride * ring->phase + padded / stride * inner;
+        int64_t count = (p->width - column + stride - 1) / stride;
+        if (spread)
+            mmsnn_copy_blocks(from + natural, stride * inner, to + phased, inner, inner, count);
+        else
+            mmsnn_copy_blocks(from + phased, inner, to + natural, stride * inner, inner, count);
+    }
+}
+
+static void take_row(const struct pool *p, const struct phases *ring, int64_t image, int64_t y) {
+    int64_t n = p->width * p->inner, start = (image * p->height + y) * n;
+    const float *row;
+    if (p->packed) {
+        mmsnn_load_bits((const uint8_t *)p->x + start / 8, (int)(start % 8 + n), ring->line);
+        row = ring->line + start % 8;
+    } else {
+        row = load(p->x, start, (int)n, p->dtype, ring->line);
+    }
+    change_phases(p, ring, row, ring->x + y % p->kernel_height * ring->row, 1);
+    memset(ring->grad + y % p->kernel_height * ring->row, 0, ring->row * sizeof(float));
+}
+
+static void give_row(const struct pool *p, const struct phases *ring, int64_t image, int64_t y,
+                     int64_t taken) {
+    int64_t n = p->width * p->inner, start = (image * p->height + y) * n;
+    float *row = destination(p->out, start, p->dtype, ring->line);
+    if (y >= taken) { /* no window touches it */
+        int64_t size = item_size(p->dtype);
+        memset((char *)p->out + start * size, 0, n * size);
+        return;
+    }
+    change_phases(p, ring, ring->grad + y % p->kernel_height * ring->row, row, 0);
+    store(p->out, start, (int)n, p->dtype, row);
+}
+
+/* Where in the ring column k of a row's first window is. */
+INLINE int64_t place_of(const struct pool *p, const struct phases *ring, int64_t y, int64_t k) {
+    return y % p->kernel_height * ring->row + k % p->stride_width * ring->phase +
+           k / p->stride_width * p->inner;
+}
+
+/* Rows [top, bottom) of one image's gradient: windows in their order, whoever computes them. */
+static void pool_back(const struct pool *p, const struct phases *ring, int64_t image, int64_t top,
+                      int64_t bottom) {
+    float buffer[LANES], m[LANES];
+    int32_t places[LANES];
+    int64_t n = p->out_width * p->inner, stride = p->stride_height, taken = 0, given = top;
+    int64_t row = at_least(0, top + p->pad_height - p->kernel_height + stride) / stride;
+    for (; row < p->out_height && row * stride - p->pad_height < bottom; row++) {
+        int64_t begin = row * stride - p->pad_height;
+        int64_t end = at_most(begin + p->kernel_height, p->height);
+        begin = at_least(begin, 0);
+        for (; given < begin; given++)
+            give_row(p, ring, image, given, taken);
+        for (taken = at_least(taken, begin); taken < end; taken++)
+            take_row(p, ring, image, taken);
+        for (int64_t i = 0; i < n; i += LANES) {
+            int count = (int)at_most(LANES, n - i);
+            int64_t at = (image * p->out_height + row) * n + i;
+            const float *g = load(p->grad, at, count, p->dtype, buffer);
+            int32_t place = 0;
+            for (int j = 0; j < count; j++) {
+                m[j] = -INFINITY;
+                places[j] = 0;
+            }
+            for (int64_t y = begin; y < end; y++)
+                for (int64_t k = 0; k < p->kernel_width; k++)
+                    mmsnn_find_maximum(ring->x + place_of(p, ring, y, k) + i, place++, m, places,
+                                       count);
+            /* From last to first: windows further left add up first, as in PyTorch. */
+            for (int64_t y = end; y-- > begin;)
+                for (int64_t k = p->kernel_width; k-- > 0;)
+                    mmsnn_add_where(g, places, --place, ring->grad + place_of(p, ring, y, k) + i,
+                                    count);
+        }
+    }
+    for (; given < bottom; given++)
+        give_row(p, ring, image, given, taken);
+}
+
+static int pool_backward_share(const void *task, int thread, int threads) {
+    const struct pool *p = task;
+    int64_t rows = p->images * p->height, end = rows * (thread + 1) / threads, n;
+    struct phases ring;
+    ring.phase = (p->width + 2 * p->pad_width + p->stride_width - 1) / p->stride_width * p->inner;
+    ring.row = p->stride_width * ring.phase;
+    n = p->kernel_height * ring.row;
+    ring.x = malloc((2 * n + p->width * p->inner + 8) * sizeof(float));
+    if (!ring.x)
+        return 0;
+    ring.grad = ring.x + n;
+    ring.line = ring.grad + n;
+    for (int64_t i = 0; i < n; i++) /* padding stays so */
+        ring.x[i] = -INFINITY;
+    for (int64_t row = rows * thread / threads, count; row < end; row += count) {
+        int64_t image = row / p->height, top = row % p->height;
+        count = at_most(p->height - top, end - row);
+        pool_back(p, &ring, image, top, top + count);
+    }
+    free(ring.x);
+    return 1;
+}
+
+static int decode_share(const void *task, int thread, int threads) {
+    const struct decode *p = task;
+    float x_buffer[LANES], out_buffer[LANES];
+    int64_t all = p->images * p->rows, end = all * (thread + 1) / threads;
+    for (int64_t row = all * thread / threads; row < end; row++) {
+        const float *by_column = p->by_column + row / p->rows * p->columns;
+        for (int64_t i = 0; i < p->columns; i += LANES) {
+            int n = (int)at_most(LANES, p->columns - i);
+            int64_t at = row * p->columns + i;
+            float *out = destination(p->out, at, p->out_dtype, out_buffer);
+            memset(out, 0, n * sizeof(float));
+            for (int64_t t = 0; t < p->steps; t++)
+                mmsnn_weigh(load(p->x, t * p->x_step + at, n, p->dtype, x_buffer),
+                            p->by_row[t * all + row],
+                            by_column + t * p->images * p->columns + i, out, n);
+            store(p->out, at, n, p->out_dtype, out);
+        }
+    }
+    return 1;
+}
+
+static int rate_share(const void *task, int thread, int threads) {
+    const struct decode *p = task;
+    float x_buffer[LANES], out_buffer[LANES];
+    int64_t start, end;
+    share_of(p->columns, thread, threads, &start, &end);
+    for (; start < end; start += LANES) {
+        int n = (int)at_most(LANES, end - start);
+        float *out = destination(p->out, start, p->out_dtype, out_buffer);
+        memset(out, 0, n * sizeof(float));
+        for (int64_t t = 0; t < p->steps; t++)
+            mmsnn_add_scaled(load(p->x, t * p->x_step + start, n, p->dtype, x_buffer), 1.0f, out, n);
+        mmsnn_divide(out, (float)p->steps, n);
+        store(p->out, start, n, p->out_dtype, out);
+    }
+    return 1;
+}
+
+/* Images are not divided: no sum is then made of two threads' parts. */
+static int decode_stats_share(const void *task, int thread, int threads) {
+    const struct decode *p = task;
+    float x_buffer[LANES], sums[LANES];
+    double totals[LANES];
+    int64_t all = p->steps * p->images, end = all * (thread + 1) / threads;
+    for (int64_t image = all * thread / threads; image < end; image++) {
+        int64_t at = image / p->images * p->x_step + image % p->images * p->rows * p->columns;
+        float *row_sums = p->row_mean + image * p->rows;
+        float *max = p->max + image * (p->last ? p->rows : p->columns);
+        for (int64_t i = 0; i < p->columns; i += LANES) {
+            int n = (int)at_most(LANES, p->columns - i);
+            memset(totals, 0, sizeof totals);
+            memset(sums, 0, sizeof sums);
+            for (int64_t row = 0; row < p->rows; row++) {
+                const float *x = load(p->x, at + row * p->columns + i, n, p->dtype, x_buffer);
+                float sum = mmsnn_sum_both(x, sums, n);
+                row_sums[row] = i ? row_sums[row] + sum : sum;
+                if (p->last) {
+                    float m = mmsnn_max_of(x, n);
+                    max[row] = i && max[row] > m ? max[row] : m;
+                } else if (row == 0) {
+                    memcpy(max + i, x, n * sizeof(float));
+                } else {
+                    mmsnn_maximum(x, max + i, n);
+                }
+                if (row % 64 == 63 || row + 1 == p->rows) { /* in double beyond, against rounding */
+                    mmsnn_add(totals, sums, 0, n, n, 1);
+                    memset(sums, 0, sizeof sums);
+                }
+            }
+            for (int j = 0; j < n; j++)
+                p->column_mean[image * p->columns + i + j] = (float)(totals[j] / p->rows);
+        }
+        for (int64_t row = 0; row < p->rows; row++)
+            row_sums[row] /= (float)p->columns;
+    }
+    return 1;
+}
+
 /* ---- entry points ----------------------------------------------------------------------------- */
 
 /* One thread calls directly: libgomp's pool doesn't survive a fork, and a child must not touch it. */
@@ -678,7 +1110,7 @@ EXPORT int mmsnn_lif_forward(const struct lif *p) {
 
 EXPORT int mmsnn_lif_backward(const struct lif *p) { return reduce(backward_share, p); }
 
-/* Into channel_sums; `shift` is the origin, a value near the mean, against cancellation. */
+/* Into channel_sums; `shift` is the origin of the sums. */
 EXPORT int mmsnn_channel_stats(const struct lif *p) { return reduce(stats_share, p); }
 
 EXPORT int mmsnn_pack(void *from, uint8_t *bits, int64_t rows, int64_t n, int dtype, int threads) {
@@ -694,6 +1126,27 @@ EXPORT int mmsnn_pack(void *from, uint8_t *bits, int64_t rows, int64_t n, int dt
 EXPORT int mmsnn_unpack(uint8_t *bits, void *to, int64_t n, int dtype, int threads) {
     struct bits task = {to, bits, n, dtype};
     return in_parallel(unpack_share, &task, threads);
+}
+
+EXPORT int mmsnn_max_pool(const struct pool *p) {
+    return in_parallel(pool_forward_share, p, p->threads);
+}
+
+EXPORT int mmsnn_max_pool_backward(const struct pool *p) {
+    return in_parallel(pool_backward_share, p, p->threads);
+}
+
+EXPORT int mmsnn_attention_decode(const struct decode *p) {
+    return in_parallel(decode_share, p, p->threads);
+}
+
+/* Any layout: (steps, columns). */
+EXPORT int mmsnn_rate_decode(const struct decode *p) {
+    return in_parallel(rate_share, p, p->threads);
+}
+
+EXPORT int mmsnn_attention_statistics(const struct decode *p) {
+    return in_parallel(decode_stats_share, p, p->threads);
 }
 
 /* Which source this was built from: a library beside another source is not used. */

@@ -8,6 +8,7 @@ Spikes that backward needs again are kept as bits in memory order, whatever the 
 """
 
 import importlib
+import itertools
 
 import torch
 from torch import Tensor
@@ -63,12 +64,12 @@ def _inner_layout(x: Tensor, time_steps: int) -> tuple:
     return inner.shape, (inner if is_dense(inner) else torch.empty_like(inner)).stride()
 
 
-def _empty_steps(x: Tensor, steps: int, layout: tuple) -> Tensor:
+def _empty_steps(x: Tensor, steps: int, layout: tuple, dtype=None) -> Tensor:
     shape, strides = layout
     n = 1
     for size in shape:
         n = n * size
-    return x.new_empty_strided((steps, *shape), (n, *strides))
+    return x.new_empty_strided((steps, *shape), (n, *strides), dtype=dtype or x.dtype)
 
 
 def _same_strides(shape, strides, others) -> bool:
@@ -112,21 +113,21 @@ def _neuron(decay_tensor, input_scale_tensor, decay, input_scale, *rest) -> tupl
 
 def _lif(
     x, scale, shift, shortcut, decay_tensor, input_scale_tensor, mean, invstd,
-    *neuron_gate_steps, kernel='',
+    *neuron_gate_steps, dtype=None, kernel='',
 ):  # fmt: skip
     *neuron, gate, time_steps = neuron_gate_steps
     neuron = _neuron(decay_tensor, input_scale_tensor, *neuron)
     scale, shift = _affine(x, scale, shift, mean, invstd)
     layout = _inner_layout(x, time_steps)
-    out = _empty_steps(x, time_steps or x.shape[0], layout)
+    out = _empty_steps(x, time_steps or x.shape[0], layout, dtype)
     kernel = backend.ready_kernel_for(x) if kernel == '' else kernel
     if kernel is None:
         return out.copy_(
-            reference.lif(x, *neuron, scale, shift, shortcut, gate, time_steps or None)
+            reference.lif(x, *neuron, scale, shift, shortcut, gate, time_steps or None, dtype)
         )
     x = _input_laid_out(x, time_steps, layout)
     if shortcut is not None:
-        shortcut = _laid_out(shortcut, x, layout)
+        shortcut = _laid_out(shortcut, out, layout)
     engine(kernel).lif(x, scale, shift, shortcut, gate, time_steps, neuron, out)
     return out
 
@@ -138,6 +139,20 @@ def _lif_fake(x, *args):
 
 
 lif = _operator(f'lif({_INPUTS}, {_NEURON}) -> Tensor', _lif, _lif_fake)
+
+
+def _lif_as(*args):
+    return _lif(*args[:-1], dtype=args[-1])
+
+
+def _lif_as_fake(x, *args):
+    return _lif_fake(x, *args[:-1]).to(args[-1])
+
+
+# Spikes in another dtype than the currents: for inference, without a gradient.
+lif_as = _operator(
+    f'lif_as({_INPUTS}, {_NEURON}, ScalarType dtype) -> Tensor', _lif_as, _lif_as_fake
+)
 
 
 def _lif_backward(
@@ -267,15 +282,15 @@ torch.library.register_autograd('mmsnn::lif', _differentiate, setup_context=_kee
 # ---- statistics ----------------------------------------------------------------------------------
 
 
-def _channel_stats(x, origin, time_steps, kernel=''):
+def _channel_stats(x, time_steps, kernel=''):
     kernel = backend.ready_kernel_for(x) if kernel == '' else kernel
     if kernel is None:
         return reference.channel_stats(x, 1 if time_steps else 2)
     x = _input_laid_out(x, time_steps, _inner_layout(x, time_steps))
     channels = x.shape[1 if time_steps else 2]
-    if origin is None:
-        origin = x.new_zeros(channels, dtype=torch.float32)
-    origin = origin.float().contiguous()
+    # Against cancellation, sums are taken from a value near the mean. One of the channel's own, and
+    # not the running mean, for a pass that is recomputed later must give the same bits.
+    origin = (x[0] if time_steps else x[0, 0]).flatten(1)[:, 0].float().contiguous()
     sums = torch.zeros(2, channels, dtype=torch.float64, device=x.device)
     # time_steps = 1: the statistics of a shared input do not depend on how often it is shown.
     engine(kernel).channel_moments(x, origin, min(time_steps, 1), sums)
@@ -283,14 +298,14 @@ def _channel_stats(x, origin, time_steps, kernel=''):
     return (mean + origin).float(), (square - mean * mean).clamp_min(0).float()
 
 
-def _channel_stats_fake(x, origin, time_steps):
+def _channel_stats_fake(x, time_steps):
     channels = x.shape[1 if time_steps else 2]
     dtype = reference.compute_dtype(x.dtype)
     return x.new_empty(channels, dtype=dtype), x.new_empty(channels, dtype=dtype)
 
 
 channel_stats = _operator(
-    'channel_stats(Tensor x, Tensor? origin, int time_steps) -> (Tensor mean, Tensor var)',
+    'channel_stats(Tensor x, int time_steps) -> (Tensor mean, Tensor var)',
     _channel_stats,
     _channel_stats_fake,
 )
@@ -363,11 +378,196 @@ def pack_or_keep(x: Tensor, rows: int = 1) -> Tensor:
         return x
 
 
+# ---- max pooling ---------------------------------------------------------------------------------
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    """What maps (N, C, H, W) are laid out in: contiguous, or channels_last where `x` is."""
+    last = torch.channels_last
+    if not x.is_contiguous() and x.is_contiguous(memory_format=last):
+        return last
+    return torch.contiguous_format
+
+
+def _pooled(size, windows) -> list:
+    return [
+        *size[:2],
+        *(
+            (n + 2 * pad - kernel) // stride + 1
+            for n, kernel, stride, pad in zip(size[2:], *windows)
+        ),
+    ]
+
+
+def _max_pool(x, *windows, kernel=''):
+    layout = _memory_format(x)
+    kernel = backend.ready_kernel_for(x, backend.MAP_KERNELS) if kernel == '' else kernel
+    if kernel is None:
+        return reference.max_pool2d(x, *windows).contiguous(memory_format=layout)
+    out = _max_pool_fake(x, *windows)
+    if out.numel():
+        x = x.contiguous(memory_format=layout)
+        engine(kernel).max_pool(x, windows, layout == torch.channels_last, out)
+    return out
+
+
+def _max_pool_fake(x, *windows):
+    size = _pooled(x.shape, windows)
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=_memory_format(x))
+
+
+_WINDOWS = 'SymInt[] kernel_size, SymInt[] stride, SymInt[] padding'
+max_pool = _operator(f'max_pool(Tensor x, {_WINDOWS}) -> Tensor', _max_pool, _max_pool_fake)
+
+
+def _max_pool_backward(grad, kept, size, channels_last, *windows, kernel=''):
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    kernel = backend.ready_kernel_for(grad, backend.MAP_KERNELS) if kernel == '' else kernel
+    grad_x = _max_pool_backward_fake(grad, kept, size, channels_last)
+    if kernel is None:
+        if kept.dtype == torch.uint8:
+            kept = _unpack(kept, size, grad_x.stride(), grad.dtype, kernel=kernel)
+        return grad_x.copy_(reference.max_pool2d_backward(grad, kept, *windows))
+    if grad.numel():
+        grad = grad.contiguous(memory_format=layout)
+        engine(kernel).max_pool_backward(grad, kept, windows, channels_last, grad_x)
+    return grad_x
+
+
+def _max_pool_backward_fake(grad, kept, size, channels_last, *windows):
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(size, dtype=grad.dtype, device=grad.device, memory_format=layout)
+
+
+max_pool_backward = _operator(
+    'max_pool_backward(Tensor grad, Tensor kept, SymInt[] size, bool channels_last, '
+    f'{_WINDOWS}) -> Tensor',
+    _max_pool_backward,
+    _max_pool_backward_fake,
+)
+
+
+def _keep_pooled(ctx, inputs, output):
+    x, *ctx.windows = inputs
+    layout = _memory_format(x)
+    ctx.size, ctx.channels_last = x.shape, layout == torch.channels_last
+    ctx.save_for_backward(pack_or_keep(x.contiguous(memory_format=layout)))
+
+
+def _differentiate_pool(ctx, grad):
+    (kept,) = ctx.saved_tensors
+    grad_x = max_pool_backward(grad, kept, ctx.size, ctx.channels_last, *ctx.windows)
+    return grad_x, None, None, None
+
+
+torch.library.register_autograd(
+    'mmsnn::max_pool', _differentiate_pool, setup_context=_keep_pooled, lib=_LIBRARY
+)
+
+
+# ---- decoding: for inference, without a gradient -------------------------------------------------
+
+
+def _decode_kernel(spikes: Tensor):
+    return backend.ready_kernel_for(spikes, backend.MAP_KERNELS) if spikes.numel() else None
+
+
+def _step_format(spikes: Tensor) -> torch.memory_format:
+    return _memory_format(spikes[0])
+
+
+def _steps_laid_out(spikes: Tensor, layout: torch.memory_format) -> Tensor:
+    """Every step in this layout, any distance apart."""
+    if spikes[0].is_contiguous(memory_format=layout):
+        return spikes
+    return spikes.flatten(0, 1).contiguous(memory_format=layout).unflatten(0, spikes.shape[:2])
+
+
+def _attention_statistics(spikes, kernel=''):
+    kernel = _decode_kernel(spikes) if kernel == '' else kernel
+    out = _attention_statistics_fake(spikes)
+    if kernel is None:
+        return tuple(a.copy_(b) for a, b in zip(out, reference.attention_statistics(spikes)))
+    layout = _step_format(spikes)
+    spikes = _steps_laid_out(spikes, layout)
+    engine(kernel).attention_statistics(spikes, layout == torch.channels_last, *out)
+    return out
+
+
+def _attention_statistics_fake(spikes):
+    steps, batch, channels, height, width = spikes.shape
+    shapes = (steps, batch, channels), *[(steps, batch, height, width)] * 2
+    dtype = reference.compute_dtype(spikes.dtype)
+    return tuple(spikes.new_empty(shape, dtype=dtype) for shape in shapes)
+
+
+attention_statistics = _operator(
+    'attention_statistics(Tensor spikes) '
+    '-> (Tensor channel_mean, Tensor spatial_mean, Tensor spatial_max)',
+    _attention_statistics,
+    _attention_statistics_fake,
+)
+
+
+def _attention_decode(spikes, temporal, channel, spatial, kernel=''):
+    kernel = _decode_kernel(spikes) if kernel == '' else kernel
+    out = _attention_decode_fake(spikes, temporal)
+    weights = temporal, channel, spatial
+    if kernel is None or out.dtype not in (torch.float32, torch.bfloat16):
+        return out.copy_(reference.attention_decode(spikes, *weights))
+    layout = _step_format(spikes)
+    spikes = _steps_laid_out(spikes, layout)
+    temporal, channel, spatial = (w.float().contiguous() for w in weights)
+    engine(kernel).attention_decode(
+        spikes, temporal[..., None] * channel, spatial, layout == torch.channels_last, out
+    )
+    return out
+
+
+def _attention_decode_fake(spikes, temporal, *others):
+    layout = _step_format(spikes)
+    return torch.empty_like(spikes[0], dtype=temporal.dtype, memory_format=layout)
+
+
+attention_decode = _operator(
+    'attention_decode(Tensor spikes, Tensor temporal, Tensor channel, Tensor spatial) -> Tensor',
+    _attention_decode,
+    _attention_decode_fake,
+)
+
+
+def _rate_decode(spikes, kernel=''):
+    kernel = _decode_kernel(spikes) if kernel == '' else kernel
+    out = _rate_decode_fake(spikes)
+    if kernel is None:
+        return out.copy_(reference.rate_decode(spikes))
+    engine(kernel).rate_decode(_input_laid_out(spikes, 0, (out.shape, out.stride())), out)
+    return out
+
+
+def _rate_decode_fake(spikes):
+    shape, strides = _inner_layout(spikes, 0)
+    dtype = torch.float32 if spikes.dtype == torch.uint8 else spikes.dtype
+    return spikes.new_empty_strided(shape, strides, dtype=dtype)
+
+
+rate_decode = _operator('rate_decode(Tensor spikes) -> Tensor', _rate_decode, _rate_decode_fake)
+
+
 # ---- self-check ----------------------------------------------------------------------------------
+
+
+def _sample(*shape, step):  # numbers without a generator, whose state belongs to the user
+    n = torch.Size(shape).numel()
+    return (torch.arange(n, dtype=torch.float32) * step).sin().view(shape)
 
 
 def self_check(kernel: str) -> str:
     """Compare a kernel backend with the reference on small inputs; '' or what differs."""
+    return _check_neuron(kernel) or (_check_maps(kernel) if kernel in backend.MAP_KERNELS else '')
+
+
+def _check_neuron(kernel: str) -> str:
     device, dtypes = backend.KERNELS[kernel]
     cases = [
         ('hard', False, 'arctan', 'or', 0),
@@ -377,19 +577,18 @@ def self_check(kernel: str) -> str:
         ('hard', False, 'arctan', None, 3),
     ]
 
-    def sample(*shape, step):  # numbers without a generator, whose state belongs to the user
-        n = torch.Size(shape).numel()
-        return (torch.arange(n, dtype=torch.float32) * step).sin().view(shape)
-
     for dtype in dtypes:
         for reset, detach, surrogate, gate, time_steps in cases:
             shape = (2, 5, 9, 8) if time_steps else (3, 2, 5, 9, 8)
-            x = (1.5 * sample(*shape, step=1.7)).to(device, dtype)
+            x = (1.5 * _sample(*shape, step=1.7)).to(device, dtype)
             if gate == 'iand':
                 x = x.transpose(-1, -3).contiguous().transpose(-1, -3)
-            grad = sample(3, 2, 5, 9, 8, step=0.3).to(device, dtype)
-            shortcut = (sample(3, 2, 5, 9, 8, step=2.3) > 0.3).to(device, dtype) if gate else None
-            scale, shift = (1 + sample(5, step=0.9)).to(device), sample(5, step=1.1).to(device) / 4
+            grad = _sample(3, 2, 5, 9, 8, step=0.3).to(device, dtype)
+            shortcut = (_sample(3, 2, 5, 9, 8, step=2.3) > 0.3).to(device, dtype) if gate else None
+            scale, shift = (
+                (1 + _sample(5, step=0.9)).to(device),
+                _sample(5, step=1.1).to(device) / 4,
+            )
             mean, invstd = shift, scale.abs() + 0.5
             if gate is None or gate == 'add':
                 mean = invstd = None
@@ -408,7 +607,7 @@ def self_check(kernel: str) -> str:
                 tolerance = 1e-4 if a.dtype == torch.float32 else 2e-2
                 if not torch.allclose(a, b, rtol=tolerance, atol=tolerance):
                     return f'its self-check found wrong gradients ({dtype}, {surrogate} surrogate)'
-        stats = [_channel_stats(x, None, time_steps, kernel=k) for k in (kernel, None)]
+        stats = [_channel_stats(x, time_steps, kernel=k) for k in (kernel, None)]
         bits = [_pack((x > 0).to(dtype), 1, kernel=k) for k in (kernel, None)]
         back = _unpack(bits[0], x.shape, x.stride(), dtype, kernel=kernel)
         if not (
@@ -417,4 +616,44 @@ def self_check(kernel: str) -> str:
             and torch.equal(back, (x > 0).to(dtype))
         ):
             return f'its self-check found wrong statistics or bits ({dtype})'
+    return ''
+
+
+def _check_maps(kernel: str) -> str:
+    device, dtypes = backend.MAP_KERNELS[kernel]
+    steps, batch, channels, height, width = shape = (3, 2, 19, 7, 9)
+    weights = [
+        _sample(*size, step=step).to(device)
+        for size, step in (
+            ((steps, batch), 0.3),
+            ((steps, batch, channels), 0.7),
+            ((steps, batch, height, width), 1.1),
+        )
+    ]
+    for dtype, layout in itertools.product(dtypes, (torch.contiguous_format, torch.channels_last)):
+        spikes = (_sample(*shape, step=2.3) > 0.3).to(device, dtype).flatten(0, 1)
+        spikes = spikes.contiguous(memory_format=layout)
+        for windows in (([3, 3], [2, 2], [1, 1]), ([2, 4], [1, 3], [0, 2])):
+            ours, theirs = (_max_pool(spikes, *windows, kernel=k) for k in (kernel, None))
+            if not torch.equal(ours, theirs):
+                return f'its self-check found wrong maxima ({dtype}, {layout})'
+            if dtype == torch.uint8:
+                continue
+            grad = _sample(*ours.shape, step=0.3).to(device, dtype)
+            for kept in (_pack(spikes, 1, kernel=kernel), spikes):
+                last = layout == torch.channels_last
+                args = grad, kept, spikes.shape, last, *windows
+                ours, theirs = (_max_pool_backward(*args, kernel=k) for k in (kernel, None))
+                tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+                if not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance):
+                    return f'its self-check found wrong gradients of maxima ({dtype}, {layout})'
+        spikes = spikes.unflatten(0, shape[:2])
+        ours, theirs = (
+            (_attention_decode(spikes, *weights, kernel=k), _rate_decode(spikes, kernel=k).float(),
+             *_attention_statistics(spikes, kernel=k))
+            for k in (kernel, None)
+        )  # fmt: skip
+        for a, b in zip(ours, theirs):
+            if not torch.allclose(a, b, rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-4):
+                return f'its self-check found wrong decoding ({dtype}, {layout})'
     return ''

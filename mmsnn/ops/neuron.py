@@ -26,6 +26,7 @@ def lif(
     shortcut: Optional[Tensor] = None,
     gate: Optional[str] = None,
     time_steps: Optional[int] = None,
+    dtype: Optional[torch.dtype] = None,
 ) -> Tensor:
     r"""Iterative leaky integrate-and-fire over all time steps, starting from v = 0.
 
@@ -60,10 +61,12 @@ def lif(
         shortcut: Spikes (T, ...) of the output's shape that meet the neuron's at the gate.
         gate: ``'or'``, ``'add'``, ``'and'`` or ``'iand'``, (1 - s) * shortcut.
         time_steps: T, where ``x`` is (B, C, ...): one current for every step.
+        dtype: Dtype of the spikes where it isn't that of ``x``, for inference: there is no
+            gradient then. ``torch.uint8`` is what integer convolutions take.
 
     Returns:
-        Spikes (T, ...), 0 or 1 in the dtype of ``x`` (with ``gate='add'``, their sum). Each step
-        has the memory layout of ``x``.
+        Spikes (T, ...), 0 or 1 in the dtype of ``x`` or in ``dtype`` (with ``gate='add'``, their
+        sum). Each step has the memory layout of ``x``.
 
     Raises:
         ValueError: Unknown reset, surrogate or gate, a threshold or width that is not positive, no
@@ -82,11 +85,11 @@ def lif(
         )
         return reference.lif(
             x, decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width,
-            scale, shift, shortcut, gate, time_steps,
+            scale, shift, shortcut, gate, time_steps, dtype,
         )  # fmt: skip
     return _fused(
         x, scale, shift, shortcut, None, None, decay, input_scale, v_threshold, reset,
-        detach_reset, surrogate, surrogate_width, gate, time_steps,
+        detach_reset, surrogate, surrogate_width, gate, time_steps, dtype=dtype,
     )  # fmt: skip
 
 
@@ -130,17 +133,19 @@ def _check_fused(x, scale, shift, shortcut, gate, time_steps) -> None:
 
 
 def _fused(
-    x, scale, shift, shortcut, mean, invstd, decay, input_scale, *neuron_and_gate_and_steps
+    x, scale, shift, shortcut, mean, invstd, decay, input_scale, *neuron_and_gate_and_steps,
+    dtype=None,
 ):  # fmt: skip
     """The operator takes floats and tensors apart: a learnable leak comes as both."""
     *rest, gate, time_steps = neuron_and_gate_and_steps
     tensors = [v if isinstance(v, Tensor) else None for v in (decay, input_scale)]
     floats = [1.0 if isinstance(v, Tensor) else float(v) for v in (decay, input_scale)]
     v_threshold, reset, detach_reset, surrogate, width = rest
-    return library.lif(
+    args = (
         x, scale, shift, shortcut, *tensors, mean, invstd, *floats, float(v_threshold), reset,
         bool(detach_reset), surrogate, float(width), gate, time_steps or 0,
     )  # fmt: skip
+    return library.lif(*args) if dtype in (None, x.dtype) else library.lif_as(*args, dtype)
 
 
 def norm_lif(
@@ -163,6 +168,7 @@ def norm_lif(
     shortcut: Optional[Tensor] = None,
     gate: Optional[str] = None,
     time_steps: Optional[int] = None,
+    dtype: Optional[torch.dtype] = None,
 ) -> Tensor:
     r"""Batch normalisation over time, batch and space, then :func:`lif` and its gate.
 
@@ -194,15 +200,16 @@ def norm_lif(
         shortcut: Likewise.
         gate: Likewise.
         time_steps: Likewise.
+        dtype: Likewise.
 
     Returns:
-        Spikes (T, B, C, ...) in the dtype of `x`.
+        Spikes (T, B, C, ...) in the dtype of `x` or in `dtype`.
 
     Raises:
         ValueError: As of :func:`lif`, or one value a channel in training.
     """
     neuron = (decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width)
-    fused = dict(shortcut=shortcut, gate=gate, time_steps=time_steps)
+    fused = dict(shortcut=shortcut, gate=gate, time_steps=time_steps, dtype=dtype)
     if not training:
         scale = weight * torch.rsqrt(running_var + eps)
         return lif(x, *neuron, scale=scale, shift=bias - running_mean * scale, **fused)
@@ -216,7 +223,7 @@ def norm_lif(
         )
     fast = backend.kernel_for(x) is not None
     if fast:
-        mean, var = library.channel_stats(x.detach(), running_mean, time_steps or 0)
+        mean, var = library.channel_stats(x.detach(), time_steps or 0)
     else:
         mean, var = reference.channel_stats(x, axis)
     if running_mean is not None:
@@ -226,7 +233,7 @@ def norm_lif(
     invstd = torch.rsqrt(var + eps)
     if fast:
         return _fused(
-            x, weight, bias, shortcut, mean, invstd, *neuron[:2], *neuron[2:], gate, time_steps
+            x, weight, bias, shortcut, mean, invstd, *neuron, gate, time_steps, dtype=dtype
         )
     scale = weight * invstd
     return lif(x, *neuron, scale=scale, shift=bias - mean * scale, **fused)

@@ -1,12 +1,13 @@
-"""The neuron in PyTorch operations: what every other backend has to equal.
+"""Everything in PyTorch operations: what every other backend has to equal.
 
-:func:`lif` is differentiated by autograd and is the oracle. :func:`lif_backward` is the same
-derivative by hand, for where a fused operator has to run without a kernel.
+:func:`lif` and the decoders are differentiated by autograd and are the oracle. The functions called
+backward are derivatives by hand, for where an operator has to run without a kernel.
 """
 
 from typing import Optional, Union
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .gate import iand, spike_or
@@ -21,8 +22,8 @@ GATES = {
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that potentials are kept in: float32 for half precision, else the input's own."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    """What is computed in: float32 for half precision and bytes, else the input's own dtype."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16, torch.uint8) else dtype
 
 
 def _by_channel(values: Optional[Tensor], x: Tensor, shared: bool) -> Optional[Tensor]:
@@ -67,6 +68,7 @@ def lif(
     shortcut: Optional[Tensor] = None,
     gate: Optional[str] = None,
     time_steps: Optional[int] = None,
+    dtype: Optional[torch.dtype] = None,
 ) -> Tensor:
     """:func:`mmsnn.ops.lif` on checked arguments."""
     scale, shift = (_by_channel(values, x, bool(time_steps)) for values in (scale, shift))
@@ -81,7 +83,7 @@ def lif(
         v = h * (1 - r) if reset == 'hard' else h - v_threshold * r
         if gate is not None:
             s = GATES[gate](s, shortcut[t].to(s.dtype))
-        spikes.append(s.to(x.dtype))
+        spikes.append(s.to(dtype or x.dtype))
     return torch.stack(spikes)
 
 
@@ -186,3 +188,39 @@ def unpack(bits: Tensor, n: int, dtype: torch.dtype) -> Tensor:
     """Inverse of :func:`pack`: (rows, ceil(n / 8)) to (rows, n)."""
     values = (bits[..., None] >> torch.arange(8, device=bits.device, dtype=torch.uint8)) & 1
     return values.flatten(1)[:, :n].to(dtype)
+
+
+def max_pool2d(x: Tensor, kernel_size: list, stride: list, padding: list) -> Tensor:
+    """PyTorch's; bytes, which it doesn't take on every device, are exact in float32."""
+    wide = x.float() if x.dtype == torch.uint8 else x
+    return F.max_pool2d(wide, kernel_size, stride, padding).to(x.dtype)
+
+
+def max_pool2d_backward(
+    grad: Tensor, x: Tensor, kernel_size: list, stride: list, padding: list
+) -> Tensor:
+    """Gradient of :func:`max_pool2d`; overlapping windows add up in the compute dtype."""
+    dtype = compute_dtype(x.dtype)
+    wide = x.to(dtype)
+    options = kernel_size, stride, padding, [1, 1], False
+    indices = torch.ops.aten.max_pool2d_with_indices(wide, *options)[1]
+    back = torch.ops.aten.max_pool2d_with_indices_backward
+    return back(grad.to(dtype), wide, *options, indices).to(grad.dtype)
+
+
+def rate_decode(spikes: Tensor) -> Tensor:
+    """:func:`mmsnn.ops.rate_decode`."""
+    return spikes.mean(0, dtype=torch.float32 if spikes.dtype == torch.uint8 else None)
+
+
+def attention_statistics(spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`mmsnn.ops.attention_statistics`."""
+    dtype = compute_dtype(spikes.dtype)
+    means = spikes.mean((3, 4), dtype=dtype), spikes.mean(2, dtype=dtype)
+    return (*means, spikes.amax(2).to(dtype))
+
+
+def attention_decode(spikes: Tensor, temporal: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
+    """:func:`mmsnn.ops.attention_decode`."""
+    by_channel = (temporal[..., None] * channel)[..., None, None]
+    return (by_channel * (spatial[:, :, None] * spikes)).sum(0).to(temporal.dtype)

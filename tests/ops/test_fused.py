@@ -319,7 +319,7 @@ def test_statistics_far_from_zero(name):
     # Means a thousand times the deviation cost the naive sum of squares all its digits.
     x = 1000 + torch.randn(2, 4, 8, 30, 30, generator=torch.Generator().manual_seed(2))
     with ops.use_backend(name):
-        mean, var = library.channel_stats(x, torch.full((8,), 990.0), 0)
+        mean, var = library.channel_stats(x, 0)
     exact = torch.var_mean(x.double(), (0, 1, 3, 4), correction=0)
     torch.testing.assert_close((var.double(), mean.double()), exact, rtol=1e-4, atol=1e-3)
 
@@ -510,7 +510,7 @@ def test_operators_pass_pytorchs_own_checks(name):
         check(library.lif, (x, scale, scale, shortcut, leak, None, None, None, *neuron, 0))
         stats = scale.detach()
         check(library.lif, (last, scale, scale, shortcut, None, leak, stats, stats, *neuron, 3))
-        check(library.channel_stats, (x.detach(), None, 0))
+        check(library.channel_stats, (x.detach(), 0))
         bits = library.pack_spikes(shortcut.detach(), 1)
         check(library.pack_spikes, (shortcut.detach(), 3))
         check(library.unpack_spikes, (bits, x.shape, x.stride(), torch.float32))
@@ -598,3 +598,24 @@ def test_every_combination_has_been_compared():
             out, grads = run(name, inputs, neuron, grad)
             assert torch.equal(out, expected)
             torch.testing.assert_close(grads, expected_grads, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('gate', [None, 'or', 'add', 'and', 'iand'])
+@pytest.mark.parametrize('last', [False, True])
+@pytest.mark.parametrize('kind', [torch.float32, torch.bfloat16, torch.float64])
+def test_spikes_come_in_the_dtype_asked_for(gate, last, kind):
+    torch.manual_seed(0)
+    x = torch.randn(4 * 2, 5, 7, 9, dtype=kind)
+    x = (x.contiguous(memory_format=torch.channels_last) if last else x).unflatten(0, (4, 2))
+    shortcut = None if gate is None else torch.randint_like(x, 2).to(torch.uint8)
+    affine = dict(scale=torch.rand(5) + 0.5, shift=torch.rand(5))
+    spikes = ops.lif(x, shortcut=shortcut, gate=gate, dtype=torch.uint8, **affine)
+    same = None if shortcut is None else shortcut.to(kind)
+    expected = ops.lif(x, shortcut=same, gate=gate, **affine)
+    assert spikes.dtype == torch.uint8
+    assert 0 < spikes.sum() < spikes.numel()
+    assert torch.equal(spikes.to(kind), expected)
+    assert [spikes.stride(i) for i in range(5)] == [expected.stride(i) for i in range(5)]
+    with ops.use_backend('reference'):
+        again = ops.lif(x, shortcut=shortcut, gate=gate, dtype=torch.uint8, **affine)
+    assert torch.equal(spikes, again)

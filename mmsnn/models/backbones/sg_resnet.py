@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import build_gate, build_neuron, build_norm, check_time_steps
+from ..layers import (
+    build_gate,
+    build_neuron,
+    build_norm,
+    check_time_steps,
+    conv_of_spikes,
+    spiking_layer,
+)
 
 # Inside a stage time is folded into the batch, (T*B, C, H, W), time-major: convs and norms need not
 # know about it; neurons and gates are told T.
@@ -85,13 +92,15 @@ class SpikingBlock(BaseModule):
         """The norm that ends the residual branch."""
         return getattr(self, self.norm_names[-1])
 
-    def current(self, i: int, x: Tensor) -> Tensor:
-        """Norm(conv(x)) of the branch's i-th conv, counted from 1."""
-        return getattr(self, self.norm_names[i - 1])(getattr(self, f'conv{i}')(x))
+    def layer(self, i: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """Conv, norm and neuron of the branch's i-th layer, counted from 1."""
+        norm = getattr(self, self.norm_names[i - 1])
+        return getattr(self, f'conv{i}'), norm, getattr(self, f'neuron{i}')
 
-    def spikes(self, i: int, x: Tensor, time_steps: int) -> Tensor:
-        """Output of the branch's i-th neuron, counted from 1."""
-        return getattr(self, f'neuron{i}')(x, time_steps)
+    def current(self, i: int, spikes: Tensor) -> Tensor:
+        """Norm(conv(spikes)) of the branch's i-th layer, counted from 1."""
+        conv, norm, _ = self.layer(i)
+        return norm(conv_of_spikes(conv, spikes))
 
 
 class GateBlock(SpikingBlock):
@@ -113,12 +122,18 @@ class GateBlock(SpikingBlock):
 
     def forward(self, s: Tensor, time_steps: int) -> Tensor:
         """Spikes to spikes."""
-        residual = s
-        for i in range(1, self.num_convs + 1):
-            residual = self.spikes(i, self.current(i, residual), time_steps)
+        # Behind a gate whose output isn't binary, the block's own input needn't be.
+        binary = self.gate.binary
+        shortcut = s
         if self.downsample is not None:
-            s = self.downsample_neuron(self.downsample(s), time_steps)
-        return self.gate(residual, s, time_steps)
+            shortcut = spiking_layer(
+                *self.downsample, self.downsample_neuron, s, time_steps, binary=binary
+            )
+        residual = spiking_layer(*self.layer(1), s, time_steps, binary=binary)
+        for i in range(2, self.num_convs):
+            residual = spiking_layer(*self.layer(i), residual, time_steps)
+        last = self.layer(self.num_convs)
+        return spiking_layer(*last, residual, time_steps, self.gate, shortcut)
 
 
 class AddBlock(SpikingBlock):
@@ -134,9 +149,10 @@ class AddBlock(SpikingBlock):
         """Spikes to spikes."""
         x = s
         for i in range(1, self.num_convs):
-            x = self.spikes(i, self.current(i, x), time_steps)
+            x = spiking_layer(*self.layer(i), x, time_steps)
         shortcut = s if self.downsample is None else self.downsample(s)
-        return self.spikes(self.num_convs, self.current(self.num_convs, x) + shortcut, time_steps)
+        neuron = self.layer(self.num_convs)[-1]
+        return neuron(self.current(self.num_convs, x) + shortcut, time_steps)
 
 
 class TDBNBlock(AddBlock):
@@ -164,7 +180,8 @@ class MSBlock(SpikingBlock):
         """Currents to currents."""
         residual = x
         for i in range(1, self.num_convs + 1):
-            residual = self.current(i, self.spikes(i, residual, time_steps))
+            neuron = self.layer(i)[-1]
+            residual = self.current(i, neuron(residual, time_steps))
         return residual + (x if self.downsample is None else self.downsample(x))
 
 
@@ -428,14 +445,13 @@ class SGResNet(BaseModule):
         shared = x.dim() == 4
         if not shared:
             x = x.flatten(0, 1)
+        binary = False  # images and frames are not spikes
         for layer in self.stem:
-            x = layer['norm'](layer['conv'](x))
             if 'neuron' in layer:
-                if shared:
-                    x = x.expand(time_steps, *x.shape)
-                    x, shared = layer['neuron'](x, time_steps).flatten(0, 1), False
-                else:
-                    x = layer['neuron'](x, time_steps)
+                x = spiking_layer(*layer.values(), x, time_steps, shared=shared, binary=binary)
+                shared, binary = False, True
+            else:
+                x = layer['norm'](layer['conv'](x))
         x = self.maxpool(x)
         return x.repeat(time_steps, 1, 1, 1) if shared else x
 

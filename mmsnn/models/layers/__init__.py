@@ -4,6 +4,7 @@ from .builder import build_gate, build_neuron, build_norm
 from .decoders import AttentionSpikeDecoder, LastDecoder, RateDecoder, SpikeDecoder
 from .gates import Gate, LearnedGate, ResidualGate, SEWAddGate, SEWAndGate, SEWIAndGate
 from .neurons import IFNeuron, LIFNeuron, PLIFNeuron, check_time_steps
+from .spiking_layer import conv_of_spikes, spiking_layer
 from .tdbn import TDBN, SyncTDBN
 
 __all__ = [
@@ -26,4 +27,6 @@ __all__ = [
     'build_neuron',
     'build_norm',
     'check_time_steps',
+    'conv_of_spikes',
+    'spiking_layer',
 ]

@@ -127,12 +127,13 @@ class AttentionSpikeDecoder(SpikeDecoder):
         Returns:
             a_T (T, B), a_C (T, B, C) and a_S (T, B, H, W).
         """
-        channel_rate = spikes.mean((3, 4))
+        # Spikes may be bytes: what is learned has a dtype, and the maps take it.
+        dtype = self.spatial.weight.dtype
+        channel_rate, *seen = (v.to(dtype) for v in ops.attention_statistics(spikes))
         rate = channel_rate.mean(2)
         temporal = self.temporal(torch.stack([rate, rate - rate.mean(0)], -1))[..., 0].softmax(0)
         channel = 2 * self.channel(channel_rate).sigmoid()
-        seen = torch.stack([spikes.mean(2), spikes.amax(2)], 2).flatten(0, 1)
-        spatial = 2 * self.spatial(seen).sigmoid()
+        spatial = 2 * self.spatial(torch.stack(seen, 2).flatten(0, 1)).sigmoid()
         return temporal, channel, spatial[:, 0].unflatten(0, spikes.shape[:2])
 
     def decode(self, spikes: Tensor) -> Tensor:

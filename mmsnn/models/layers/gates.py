@@ -6,16 +6,24 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ... import ops
+from .spiking_layer import spiking_layer
 
 
 class Gate(nn.Module):
     """Base of the gates; a gate without weights is one ``forward``.
+
+    A gate that :func:`mmsnn.ops.lif` can do in the pass of the last neuron says so by ``fused``.
 
     Args:
         channels: Channels of the joined spikes.
         norm_cfg: Norm layer, for gates that have weights.
         act_cfg: Neuron, for gates that have weights.
     """
+
+    #: Name of the same gate in :func:`mmsnn.ops.lif`.
+    fused: Optional[str] = None
+    #: Whether spikes, 0 and 1, come out as spikes.
+    binary = True
 
     def __init__(
         self,
@@ -47,6 +55,8 @@ class ResidualGate(Gate):
     vanish nor explode with depth. Source: Zhang et al. 2023, SG ResNet; our reading,
     docs/method.md.
     """
+
+    fused = 'or'
 
     def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
         """Return R OR S."""
@@ -96,13 +106,16 @@ class LearnedGate(Gate):
 
     def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
         """Select by the learned gate signal."""
-        signal = self.neuron(self.norm(self.conv(shortcut)), time_steps)
+        signal = spiking_layer(self.conv, self.norm, self.neuron, shortcut, time_steps)
         return ops.select(signal, residual, shortcut)
 
 
 @MODELS.register_module()
 class SEWAddGate(Gate):
     """SEW ResNet's add, O = R + S: not binary (Fang et al. 2021)."""
+
+    fused = 'add'
+    binary = False
 
     def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
         """Return R + S."""
@@ -113,6 +126,8 @@ class SEWAddGate(Gate):
 class SEWAndGate(Gate):
     """SEW ResNet's and, O = R S (Fang et al. 2021)."""
 
+    fused = 'and'
+
     def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
         """Return R AND S."""
         return residual * shortcut
@@ -121,6 +136,8 @@ class SEWAndGate(Gate):
 @MODELS.register_module()
 class SEWIAndGate(Gate):
     """SEW ResNet's iand, O = (1 - R) S (Fang et al. 2021)."""
+
+    fused = 'iand'
 
     def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
         """Return (NOT R) AND S."""

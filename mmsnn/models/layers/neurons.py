@@ -75,6 +75,8 @@ class LIFNeuron(nn.Module):
         self.surrogate = surrogate
         self.surrogate_width = surrogate_width
         self.time_steps = time_steps
+        #: Dtype of the spikes where it isn't that of the currents (mmsnn.deploy).
+        self.spike_dtype: Optional[torch.dtype] = None
 
     @property
     def decay(self):
@@ -104,24 +106,25 @@ class LIFNeuron(nn.Module):
         """
         time_steps = time_steps or self.time_steps
         if time_steps is None:
-            return self._integrate(x)
+            return ops.lif(x, **self.options())
         if x.shape[0] % time_steps:
             raise ValueError(
                 f'time_steps={time_steps} does not divide the first axis of an input '
                 f'of shape {tuple(x.shape)}: it should be time_steps * batch'
             )
-        return self._integrate(x.unflatten(0, (time_steps, -1))).flatten(0, 1)
+        return ops.lif(x.unflatten(0, (time_steps, -1)), **self.options()).flatten(0, 1)
 
-    def _integrate(self, x: Tensor) -> Tensor:
-        return ops.lif(
-            x,
-            self.decay,
-            self.input_scale,
-            self.v_threshold,
-            self.reset,
-            self.detach_reset,
-            self.surrogate,
-            self.surrogate_width,
+    def options(self) -> dict:
+        """The neuron as keyword arguments of :func:`mmsnn.ops.lif`."""
+        return dict(
+            decay=self.decay,
+            input_scale=self.input_scale,
+            v_threshold=self.v_threshold,
+            reset=self.reset,
+            detach_reset=self.detach_reset,
+            surrogate=self.surrogate,
+            surrogate_width=self.surrogate_width,
+            dtype=self.spike_dtype,
         )
 
     def extra_repr(self) -> str:

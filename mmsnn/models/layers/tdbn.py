@@ -84,16 +84,12 @@ class TDBN(nn.BatchNorm2d):
         self._check_input_dim(x)
         if x.dim() == 5:
             return self.forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        return F.batch_norm(
-            x,
-            self.running_mean,
-            self.running_var,
-            self.weight * (self.alpha * self.v_threshold),
-            self.bias,
-            self.training,
-            self._count_batch() if self.training else 0.0,
-            self.eps,
-        )
+        return F.batch_norm(x, **batch_norm_arguments(self))
+
+    @property
+    def scale(self) -> Tensor:
+        """(C,), lambda * alpha * V_th: what stands in the place of a batch norm's weight."""
+        return self.weight * (self.alpha * self.v_threshold)
 
     def scale_and_shift(self, x: Tensor) -> tuple[Tensor, Tensor]:
         r"""The normalisation of ``x`` as one factor and one summand a channel.
@@ -118,7 +114,7 @@ class TDBN(nn.BatchNorm2d):
         self._check_input_dim(x)
         if self.training:
             mean, var, count = self._statistics(x)
-            momentum = self._count_batch()
+            momentum = batch_norm_arguments(self)['momentum']
             with torch.no_grad():
                 unbiased = var * (count / (count - 1))
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
@@ -128,15 +124,8 @@ class TDBN(nn.BatchNorm2d):
                 value.to(compute_dtype(value.dtype))
                 for value in (self.running_mean, self.running_var)
             )
-        scale = self.weight * (self.alpha * self.v_threshold) * torch.rsqrt(var + self.eps)
+        scale = self.scale * torch.rsqrt(var + self.eps)
         return scale, self.bias - mean * scale
-
-    def _count_batch(self) -> float:
-        """Count a training batch; its weight in the running statistics."""
-        self.num_batches_tracked.add_(1)
-        if self.momentum is None:  # cumulative average, as in BatchNorm2d
-            return 1 / self.num_batches_tracked.item()
-        return self.momentum
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Union[int, Tensor]]:
         """Mean and biased variance by channel, and how many values they are of."""
@@ -152,6 +141,33 @@ class TDBN(nn.BatchNorm2d):
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
         return f'{super().extra_repr()}, v_threshold={self.v_threshold}, alpha={self.alpha}'
+
+
+def batch_norm_arguments(norm: nn.BatchNorm2d) -> dict:
+    """What ``torch.nn.functional.batch_norm`` takes beside its input, for one forward pass.
+
+    In training it counts the batch, as ``BatchNorm2d.forward`` does.
+
+    Args:
+        norm: A tdBN or a batch norm.
+
+    Returns:
+        Keyword arguments, which :func:`mmsnn.ops.norm_lif` takes as well.
+    """
+    momentum = norm.momentum
+    if norm.training and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if momentum is None:  # cumulative average
+            momentum = 1 / norm.num_batches_tracked.item()
+    return dict(
+        weight=norm.scale if isinstance(norm, TDBN) else norm.weight,
+        bias=norm.bias,
+        running_mean=norm.running_mean,
+        running_var=norm.running_var,
+        training=norm.training or norm.running_mean is None,
+        momentum=momentum or 0.0,
+        eps=norm.eps,
+    )
 
 
 class _SumOverProcesses(Function):
@@ -211,12 +227,14 @@ class SyncTDBN(TDBN):
         Returns:
             Tensor of the same shape.
         """
-        if not self._synchronises():
+        if not self.synchronises:
             return super().forward(x)
         scale, shift = (value.view(-1, 1, 1) for value in self.scale_and_shift(x))
         return torch.addcmul(shift, x.to(scale.dtype), scale).to(x.dtype)
 
-    def _synchronises(self) -> bool:
+    @property
+    def synchronises(self) -> bool:
+        """Whether the statistics are taken over more than this process."""
         return (
             self.training
             and dist.is_available()
@@ -225,7 +243,7 @@ class SyncTDBN(TDBN):
         )
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Union[int, Tensor]]:
-        if not self._synchronises():
+        if not self.synchronises:
             return super()._statistics(x)
         axis = x.dim() - 3
         n = x.numel() // x.shape[axis]

@@ -1,0 +1,55 @@
+"""Norms folded into the convs in front of them."""
+
+from collections import Counter
+from typing import Optional
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from ..models.layers import TDBN
+
+
+def fold(model: nn.Module) -> None:
+    r"""Fold every tdBN and batch norm into the conv registered right before it, in place.
+
+    .. math::
+        w' = w \frac{\lambda \alpha V_{th}}{\sqrt{\sigma^2 + \epsilon}}, \qquad
+        b' = (b - \mu) \frac{\lambda \alpha V_{th}}{\sqrt{\sigma^2 + \epsilon}} + \beta
+
+    The norm becomes ``nn.Identity``. This is what makes STBP-tdBN cheap on neuromorphic hardware
+    (Zheng et al. 2021, section 3). mmcv's ``fuse_conv_bn`` knows ``weight`` alone, and would lose
+    alpha * V_th. As there, a norm is taken to follow the conv that is registered before it. A norm
+    that keeps no running statistics, or stands behind a conv that several layers share, stays.
+
+    Args:
+        model: Any model, in eval mode.
+
+    Raises:
+        ValueError: A model in training mode, whose norms go by the batch.
+    """
+    parents = list(model.modules())
+    uses = Counter(id(child) for parent in parents for child in parent._modules.values())
+    for parent in parents:
+        conv: Optional[nn.Module] = None
+        for name, child in list(parent.named_children()):
+            if conv is not None and _follows(child, conv):
+                if child.training:
+                    raise ValueError(
+                        f'fold takes a model in eval mode, but norm {name!r} of a '
+                        f'{type(parent).__name__} is training: call model.eval() first'
+                    )
+                scale = child.scale if isinstance(child, TDBN) else child.weight
+                conv.weight, conv.bias = fuse_conv_bn_weights(
+                    conv.weight, conv.bias, child.running_mean, child.running_var, child.eps,
+                    scale, child.bias,
+                )  # fmt: skip
+                setattr(parent, name, nn.Identity())
+            conv = child if isinstance(child, nn.Conv2d) and uses[id(child)] == 1 else None
+
+
+def _follows(norm: nn.Module, conv: nn.Module) -> bool:
+    return (
+        isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm))
+        and norm.running_mean is not None
+        and norm.num_features == conv.out_channels
+    )

@@ -1,0 +1,149 @@
+"""One call that makes a trained model fast."""
+
+import copy
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from ..models.layers import LIFNeuron
+from .fold import fold
+from .spike_conv import IntegerSpikeConv2d, integer_convs
+
+#: What :func:`fuse` takes: ``'auto'`` is the best for the machine.
+PRECISIONS = ('auto', 'fp32', 'bf16', 'int16', 'int8')
+
+
+def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
+    """A copy of a trained model, ready for inference: the same detections, several times faster.
+
+    - Every tdBN and batch norm is folded into its conv (:func:`mmsnn.deploy.fold`).
+    - Everything runs in channels_last memory.
+    - In lower precision only weights are rounded: spikes are exact in every dtype.
+
+    ========== ============================================== ==================================
+    precision  convs on spikes                                the rest (stem, decoder, neck, head)
+    ========== ============================================== ==================================
+    ``fp32``   float32                                        float32
+    ``bf16``   bfloat16                                       bfloat16
+    ``int16``  16-bit weights, sums exact (CPU)               bfloat16 with AMX, else float32
+    ``int8``   8-bit weights, sums exact (CPU)                bfloat16 with AMX, else float32
+    ========== ============================================== ==================================
+
+    Membrane potentials are float32 in all of them. A norm is taken to follow the conv that is
+    registered before it, as in mmcv's ``fuse_conv_bn``.
+
+    Args:
+        model: A backbone, a classifier or a whole detector of MMDetection's; it isn't changed.
+        precision: One of ``PRECISIONS``; see :func:`resolve_precision`.
+
+    Returns:
+        The copy, in eval mode, without gradients.
+
+    Raises:
+        ValueError: An unknown precision, or one that this machine cannot compute.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.deploy import fuse
+        >>> from mmsnn.models import SGResNet
+        >>> fast = fuse(SGResNet(18, base_channels=8), 'fp32')
+        >>> [tuple(level.shape) for level in fast(torch.rand(1, 3, 64, 64))][0]
+        (4, 1, 8, 16, 16)
+    """
+    device = next((p.device for p in model.parameters()), None)
+    precision = resolve_precision(precision, device)
+    integers = precision in ('int8', 'int16')
+    model = copy.deepcopy(model).requires_grad_(False)
+    model.eval()  # alone: in MMDetection's ResNet it returns None
+    fold(model)
+    model.to(memory_format=torch.channels_last)
+    low = precision == 'bf16' or (integers and _has_amx())
+    # Boxes and scores are decoded in float32: a coordinate needs more than eight bits.
+    backbone, rest = _parts(model)
+    for part in (backbone, *rest):
+        if low:
+            part.to(torch.bfloat16)
+    backbone.register_forward_pre_hook(_InputTo(torch.bfloat16 if low else None))
+    if low and rest:
+        rest[-1].register_forward_hook(_output_to_float32)
+    if integers:
+        _use_integers(backbone, int(precision[3:]))
+    return model
+
+
+def resolve_precision(precision: str = 'auto', device: Optional[torch.device] = None) -> str:
+    """Name the precision to compute in.
+
+    ``'auto'`` is the fastest whose results hold (docs/performance.md): ``'int8'`` on a CPU with
+    VNNI, else ``'bf16'`` where CPU or GPU have units for it, else ``'fp32'``.
+
+    Args:
+        precision: One of ``PRECISIONS``.
+        device: Device; default the CPU.
+
+    Returns:
+        A value of ``PRECISIONS`` other than ``'auto'``.
+
+    Raises:
+        ValueError: An unknown precision, or one that the device cannot compute.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f'unknown precision {precision!r}: choose one of {list(PRECISIONS)}')
+    kind = 'cpu' if device is None else device.type
+    why_no_integers = integer_convs() if kind == 'cpu' else f'they are for CPUs, not {kind}'
+    if precision in ('int8', 'int16') and why_no_integers:
+        raise ValueError(
+            f'precision {precision!r} needs integer convs: {why_no_integers}. Take '
+            "'auto', 'fp32' or 'bf16'"
+        )
+    if precision != 'auto':
+        return precision
+    if not why_no_integers:
+        return 'int8'
+    if kind == 'cuda':
+        return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp32'
+    return 'bf16' if kind == 'cpu' and _has_amx() else 'fp32'
+
+
+def _has_amx() -> bool:
+    return getattr(torch.cpu, '_is_amx_tile_supported', lambda: False)()
+
+
+def _parts(model: nn.Module) -> tuple[nn.Module, list]:
+    """The backbone, and what follows it as far as it is a plain map of tensors to tensors."""
+    backbone = getattr(model, 'backbone', None)
+    if not isinstance(backbone, nn.Module):
+        return model, []
+    following = (getattr(model, name, None) for name in ('neck', 'bbox_head'))
+    return backbone, [part for part in following if isinstance(part, nn.Module)]
+
+
+class _InputTo:
+    """Forward pre-hook: the input in channels_last and, where given, another dtype."""
+
+    def __init__(self, dtype: Optional[torch.dtype]):
+        self.dtype = dtype
+
+    def __call__(self, module: nn.Module, args: tuple) -> tuple:
+        x, *others = args
+        x = x if self.dtype is None else x.to(self.dtype)
+        return (x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x, *others)
+
+
+def _output_to_float32(module: nn.Module, args: tuple, output):
+    if isinstance(output, Tensor):
+        return output.float() if output.dtype == torch.bfloat16 else output
+    return type(output)(_output_to_float32(module, args, value) for value in output)
+
+
+def _use_integers(backbone: nn.Module, bits: int) -> None:
+    """Neurons give bytes, and every conv is ready to take them."""
+    for module in list(backbone.modules()):
+        if isinstance(module, LIFNeuron):
+            module.spike_dtype = torch.uint8
+        if isinstance(module, IntegerSpikeConv2d):
+            continue
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Conv2d and child.padding_mode == 'zeros':
+                setattr(module, name, IntegerSpikeConv2d(child, bits))

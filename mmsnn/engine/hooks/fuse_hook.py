@@ -1,0 +1,42 @@
+"""Tests a model in its fast form."""
+
+import torch
+from mmdet.registry import HOOKS
+from mmengine.device import get_device
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+
+from ...deploy import fuse, resolve_precision
+
+
+@HOOKS.register_module()
+class FuseHook(Hook):
+    """Replace the model by :func:`mmsnn.deploy.fuse` of it before a test run.
+
+    ``tools/test.py --fuse`` adds it. Validation during training keeps the model as it is.
+
+    Args:
+        precision: As of :func:`mmsnn.deploy.fuse`.
+
+    Raises:
+        ValueError: An unknown precision, or one that the device cannot compute.
+    """
+
+    def __init__(self, precision: str = 'auto'):
+        self.precision = resolve_precision(precision, torch.device(get_device()))
+
+    def before_test(self, runner) -> None:
+        """Fuse; by now the checkpoint has been loaded.
+
+        Args:
+            runner: The runner.
+        """
+        wrapper, model = None, runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            wrapper, model = model, model.module
+        fused = fuse(model, self.precision)
+        if wrapper is None:
+            runner.model = fused
+        else:
+            wrapper.module = fused
+        runner.logger.info(f'mmsnn: testing the fused model in {self.precision}')

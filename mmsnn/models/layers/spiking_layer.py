@@ -1,0 +1,97 @@
+"""Conv, norm, neuron and gate as one step."""
+
+from typing import Optional
+
+from torch import Tensor, nn
+
+from ... import ops
+from .neurons import LIFNeuron
+from .tdbn import TDBN, batch_norm_arguments
+
+
+def spiking_layer(
+    conv: nn.Module,
+    norm: nn.Module,
+    neuron: nn.Module,
+    x: Tensor,
+    time_steps: int,
+    gate: Optional[nn.Module] = None,
+    shortcut: Optional[Tensor] = None,
+    *,
+    shared: bool = False,
+    binary: bool = True,
+) -> Tensor:
+    """gate(neuron(norm(conv(x))), shortcut), in as few passes over the data as there can be.
+
+    Norm, neuron and gate are one pass (:func:`mmsnn.ops.norm_lif`) where they are a tdBN or batch
+    norm, one of mmsnn's neurons and a gate that names its ``fused`` operation. Any other module is
+    called as it is, and so is one that somebody hooks, so that hooks see what they ask for.
+
+    Args:
+        conv: Conv layer.
+        norm: Norm layer, or ``nn.Identity`` where it is folded into the conv.
+        neuron: Neuron.
+        x: (T*B, C, H, W), time-major; (B, C, H, W) where ``shared``.
+        time_steps: T.
+        gate: Gate that joins the spikes with ``shortcut``.
+        shortcut: Spikes (T*B, C_out, H', W').
+        shared: Whether all time steps see the same ``x``.
+        binary: Whether ``x`` is spikes, 0 and 1, which are kept for backward at one bit a value.
+
+    Returns:
+        Spikes (T*B, C_out, H', W').
+    """
+    x = conv_of_spikes(conv, x) if binary else conv(x)
+    if not _fuses(norm, neuron, gate):
+        x = norm(x)
+        if shared:
+            x = x.expand(time_steps, *x.shape).flatten(0, 1)
+        x = neuron(x, time_steps)
+        return x if gate is None else gate(x, shortcut, time_steps)
+    fold = (time_steps, -1)
+    options = neuron.options()
+    if gate is not None:
+        options.update(gate=gate.fused, shortcut=shortcut.unflatten(0, fold))
+    if shared:
+        options['time_steps'] = time_steps
+    else:
+        x = x.unflatten(0, fold)
+    if isinstance(norm, nn.Identity):
+        return ops.lif(x, **options).flatten(0, 1)
+    return ops.norm_lif(x, **batch_norm_arguments(norm), **options).flatten(0, 1)
+
+
+def conv_of_spikes(conv: nn.Module, x: Tensor) -> Tensor:
+    """The conv, keeping ``x`` for its backward pass at one bit a value where it can.
+
+    Args:
+        conv: Conv layer.
+        x: Spikes (N, C, H, W).
+
+    Returns:
+        Currents (N, C_out, H', W').
+    """
+    plain = type(conv) is nn.Conv2d and conv.padding_mode == 'zeros'
+    if not plain or isinstance(conv.padding, str) or _is_hooked(conv):
+        return conv(x)
+    return ops.spike_conv2d(
+        x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
+    )
+
+
+def _fuses(norm: nn.Module, neuron: nn.Module, gate: Optional[nn.Module]) -> bool:
+    return (
+        (type(norm) is nn.Identity or (type(norm) in (TDBN, nn.BatchNorm2d) and norm.affine))
+        and type(neuron).forward is LIFNeuron.forward
+        and (gate is None or gate.fused is not None)
+        and not any(_is_hooked(module) for module in (norm, neuron, gate))
+    )
+
+
+def _is_hooked(module: Optional[nn.Module]) -> bool:
+    return module is not None and bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
