@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmsnn.models import TDBN, SyncTDBN
+from mmsnn.models import TDBN, SGResNet, SyncTDBN
 from mmsnn.models.layers import build_norm
 
 CASES = {
@@ -58,6 +58,31 @@ class ByScaleAndShift(nn.Module):
         return x * scale + shift
 
 
+def train_backbone(norm, gate, images, distributed=False):
+    """One step of an SGResNet in float64: its spikes, and the gradients summed over processes."""
+    torch.manual_seed(0)
+    layers = dict(norm_cfg=dict(type=norm), gate_cfg=GATES[gate])
+    model = SGResNet(10, time_steps=3, base_channels=4, stem='cifar', **layers).double()
+    wrapped = nn.parallel.DistributedDataParallel(model) if distributed else model
+    outs = wrapped(images)
+    sum((out * out.detach().cumsum(2).sin()).sum() for out in outs).backward()
+    factor = torch.distributed.get_world_size() if distributed else 1
+    return (
+        [out.detach() for out in outs],
+        {name: p.grad * factor for name, p in model.named_parameters()},
+        dict(model.named_buffers()),
+    )
+
+
+# One is a part of the fused pass, the other is not.
+GATES = {
+    'residual': dict(type='ResidualGate'),
+    'learned': dict(type='LearnedGate', act_cfg=dict(surrogate_width=4.0)),
+}
+IMAGES = torch.randn(3, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+SPLIT = (2, 1)
+
+
 def process(rank, folder):
     """Train two steps of every case under DistributedDataParallel and save what came of it."""
     torch.distributed.init_process_group(
@@ -78,6 +103,8 @@ def process(rank, folder):
             # DistributedDataParallel averages over processes.
             steps.append((y.detach(), x.grad, norm.weight.grad * 2, norm.bias.grad * 2))
         results[name] = dict(steps=steps, buffers=dict(norm.named_buffers()))
+    for gate in GATES:
+        results[gate] = train_backbone('SyncTDBN', gate, IMAGES.split(SPLIT)[rank], True)
     # A process that is alone in eval mode waits for nobody.
     if rank == 0:
         results['eval'] = norm.eval()(inputs(CASES['scale and shift'], 2)[0][0]).detach()
@@ -90,8 +117,8 @@ def process(rank, folder):
 @pytest.fixture(scope='module')
 def two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp('sync')
-    root = str(Path(__file__).resolve().parents[3])
-    env = dict(os.environ, PYTHONPATH=root, OMP_NUM_THREADS='1')
+    path = f'{Path(__file__).resolve().parents[3]}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'
+    env = dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1')
     command = [sys.executable, '-W', 'error::FutureWarning:torch', __file__]
     processes = [subprocess.Popen([*command, str(rank), str(folder)], env=env) for rank in range(2)]
     try:
@@ -144,6 +171,21 @@ def test_two_processes_are_one_with_the_joined_batch(two_processes, name):
         for key in ('running_mean', 'running_var'):
             torch.testing.assert_close(buffers[key].double(), getattr(norm, key), **exact)
             assert torch.equal(buffers[key], two_processes[0][name]['buffers'][key])
+
+
+@pytest.mark.parametrize('gate', GATES)
+def test_backbone(two_processes, gate):
+    """Through the blocks' passes, with 2 images in one process and 1 in the other."""
+    outs, grads, buffers = train_backbone('TDBN', gate, IMAGES)
+    for rank, result in enumerate(two_processes):
+        theirs, their_grads, their_buffers = result[gate]
+        for a, b in zip(theirs, outs):
+            assert 0 < b.mean() < 1
+            assert torch.equal(a, b.split(SPLIT, dim=1)[rank])
+        for name, grad in grads.items():
+            torch.testing.assert_close(their_grads[name], grad, rtol=1e-7, atol=1e-8)
+        for name, value in buffers.items():
+            torch.testing.assert_close(their_buffers[name], value, rtol=1e-9, atol=1e-10)
 
 
 def test_statistics_of_one_process_would_fail(two_processes):
