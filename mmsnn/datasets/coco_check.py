@@ -10,6 +10,7 @@ import json
 import math
 import os
 import os.path as osp
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
@@ -108,7 +109,7 @@ def check_config_datasets(cfg, splits=('train', 'val')):
     for split in splits:
         loader = cfg.get(f'{split}_dataloader') or {}
         for key, dataset in _unwrap(loader.get('dataset'), f'{split}_dataloader.dataset'):
-            job = _resolve(dataset, key)
+            job = _resolve(dataset, key, _hint(cfg, key))
             if job is not None:
                 place = (job['ann_file'], job['img_dir'])
                 jobs.setdefault(place, {**job, 'splits': []})['splits'].append(split)
@@ -416,7 +417,16 @@ def _is_remote(path):
     return '://' in path
 
 
-def _resolve(dataset, key):
+def _hint(cfg, key):
+    """How to point to the data of this config: by the environment variable that it reads."""
+    hint = DATA_HINT.replace('train_dataloader.dataset', key)
+    variables = re.findall(r'\{\{\s*\$\s*(\w+)\s*:', getattr(cfg, 'text', ''))
+    if variables:
+        hint = hint.replace('MMSNN_COCO_ROOT=/path/to/coco', f'{variables[0]}=/path/to/data')
+    return hint
+
+
+def _resolve(dataset, key, hint):
     """Return the arguments of :func:`check_coco_dataset` for a data set config, or None."""
     cls = _coco_class(dataset)
     backend = (dataset.get('backend_args') or {}).get('backend', 'local')
@@ -437,7 +447,7 @@ def _resolve(dataset, key):
         'img_dir': img_dir,
         'classes': classes,
         'data_root': root,
-        'hint': DATA_HINT.replace('train_dataloader.dataset', key),
+        'hint': hint,
     }
 
 

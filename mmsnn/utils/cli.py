@@ -1,14 +1,18 @@
 """The common part of tools/: options, config, launcher, and errors a person can act on."""
 
 import argparse
+import difflib
 import glob
+import inspect
 import os
 import os.path as osp
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -40,9 +44,22 @@ def exit_on_error(*also: type) -> Iterator[None]:
         if os.environ.get('MMSNN_TRACEBACK') == '1' or not str(error):
             raise
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        message = f'{message}{_did_you_mean(error)}'
         # What is not ours to explain may need the place where it happened.
         hint = '\n(MMSNN_TRACEBACK=1 shows where)' if isinstance(error, also) else ''
         sys.exit(f'\nerror: {message}{hint}')
+
+
+def _did_you_mean(error: Exception) -> str:
+    """The argument that a misspelt key of a config comes closest to."""
+    misspelt = re.search(
+        r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)
+    )
+    cls = misspelt and MODELS.get(misspelt[1])
+    if not cls:
+        return ''
+    near = difflib.get_close_matches(misspelt[2], inspect.signature(cls).parameters, n=1)
+    return f' (did you mean {near[0]!r}?)' if near else ''
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

@@ -62,7 +62,14 @@ def test_broken_config(tool, tmp_path):
 def test_missing_data_root(train, tmp_path):
     message = train(root=tmp_path / 'nowhere')
     assert 'nowhere' in message
-    assert 'MMSNN_' in message or 'data_root' in message
+    assert 'MMSNN_DIGITS_ROOT=/path/to/data' in message
+    assert 'train_dataloader.dataset.data_root=' in message
+
+
+def test_misspelt_key(train):
+    message = train('--cfg-options', 'model.backbone.time_step=2')
+    assert "unexpected keyword argument 'time_step'" in message
+    assert "did you mean 'time_steps'?" in message
 
 
 def test_annotation_file_that_is_not_json(train, digits_root, tmp_path):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Optional, Union
 
+import torch
 from mmcv.cnn import build_conv_layer
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule, ModuleList
@@ -11,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..layers import (
+    SpikeMaxPool2d,
     build_gate,
     build_neuron,
     build_norm,
@@ -397,7 +399,8 @@ class SGResNet(BaseModule):
             in_channels = width
         if self.membrane_shortcut:
             self.stem[-1].pop('neuron')
-        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if pool else nn.Identity()
+        max_pool = nn.MaxPool2d if self.membrane_shortcut else SpikeMaxPool2d
+        self.maxpool = max_pool(3, 2, padding=1) if pool else nn.Identity()
 
     def init_weights(self) -> None:
         """As MMDetection's ResNet, and silent residual branches where asked for."""
@@ -445,6 +448,9 @@ class SGResNet(BaseModule):
         shared = x.dim() == 4
         if not shared:
             x = x.flatten(0, 1)
+        if x.device.type == 'cpu':
+            # What comes behind keeps this memory format: convs, forward and backward, are faster.
+            x = x.contiguous(memory_format=torch.channels_last)
         binary = False  # images and frames are not spikes
         for layer in self.stem:
             if 'neuron' in layer:

@@ -4,6 +4,7 @@ from .builder import build_gate, build_neuron, build_norm
 from .decoders import AttentionSpikeDecoder, LastDecoder, RateDecoder, SpikeDecoder
 from .gates import Gate, LearnedGate, ResidualGate, SEWAddGate, SEWAndGate, SEWIAndGate
 from .neurons import IFNeuron, LIFNeuron, PLIFNeuron, check_time_steps
+from .pool import SpikeMaxPool2d
 from .spiking_layer import conv_of_spikes, spiking_layer
 from .tdbn import TDBN, SyncTDBN
 
@@ -22,6 +23,7 @@ __all__ = [
     'SEWAndGate',
     'SEWIAndGate',
     'SpikeDecoder',
+    'SpikeMaxPool2d',
     'SyncTDBN',
     'build_gate',
     'build_neuron',

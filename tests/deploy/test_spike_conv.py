@@ -1,0 +1,79 @@
+"""Integer convs: exact sums of rounded weights."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mmsnn.deploy import IntegerSpikeConv2d
+from mmsnn.deploy.spike_conv import integer_convs
+
+needs_integers = pytest.mark.skipif(bool(integer_convs()), reason=integer_convs() or 'runs')
+
+
+def spikes(*shape):
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(0)) > 0.7).to(torch.uint8)
+
+
+@needs_integers
+@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize('last', [False, True])
+@pytest.mark.parametrize(
+    'conv',
+    [
+        dict(in_channels=8, out_channels=16, kernel_size=3, padding=1),
+        dict(in_channels=8, out_channels=16, kernel_size=3, stride=2, padding=1, bias=False),
+        dict(in_channels=8, out_channels=4, kernel_size=1, stride=2, bias=False),
+        dict(in_channels=8, out_channels=8, kernel_size=3, groups=2, dilation=2),
+        dict(in_channels=8, out_channels=3, kernel_size=(1, 3)),
+    ],
+)
+def test_only_weights_are_rounded(conv, last, bits):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(**conv)
+    with torch.no_grad():
+        conv.weight[0] *= 100  # a scale for each channel: the others lose nothing by it
+        conv.weight[1] = 0
+    x = spikes(4, 8, 9, 11)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    # The rounded weights in float64 are the oracle: the conv itself adds no error.
+    exact = copy.deepcopy(conv).double()
+    limit = {8: 127, 16: 127 * 256}[bits]
+    step = (exact.weight.abs().amax((1, 2, 3), keepdim=True) / limit).clamp_min(1e-30)
+    with torch.no_grad():
+        rounded = (exact.weight / step).round() * step
+        assert (rounded - exact.weight).abs().div(step).max() <= 0.5 + 1e-9
+        exact.weight.copy_(rounded)
+        out = IntegerSpikeConv2d(conv, bits)(x)
+        expected = exact(x.double())
+    assert out.dtype == torch.float32
+    # A weight halfway between two steps may be rounded either way in float32.
+    scale = expected.abs().amax((0, 2, 3), keepdim=True).clamp_min(1e-6)
+    assert ((out - expected) / scale).abs().max() < (1e-6 if bits == 8 else 1e-4)
+
+
+@needs_integers
+def test_counts_are_exact_too():
+    # SEW's add gives counts of spikes.
+    conv = nn.Conv2d(4, 4, 3, bias=False)
+    nn.init.constant_(conv.weight, 0.5)
+    x = torch.full((1, 4, 3, 3), 200, dtype=torch.uint8)
+    out = IntegerSpikeConv2d(conv, 8)(x)
+    assert torch.equal(out, torch.full((1, 4, 1, 1), 0.5 * 200 * 36))
+
+
+def test_real_values_meet_the_original_weights():
+    conv = nn.Conv2d(4, 4, 3)
+    x = torch.rand(1, 4, 5, 5)
+    assert torch.equal(IntegerSpikeConv2d(conv, 8)(x), conv(x))
+
+
+@needs_integers
+def test_copies_and_checkpoints():
+    conv = IntegerSpikeConv2d(nn.Conv2d(4, 4, 3), 8)
+    x = spikes(1, 4, 5, 5)
+    out = conv(x)
+    assert torch.equal(copy.deepcopy(conv)(x), out)
+    assert sorted(conv.state_dict()) == ['conv.bias', 'conv.weight']
