@@ -10,7 +10,6 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
-from mmengine.model import is_model_wrapper
 
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
 from mmsnn.deploy import PRECISIONS
@@ -22,13 +21,16 @@ from mmsnn.utils import (
     exit_on_error,
     leave_launcher,
     load_config,
+    set_time_steps,
     setup_launcher,
+    unwrap,
 )
 
 EXAMPLES = """examples:
   python tools/test.py CONFIG work_dirs/NAME/epoch_12.pth
   python tools/test.py CONFIG CHECKPOINT --show-dir pictures   # boxes found beside true boxes
   python tools/test.py CONFIG CHECKPOINT --out predictions.pkl
+  python tools/test.py CONFIG CHECKPOINT --time-steps 2        # T = 2, whatever the config says
   python tools/test.py CONFIG CHECKPOINT --fuse                # several times faster
   bash tools/dist_test.sh CONFIG CHECKPOINT 8                  # 8 GPUs"""
 
@@ -64,6 +66,9 @@ def parse_args() -> argparse.Namespace:
         '--tta',
         action='store_true',
         help="test-time augmentation: the config's, or a horizontal flip",
+    )
+    parser.add_argument(
+        '--time-steps', type=int, metavar='T', help="evaluate with T time steps, not the config's"
     )
     parser.add_argument(
         '--fuse',
@@ -136,9 +141,11 @@ def main() -> None:
     setup_launcher(cfg)
     runner = build_runner(cfg)
     with exit_on_error():
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        check_state_dict(model.module if args.tta else model, checkpoint, args.checkpoint)
+        detector = unwrap(runner.model)
+        check_state_dict(detector, checkpoint, args.checkpoint)
         del checkpoint
+        if args.time_steps is not None:
+            set_time_steps(detector, args.time_steps)
         if args.out is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
         runner.test()

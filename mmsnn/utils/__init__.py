@@ -5,12 +5,15 @@ from .cli import (
     add_common_arguments,
     build_runner,
     check_data,
+    check_sync_bn,
     check_work_dir,
     enable_amp,
     exit_on_error,
     leave_launcher,
     load_config,
+    set_time_steps,
     setup_launcher,
+    unwrap,
 )
 
 __all__ = [
@@ -18,10 +21,13 @@ __all__ = [
     'add_common_arguments',
     'build_runner',
     'check_data',
+    'check_sync_bn',
     'check_work_dir',
     'enable_amp',
     'exit_on_error',
     'leave_launcher',
     'load_config',
+    'set_time_steps',
     'setup_launcher',
+    'unwrap',
 ]

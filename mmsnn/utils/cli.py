@@ -14,11 +14,14 @@ from contextlib import contextmanager
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from torch import nn
 
 from ..compat import CheckpointError
 from ..datasets import DatasetError, check_config_datasets
 from ..engine.hooks.non_finite_loss_hook import NonFiniteLossError
+from ..models import TDBN
 
 
 class ToolError(RuntimeError):
@@ -201,6 +204,33 @@ def enable_amp(cfg: Config) -> None:
         cfg.optim_wrapper.pop(key, None)
 
 
+def check_sync_bn(cfg: Config) -> None:
+    """Refuse mmengine's ``sync_bn`` for a model with tdBN.
+
+    In distributed runs it puts ``SyncBatchNorm`` in the place of every batch norm by weight and
+    bias alone, and a tdBN would lose its alpha * V_th without a word.
+
+    Args:
+        cfg: The config.
+
+    Raises:
+        ToolError: Both are there.
+    """
+    from mmdet.registry import MODELS
+
+    if cfg.get('sync_bn') is None:
+        return
+    # Many configs have tdBN by default and don't name it: only the model itself knows.
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    found = sum(isinstance(module, TDBN) for module in MODELS.build(cfg.model).modules())
+    if found:
+        raise ToolError(
+            f'sync_bn={cfg.sync_bn!r} would turn the {found} tdBN layers of the model into '
+            'SyncBatchNorm, which loses their factor alpha * V_th: take sync_bn away and choose '
+            "norm_cfg=dict(type='SyncTDBN'), whose statistics are those of all processes"
+        )
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the runner, and with it the model; what the config got wrong ends in one message.
 
@@ -213,4 +243,40 @@ def build_runner(cfg: Config) -> Runner:
     from mmdet.registry import RUNNERS
 
     with exit_on_error(ValueError, KeyError, TypeError, AssertionError):
+        check_sync_bn(cfg)
         return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The detector inside the wrappers for distributed runs and test-time augmentation.
+
+    Args:
+        model: The runner's model.
+
+    Returns:
+        The detector.
+    """
+    while hasattr(model, 'module'):
+        model = model.module
+    return model
+
+
+def set_time_steps(model: nn.Module, time_steps: int) -> None:
+    """Let a detector run at another T than that of its config.
+
+    Args:
+        model: The detector.
+        time_steps: T.
+
+    Raises:
+        ToolError: T is less than 1, or the detector's backbone has no T.
+    """
+    if time_steps < 1:
+        raise ToolError(f'--time-steps must be at least 1, got {time_steps}')
+    backbone = getattr(model, 'backbone', model)
+    if not hasattr(backbone, 'time_steps'):
+        raise ToolError(
+            '--time-steps needs a spiking backbone, such as SGResNet: the '
+            f"config's {type(backbone).__name__} has no time_steps"
+        )
+    backbone.time_steps = time_steps

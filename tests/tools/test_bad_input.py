@@ -127,6 +127,12 @@ def test_bad_model_settings(train, option, said):
     assert said in train(option)
 
 
+def test_sync_bn_would_lose_the_threshold(train):
+    message = train('sync_bn=torch')
+    assert 'alpha * V_th' in message
+    assert "norm_cfg=dict(type='SyncTDBN')" in message
+
+
 def test_a_backbone_without_a_decoder(train, tmp_path):
     config = tmp_path / 'undecoded.py'
     config.write_text(
@@ -160,9 +166,9 @@ def checkpoint(tool, digits_root, tmp_path_factory):
 def evaluate(tool, digits_root, tmp_path):
     """Start an evaluation that must end with one message; give back that message."""
 
-    def run(path, *options):
+    def run(path, *options, script='test.py'):
         done = tool(
-            'test.py',
+            script,
             DIGITS,
             path,
             '--work-dir',
@@ -224,6 +230,32 @@ def subprocess_like():
 
 def test_output_that_is_not_a_pickle_file(evaluate, checkpoint):
     assert '--out' in evaluate(checkpoint, '--out', 'predictions.json')
+
+
+def test_no_time_steps(evaluate, checkpoint):
+    message = evaluate(checkpoint, '--time-steps', 0, *NARROW)
+    assert '--time-steps must be at least 1, got 0' in message
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (['--time-steps', 2, 0, *NARROW], '--time-steps must be at least 1, got 0'),
+        (['--out', 'anytime.txt', *NARROW], '--out must name a .json file'),
+        ([*NARROW, 'test_evaluator.metric=proposal'], 'gives no bbox mAP'),
+        ([], 'another architecture'),  # without the options that made it narrow
+    ],
+)
+def test_anytime(evaluate, checkpoint, options, said):
+    assert said in evaluate(checkpoint, *options, script='analysis_tools/anytime.py')
+
+
+def test_anytime_keeps_pictures(evaluate, checkpoint, tmp_path):
+    (tmp_path / 'kept.png').write_bytes(b'mine')
+    options = ['--out', tmp_path / 'kept.json', *NARROW]
+    message = evaluate(checkpoint, *options, script='analysis_tools/anytime.py')
+    assert 'kept.png is there already' in message
+    assert (tmp_path / 'kept.png').read_bytes() == b'mine'
 
 
 def test_loss_that_is_not_finite(tool, digits_root, tmp_path):

@@ -95,20 +95,76 @@ def test_test_time_augmentation(trained, tool, digits_root, tmp_path):
     assert coco_table(done.stdout)
 
 
-def test_any_number_of_time_steps_at_test_time(trained, tool, digits_root, tmp_path):
+@pytest.mark.parametrize('tta', [[], ['--tta']])
+def test_any_number_of_time_steps_at_test_time(trained, tool, digits_root, tmp_path, tta):
     work_dir, _ = trained
-    for time_steps in (1, 8):
-        done = tool(
+    scores = []
+    for i, (steps, configured) in enumerate([(['--time-steps', 1], 4), ([], 1), ([], 4)]):
+        predictions = tmp_path / f'{i}.pkl'
+        tool(
             'test.py',
             DIGITS,
             work_dir / 'epoch_2.pth',
             '--work-dir',
             tmp_path,
+            '--out',
+            predictions,
+            *steps,
+            *tta,
             *SHORT,
-            f'model.backbone.time_steps={time_steps}',
+            f'model.backbone.time_steps={configured}',
             MMSNN_DIGITS_ROOT=digits_root,
         )
-        assert coco_table(done.stdout)
+        scores.append(
+            [p['pred_instances']['scores'] for p in pickle.loads(predictions.read_bytes())]
+        )
+    option, config, other = scores
+    assert all(torch.equal(a, b) for a, b in zip(option, config))
+    assert not all(torch.equal(a, b) for a, b in zip(option, other))
+
+
+def test_anytime(trained, tool, digits_root, tmp_path):
+    """One table of mAP and time by T; the JSON says the same, and test.py the same mAP."""
+    work_dir, _ = trained
+    out = tmp_path / 'new' / 'anytime.json'
+    command = ['analysis_tools/anytime.py', DIGITS, work_dir / 'epoch_2.pth', '--out', out]
+    command += ['--work-dir', tmp_path / 'work', '--time-steps', 8, 1, 1, *SHORT]
+    done = tool(*command, MMSNN_DIGITS_ROOT=digits_root)
+    results = json.loads(out.read_text())
+    assert results['config_time_steps'] == 4
+    rows = results['results']
+    assert [row['time_steps'] for row in rows] == [1, 8]
+    columns = ['time_steps', 'bbox_mAP', 'bbox_mAP_50', 'ms_per_image', 'relative_time']
+    printed = re.findall(r'^ +(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$', done.stdout, re.M)
+    assert [list(map(float, row)) for row in printed] == [[r[c] for c in columns] for r in rows]
+    # Both are relative to the time at the config's T, which is measured too.
+    at_4 = [row['ms_per_image'] / row['relative_time'] for row in rows]
+    assert at_4[0] == pytest.approx(at_4[1], rel=0.02)
+    assert out.with_suffix('.png').read_bytes().startswith(b'\x89PNG')
+
+    for row in rows:
+        tested = tool(
+            'test.py',
+            DIGITS,
+            work_dir / 'epoch_2.pth',
+            '--work-dir',
+            tmp_path / 'work',
+            '--time-steps',
+            row['time_steps'],
+            *SHORT,
+            MMSNN_DIGITS_ROOT=digits_root,
+        )
+        said = dict(re.findall(r'coco/(bbox_\w+): (-?[\d.]+)', tested.stdout))
+        assert {k: float(v) for k, v in said.items()} == {k: row[k] for k in said}
+        assert len(said) == 6
+
+    before = out.read_bytes()
+    again = tool(*command, check=False, MMSNN_DIGITS_ROOT=digits_root)
+    assert again.returncode != 0
+    assert f'{out} is there already' in again.stdout
+    assert 'Traceback' not in again.stdout
+    assert 'Epoch(test)' not in again.stdout
+    assert out.read_bytes() == before
 
 
 def test_never_overwrites_another_run(trained, tool, digits_root):
@@ -152,6 +208,7 @@ def test_amp_on_cpu(tool, digits_root, tmp_path):
 def test_two_processes(shell, digits_root, tmp_path):
     work_dir = tmp_path / 'run'
     env = {'MMSNN_DIGITS_ROOT': digits_root, 'OMP_NUM_THREADS': 1}
+    options = [*SHORT, 'model.backbone.norm_cfg.type=SyncTDBN']
     done = shell(
         'bash',
         'tools/dist_train.sh',
@@ -159,7 +216,7 @@ def test_two_processes(shell, digits_root, tmp_path):
         2,
         '--work-dir',
         work_dir,
-        *SHORT,
+        *options,
         'train_cfg.max_epochs=1',
         PORT=29511,
         **env,
@@ -175,13 +232,14 @@ def test_two_processes(shell, digits_root, tmp_path):
         2,
         '--work-dir',
         tmp_path / 'test',
-        *SHORT,
+        *options,
         PORT=29512,
         **env,
     )
     assert tested.returncode == 0, tested.stdout[-4000:]
-    # Each process keeps norm statistics of its own, so that the table need not be the same.
-    assert len(coco_table(tested.stdout)) == 6
+    # With TDBN each process would keep norm statistics of its own, and only one's are saved.
+    assert coco_table(tested.stdout) == coco_table(done.stdout)
+    assert logged_map(tested.stdout) == logged_map(done.stdout)
 
 
 def test_image_demo(trained, tool, digits_root, tmp_path):

@@ -6,7 +6,7 @@ from .gates import Gate, LearnedGate, ResidualGate, SEWAddGate, SEWAndGate, SEWI
 from .neurons import IFNeuron, LIFNeuron, PLIFNeuron, check_time_steps
 from .pool import SpikeMaxPool2d
 from .spiking_layer import conv_of_spikes, spiking_layer
-from .tdbn import TDBN
+from .tdbn import TDBN, SyncTDBN
 
 __all__ = [
     'TDBN',
@@ -24,6 +24,7 @@ __all__ = [
     'SEWIAndGate',
     'SpikeDecoder',
     'SpikeMaxPool2d',
+    'SyncTDBN',
     'build_gate',
     'build_neuron',
     'build_norm',

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ... import ops
 from .neurons import LIFNeuron
-from .tdbn import TDBN, batch_norm_arguments
+from .tdbn import TDBN, SyncTDBN, batch_norm_arguments
 
 
 def spiking_layer(
@@ -58,6 +58,9 @@ def spiking_layer(
         x = x.unflatten(0, fold)
     if isinstance(norm, nn.Identity):
         return ops.lif(x, **options).flatten(0, 1)
+    if isinstance(norm, SyncTDBN) and norm.synchronises:
+        scale, shift = norm.scale_and_shift(x)
+        return ops.lif(x, scale=scale, shift=shift, **options).flatten(0, 1)
     return ops.norm_lif(x, **batch_norm_arguments(norm), **options).flatten(0, 1)
 
 
@@ -80,8 +83,9 @@ def conv_of_spikes(conv: nn.Module, x: Tensor) -> Tensor:
 
 
 def _fuses(norm: nn.Module, neuron: nn.Module, gate: Optional[nn.Module]) -> bool:
+    batch_norm = type(norm) in (TDBN, SyncTDBN, nn.BatchNorm2d) and norm.affine
     return (
-        (type(norm) is nn.Identity or (type(norm) in (TDBN, nn.BatchNorm2d) and norm.affine))
+        (batch_norm or type(norm) is nn.Identity)
         and type(neuron).forward is LIFNeuron.forward
         and (gate is None or gate.fused is not None)
         and not any(_is_hooked(module) for module in (norm, neuron, gate))

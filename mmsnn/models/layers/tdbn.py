@@ -1,8 +1,15 @@
-"""Threshold-dependent batch normalisation."""
+"""Threshold-dependent batch normalisation, of one process or of all."""
 
+from typing import Union
+
+import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
+from torch.autograd import Function
+
+from ...ops.reference import channel_stats, compute_dtype
 
 
 @MODELS.register_module()
@@ -17,7 +24,8 @@ class TDBN(nn.BatchNorm2d):
     ``bias`` is beta. Source: Zheng et al. 2021, section 3 (tdBN).
 
     A tool that folds or converts by ``weight`` alone, such as mmcv's ``fuse_conv_bn`` or
-    ``SyncBatchNorm.convert_sync_batchnorm``, loses the factor alpha * V_th.
+    ``SyncBatchNorm.convert_sync_batchnorm``, loses the factor alpha * V_th. For statistics over all
+    processes of a distributed training take :class:`SyncTDBN`.
 
     As an mmcv norm layer: ``norm_cfg=dict(type='TDBN', v_threshold=1.0)``.
 
@@ -83,6 +91,53 @@ class TDBN(nn.BatchNorm2d):
         """(C,), lambda * alpha * V_th: what stands in the place of a batch norm's weight."""
         return self.weight * (self.alpha * self.v_threshold)
 
+    def scale_and_shift(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The normalisation of ``x`` as one factor and one summand a channel.
+
+        .. math::
+            scale_k = \frac{\lambda_k\, \alpha V_{th}}{\sqrt{\sigma_k^2 + \epsilon}} \qquad
+            shift_k = \beta_k - \mu_k\, scale_k
+
+        In training it is one step of the norm like :meth:`forward`: the running statistics move,
+        and gradients flow through the statistics of ``x``. It is what a kernel takes that
+        normalises on the way, such as that of :func:`mmsnn.ops.lif`.
+
+        Args:
+            x: (T*B, C, H, W) or (T, B, C, H, W).
+
+        Returns:
+            Scale and shift, (C,) each, in float32 (float64 where ``x`` is).
+
+        Raises:
+            ValueError: Input of another rank, or one value a channel in training.
+        """
+        self._check_input_dim(x)
+        if self.training:
+            mean, var, count = self._statistics(x)
+            momentum = batch_norm_arguments(self)['momentum']
+            with torch.no_grad():
+                unbiased = var * (count / (count - 1))
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+                self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+        else:
+            mean, var = (
+                value.to(compute_dtype(value.dtype))
+                for value in (self.running_mean, self.running_var)
+            )
+        scale = self.scale * torch.rsqrt(var + self.eps)
+        return scale, self.bias - mean * scale
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Union[int, Tensor]]:
+        """Mean and biased variance by channel, and how many values they are of."""
+        axis = x.dim() - 3
+        count = x.numel() // x.shape[axis]
+        if count < 2:
+            raise ValueError(
+                'statistics need more than one value a channel, got an input of shape '
+                f'{tuple(x.shape)}'
+            )
+        return *channel_stats(x, axis), count
+
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
         return f'{super().extra_repr()}, v_threshold={self.v_threshold}, alpha={self.alpha}'
@@ -113,3 +168,88 @@ def batch_norm_arguments(norm: nn.BatchNorm2d) -> dict:
         momentum=momentum or 0.0,
         eps=norm.eps,
     )
+
+
+class _SumOverProcesses(Function):
+    """All-reduce that can be differentiated: what one process gets, all have contributed to."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return _SumOverProcesses.apply(grad.contiguous())
+
+
+@MODELS.register_module()
+class SyncTDBN(TDBN):
+    r"""tdBN whose statistics in training are those of all processes.
+
+    It is to :class:`TDBN` what ``SyncBatchNorm`` is to ``BatchNorm2d`` under
+    ``DistributedDataParallel``, and works on the CPU (gloo) too. With n_p values of mean m_p and
+    biased variance v_p in process p,
+
+    .. math::
+        \mu = \frac{\sum_p n_p m_p}{\sum_p n_p} \qquad
+        \sigma^2 = \frac{\sum_p n_p (v_p + (m_p - \mu)^2)}{\sum_p n_p}
+
+    which loses nothing to cancellation, and both sums are differentiated: outputs, gradients and
+    running statistics are those of :class:`TDBN` on the joined batch. The processes may have
+    batches and images of different sizes. Source: the parallel variance of Chan et al. 1979.
+
+    Outside a process group, alone in one, or in eval mode, it is :class:`TDBN`. As an mmcv norm
+    layer: ``norm_cfg=dict(type='SyncTDBN')``; checkpoints fit both.
+
+    Args:
+        num_features: This and the rest: as of :class:`TDBN`.
+        eps: Likewise.
+        momentum: Likewise.
+        v_threshold: Likewise.
+        alpha: Likewise.
+
+    Raises:
+        ValueError: As of :class:`TDBN`.
+
+    Example:
+        >>> SyncTDBN(8)(torch.rand(4, 2, 8, 5, 5)).shape
+        torch.Size([4, 2, 8, 5, 5])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise.
+
+        Args:
+            x: (T*B, C, H, W) or (T, B, C, H, W).
+
+        Returns:
+            Tensor of the same shape.
+        """
+        if not self.synchronises:
+            return super().forward(x)
+        scale, shift = (value.view(-1, 1, 1) for value in self.scale_and_shift(x))
+        return torch.addcmul(shift, x.to(scale.dtype), scale).to(x.dtype)
+
+    @property
+    def synchronises(self) -> bool:
+        """Whether the statistics are taken over more than this process."""
+        return (
+            self.training
+            and dist.is_available()
+            and dist.is_initialized()
+            and dist.get_world_size() > 1
+        )
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Union[int, Tensor]]:
+        if not self.synchronises:
+            return super()._statistics(x)
+        axis = x.dim() - 3
+        n = x.numel() // x.shape[axis]
+        mean, var = channel_stats(x, axis)
+        sums = _SumOverProcesses.apply(torch.cat([n * mean, mean.new_tensor([n])]))
+        count = sums[-1].detach()
+        joint_mean = sums[:-1] / count
+        joint_var = _SumOverProcesses.apply(n * (var + (mean - joint_mean) ** 2)) / count
+        return joint_mean, joint_var, count

@@ -6,7 +6,7 @@ from torch import nn
 
 from mmsnn.models import SGResNet
 from mmsnn.models.layers import IFNeuron, LIFNeuron, PLIFNeuron, build_gate, spiking_layer
-from mmsnn.models.layers.tdbn import TDBN
+from mmsnn.models.layers.tdbn import TDBN, SyncTDBN
 
 GATES = [None, 'ResidualGate', 'SEWAddGate', 'SEWAndGate', 'SEWIAndGate', 'LearnedGate']
 
@@ -54,7 +54,7 @@ def spikes(*shape):
 @pytest.mark.parametrize('gate', GATES)
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('shared', [True, False])
-@pytest.mark.parametrize('norm', [TDBN, nn.BatchNorm2d])
+@pytest.mark.parametrize('norm', [TDBN, SyncTDBN, nn.BatchNorm2d])
 def test_fused_equals_modules(norm, shared, training, gate):
     x = torch.randn(2, 6, 7, 9) if shared else spikes(6, 6, 7, 9)
     shortcut = spikes(6, 8, 7, 9)

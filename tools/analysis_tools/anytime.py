@@ -1,0 +1,256 @@
+"""Anytime detection: one checkpoint at several numbers of time steps, mAP against time."""
+
+import argparse
+import json
+import os
+import time
+from itertools import islice
+from statistics import median
+
+# First: without mmcv's compiled ops, MMDetection's models import only behind it.
+import mmsnn  # noqa: F401  isort: skip
+
+import torch
+from matplotlib.figure import Figure
+from mmdet.evaluation import CocoMetric
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner, autocast
+from rich.progress import track
+from torch import nn
+
+from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
+from mmsnn.utils import (
+    ToolError,
+    add_common_arguments,
+    build_runner,
+    check_data,
+    exit_on_error,
+    leave_launcher,
+    load_config,
+    set_time_steps,
+    setup_launcher,
+    unwrap,
+)
+
+EXAMPLES = """examples:
+  python tools/analysis_tools/anytime.py CONFIG CHECKPOINT
+  python tools/analysis_tools/anytime.py CONFIG CHECKPOINT --time-steps 1 2 3 --out anytime.json"""
+
+#: Batches that are timed, and how many times each; evaluation takes all batches.
+TIMED_BATCHES, TIMED_RUNS = 20, 3
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description='Evaluate a checkpoint at several numbers of time steps T: a table of T, mAP '
+        'and time, the same with every COCO number as JSON, and a picture beside it.',
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('checkpoint', help='path of the checkpoint')
+    parser.add_argument(
+        '--time-steps',
+        type=int,
+        nargs='+',
+        default=[1, 2, 4, 8],
+        metavar='T',
+        help='numbers of time steps (default: 1 2 4 8)',
+    )
+    parser.add_argument('--work-dir', help='folder for the log (default: work_dirs/NAME_OF_CONFIG)')
+    parser.add_argument(
+        '--out',
+        metavar='FILE.json',
+        help='the results; the picture is FILE.png (default: WORK_DIR/TIMESTAMP/anytime.json)',
+    )
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def picture_path(out: str) -> str:
+    """Where the picture goes that belongs to a file of results."""
+    return f'{os.path.splitext(out)[0]}.png'
+
+
+def check_out(out: str) -> None:
+    """Refuse an output that can't be written, or would replace something.
+
+    Args:
+        out: The file of results.
+
+    Raises:
+        ToolError: No JSON file, or it or its picture is there already.
+    """
+    if not out.endswith('.json'):
+        raise ToolError(f'--out must name a .json file, got {out}')
+    for path in (out, picture_path(out)):
+        if os.path.exists(path):
+            raise ToolError(f'{path} is there already: choose another --out')
+    os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
+
+
+def check_evaluator(runner: Runner) -> None:
+    """Refuse an evaluation that ends without a bbox mAP.
+
+    Args:
+        runner: The runner.
+
+    Raises:
+        ToolError: Its test evaluator has no CocoMetric for boxes.
+    """
+    for metric in runner.test_evaluator.metrics:
+        if isinstance(metric, CocoMetric) and 'bbox' in metric.metrics and not metric.format_only:
+            return
+    raise ToolError(
+        "the config's test_evaluator gives no bbox mAP: it needs "
+        "dict(type='CocoMetric', metric='bbox', ann_file=...) without format_only"
+    )
+
+
+def milliseconds_per_image(
+    model: nn.Module, batches: list, steps: list[int], fp16: bool
+) -> dict[int, float]:
+    """Time of the model alone, with its pre- and post-processing, at every T.
+
+    Args:
+        model: The detector.
+        batches: Batches of the data loader.
+        steps: Numbers of time steps.
+        fp16: Whether the test loop runs in mixed precision.
+
+    Returns:
+        Median over batches and runs, by T.
+    """
+    times = {t: [] for t in steps}
+    for batch in track(batches, 'timing'):
+        # Every T on the same batch: what else the machine does meets all of them alike.
+        for t in steps:
+            set_time_steps(model, t)
+            for run in range(1 + TIMED_RUNS):
+                start = now()
+                with torch.no_grad(), autocast(enabled=fp16):
+                    found = model.test_step(batch)
+                if run > 0:  # the first is the warm-up, for this image size too
+                    times[t].append(1000 * (now() - start) / len(found))
+    return {t: median(values) for t, values in times.items()}
+
+
+def now() -> float:
+    """Seconds, with the GPU's work done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def table(rows: list[dict]) -> str:
+    """The results as text, one line a T."""
+    lines = [f'{"T":>4} {"mAP":>7} {"mAP_50":>7} {"ms/image":>10} {"relative time":>14}']
+    for row in rows:
+        lines.append(
+            f'{row["time_steps"]:>4} {row["bbox_mAP"]:>7.3f} {row["bbox_mAP_50"]:>7.3f} '
+            f'{row["ms_per_image"]:>10.2f} {row["relative_time"]:>14.3f}'
+        )
+    return '\n'.join(lines)
+
+
+def draw(rows: list[dict], configured: int, path: str) -> None:
+    """Draw mAP and time against T.
+
+    Args:
+        rows: The results.
+        configured: T of the config, which is marked.
+        path: Picture to write.
+    """
+    steps = [row['time_steps'] for row in rows]
+    figure = Figure(figsize=(9, 3.5), layout='constrained')
+    accuracy, cost = figure.subplots(1, 2)
+    for key, label in (('bbox_mAP', 'mAP'), ('bbox_mAP_50', 'mAP_50')):
+        accuracy.plot(steps, [row[key] for row in rows], 'o-', label=label)
+    accuracy.set_ylabel('bbox mAP')
+    cost.plot(steps, [row['ms_per_image'] for row in rows], 'o-', color='tab:red')
+    cost.set_ylabel('ms an image')
+    for axes in (accuracy, cost):
+        axes.axvline(configured, color='grey', linestyle=':', label="the config's T")
+        axes.set_xlabel('time steps T')
+        axes.set_xticks(steps)
+        axes.set_ylim(bottom=0)
+        axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def evaluate(runner: Runner, model: nn.Module, steps: list[int]) -> list[dict]:
+    """The COCO numbers at every T.
+
+    Args:
+        runner: The runner.
+        model: Its detector.
+        steps: Numbers of time steps.
+
+    Returns:
+        For each T ``time_steps`` and the numbers by their names in the log, less the prefix.
+    """
+    # What runner.test() does, with its middle once for every T.
+    runner.call_hook('before_run')
+    runner.load_or_resume()
+    rows = []
+    for t in steps:
+        runner.logger.info(f'evaluating at T = {t} (of {", ".join(map(str, steps))})')
+        set_time_steps(model, t)
+        metrics = runner.test_loop.run()
+        # CocoMetric gives nothing at all where the detector found no box in any image.
+        row = dict(time_steps=t, bbox_mAP=0.0, bbox_mAP_50=0.0)
+        row.update({key.rpartition('/')[2]: value for key, value in metrics.items()})
+        rows.append(row)
+    runner.call_hook('after_run')
+    return rows
+
+
+def main() -> None:
+    """Evaluate and time at every T."""
+    args = parse_args()
+    steps = sorted(set(args.time_steps))
+    enforce_safe_loading(args.trust_checkpoint)
+    with exit_on_error(OSError):
+        cfg = load_config(args)
+        if args.out is not None:
+            check_out(args.out)
+        checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
+        check_data(cfg, ('test',))
+    cfg.load_from = args.checkpoint
+
+    setup_launcher(cfg)
+    runner = build_runner(cfg)
+    with exit_on_error():
+        model = unwrap(runner.model)
+        check_state_dict(model, checkpoint, args.checkpoint)
+        del checkpoint
+        check_evaluator(runner)
+        configured = getattr(getattr(model, 'backbone', None), 'time_steps', None)
+        for t in steps:  # every one is checked before the work starts
+            set_time_steps(model, t)
+        rows = evaluate(runner, model, steps)
+        batches = list(islice(runner.test_dataloader, TIMED_BATCHES))
+        fp16 = runner.test_loop.fp16
+        times = milliseconds_per_image(model, batches, sorted({*steps, configured}), fp16)
+    for row in rows:
+        row['ms_per_image'] = round(times[row['time_steps']], 2)
+        row['relative_time'] = round(times[row['time_steps']] / times[configured], 3)
+    runner.logger.info(f'the config has T = {configured}\n{table(rows)}')
+    if is_main_process():
+        out = args.out or os.path.join(runner.log_dir, 'anytime.json')
+        about = dict(
+            config=args.config,
+            checkpoint=args.checkpoint,
+            config_time_steps=configured,
+            device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
+        )
+        with open(out, 'x') as file:
+            json.dump({**about, 'results': rows}, file, indent=2)
+        draw(rows, configured, picture_path(out))
+        print(f'results: {out}\npicture: {picture_path(out)}')
+    leave_launcher()
+
+
+if __name__ == '__main__':
+    main()
