@@ -486,16 +486,11 @@ LOOP void mmsnn_pick(const void *from, int64_t step, void *to, int64_t n, int dt
             ((uint8_t *)to)[i] = ((const uint8_t *)from)[i * step];
 }
 
-/* Blocks of `inner` elements, so many elements apart. */
-LOOP void mmsnn_copy_blocks(const float *restrict from, int64_t from_step, float *restrict to,
-                            int64_t to_step, int64_t inner, int64_t count) {
-    if (inner == 1)
-        for (int64_t i = 0; i < count; i++)
-            to[i * to_step] = from[i * from_step];
-    else
-        for (int64_t i = 0; i < count; i++)
-            for (int64_t j = 0; j < inner; j++)
-                to[i * to_step + j] = from[i * from_step + j];
+/* Elements so many apart. */
+LOOP void mmsnn_copy_steps(const float *restrict from, int64_t from_step, float *restrict to,
+                           int64_t to_step, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        to[i * to_step] = from[i * from_step];
 }
 
 LOOP void mmsnn_maximum(const float *restrict x, float *restrict m, int n) {
@@ -882,18 +877,22 @@ struct phases {
     float *line;        /* a row in its natural order */
 };
 
-/* Between a natural row and its phases. */
+/* Between a natural row and its phases. A phase at a time where its elements lie apart; else column
+ * by column, for memory likes to be written in its order. */
 static void change_phases(const struct pool *p, const struct phases *ring, const float *from,
                           float *to, int spread) {
     int64_t stride = p->stride_width, inner = p->inner;
-    for (int64_t column = 0; column < at_most(stride, p->width); column++) {
+    for (int64_t column = 0; column < (inner > 1 ? p->width : at_most(stride, p->width)); column++) {
         int64_t padded = column + p->pad_width, natural = column * inner;
         int64_t phased = padded % stride * ring->phase + padded / stride * inner;
         int64_t count = (p->width - column + stride - 1) / stride;
-        if (spread)
-            mmsnn_copy_blocks(from + natural, stride * inner, to + phased, inner, inner, count);
+        if (inner > 1)
+            memcpy(to + (spread ? phased : natural), from + (spread ? natural : phased),
+                   inner * sizeof(float));
+        else if (spread)
+            mmsnn_copy_steps(from + natural, stride, to + phased, 1, count);
         else
-            mmsnn_copy_blocks(from + phased, inner, to + natural, stride * inner, inner, count);
+            mmsnn_copy_steps(from + phased, 1, to + natural, stride, count);
     }
 }
 
@@ -949,10 +948,8 @@ static void pool_back(const struct pool *p, const struct phases *ring, int64_t i
             int64_t at = (image * p->out_height + row) * n + i;
             const float *g = load(p->grad, at, count, p->dtype, buffer);
             int32_t place = 0;
-            for (int j = 0; j < count; j++) {
-                m[j] = -INFINITY;
-                places[j] = 0;
-            }
+            memcpy(m, ring->x + place_of(p, ring, begin, 0) + i, count * sizeof(float));
+            memset(places, 0, sizeof places);
             for (int64_t y = begin; y < end; y++)
                 for (int64_t k = 0; k < p->kernel_width; k++)
                     mmsnn_find_maximum(ring->x + place_of(p, ring, y, k) + i, place++, m, places,
