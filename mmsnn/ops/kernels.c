@@ -24,7 +24,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /* A loop over the lanes of a chunk: one copy per instruction set, chosen when the library is loaded.
- * They are never inlined: a call in 256 elements costs nothing, and the build stays a second. */
+ * They are never inlined: a call in 256 elements costs nothing, and the build stays seconds. */
 #if !defined(MMSNN_NO_CLONES) && defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute)
 #if __has_attribute(target_clones)
 #define LOOP __attribute__((noinline, target_clones("avx512f", "avx2", "default")))
@@ -256,6 +256,22 @@ LOOP void mmsnn_integrate(const struct lif *p, const float *current, float *rest
     else
         INTEGRATE(SOFT, spikes[i] = spike)
 }
+
+/* Gates that select, in place, on whatever bits the shortcut has; bit SHIFT tells a spike. */
+#define SELECT_IN(NAME, TYPE, SHIFT) \
+    LOOP void NAME(TYPE *restrict r, const TYPE *restrict s, int gate, int n) { \
+        if (gate == OR) \
+            for (int i = 0; i < n; i++) \
+                r[i] = (TYPE)(r[i] | (s[i] & (TYPE)((r[i] >> SHIFT & 1) - 1))); \
+        else if (gate == AND) \
+            for (int i = 0; i < n; i++) \
+                r[i] = (TYPE)(s[i] & (TYPE)-((r[i] >> SHIFT & 1))); \
+        else \
+            for (int i = 0; i < n; i++) \
+                r[i] = (TYPE)(s[i] & (TYPE)((r[i] >> SHIFT & 1) - 1)); \
+    }
+SELECT_IN(mmsnn_select_bytes, uint8_t, 0)
+SELECT_IN(mmsnn_select_bfloat16, uint16_t, 7)
 
 LOOP void mmsnn_join(float *restrict r, const float *restrict s, int gate, int n) {
     switch (gate) {
@@ -608,6 +624,17 @@ static int forward_share(const void *task, int thread, int threads) {
                 y = mmsnn_current(load(p->x, t * p->x_step + start, n, p->dtype, x_buffer), scales,
                                   shifts, p->gain, n, y_buffer);
             mmsnn_integrate(p, y, v, NULL, out, n);
+            if (p->gate != NO_GATE && p->gate != ADD && p->spike_dtype != FLOAT32) {
+                int64_t other = t * p->shortcut_step + start;
+                store_exact(p->out, at, n, p->spike_dtype, out);
+                if (p->spike_dtype == UINT8)
+                    mmsnn_select_bytes((uint8_t *)p->out + at,
+                                       (const uint8_t *)p->shortcut + other, p->gate, n);
+                else
+                    mmsnn_select_bfloat16((uint16_t *)p->out + at,
+                                          (const uint16_t *)p->shortcut + other, p->gate, n);
+                continue;
+            }
             if (p->gate != NO_GATE)
                 mmsnn_join(out, shortcut_at(p, t, start, n, s_buffer), p->gate, n);
             if (p->gate == ADD && p->spike_dtype == BFLOAT16) /* the shortcut may be any number */
