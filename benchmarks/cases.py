@@ -1,0 +1,500 @@
+"""What the benchmark times: networks, their steps, and the convs alone."""
+
+import copy
+import importlib.util
+import math
+import os.path as osp
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+# First: without mmcv's compiled ops, MMDetection's models import only behind it.
+from mmsnn.models import SGResNet  # isort: skip
+
+import torch
+import torch.nn.functional as F
+from mmdet.models import ResNet
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+DETECTOR = osp.join(ROOT, 'configs/_base_/models/spiking_retinanet_sg-r18_asd_fpn.py')
+#: Time steps of the training step whose memory stands against SpikingJelly's at the usual T.
+LONG_TIME_STEPS = 16
+#: Boxes above the score threshold that NMS gets from each image.
+CANDIDATES = 300
+
+OURS = 'mmsnn'
+OURS_FUSED = 'mmsnn fused'
+SPIKINGJELLY = 'SpikingJelly'
+SPIKINGJELLY_FOLDED = 'SpikingJelly folded'
+ANN = 'MMDetection ANN'
+CONVS = 'convs alone'
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all rows of a group share."""
+
+    what: str
+    device: str
+    depth: int
+    size: tuple[int, int]
+    batch: int
+    time_steps: int
+    block: str = 'sg'
+
+    @property
+    def title(self) -> str:
+        """What it says above its rows."""
+        height, width = self.size
+        images = f'{self.batch} image{"s" if self.batch > 1 else ""}'
+        return f'{self.what}\ndepth {self.depth}, {height}x{width}, {images}, {self.device}'
+
+
+class Key(NamedTuple):
+    """What tells the rows of a group apart."""
+
+    network: str
+    dtype: str
+    time_steps: int
+
+
+#: The networks of a group are built when their turn comes, and one that can't be costs one row.
+Builders = dict[Key, Callable[[], Callable[[], None]]]
+
+
+def has_spikingjelly() -> bool:
+    """Whether SpikingJelly is installed."""
+    return importlib.util.find_spec('spikingjelly') is not None
+
+
+# ---- steps ---------------------------------------------------------------------------------------
+
+
+def channels_last(x):
+    """A module or a tensor in channels_last."""
+    return x.to(memory_format=torch.channels_last)
+
+
+@contextmanager
+def precision(dtype: str, device: str) -> Iterator[None]:
+    """Autocast where ``dtype`` is bf16."""
+    with torch.autocast(device, torch.bfloat16, enabled=dtype == 'bf16'):
+        yield
+
+
+def inference(forward: Callable, dtype: str, device: str, after: Callable = lambda: None):
+    """A forward pass without gradients."""
+
+    def run() -> None:
+        with torch.no_grad(), precision(dtype, device):
+            forward()
+        after()
+
+    return run
+
+
+def training(net: nn.Module, loss: Callable, dtype: str, device: str, after=lambda: None):
+    """Forward, backward and a step of SGD.
+
+    Gradients are dropped at the end of the step, so that its memory counts them.
+    """
+    net.train()
+    # The rate is too small to change the network from round to round.
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-6, momentum=0.9)
+
+    def run() -> None:
+        with precision(dtype, device):
+            value = loss(net)
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        after()
+
+    return run
+
+
+def level_loss(levels: tuple[Tensor, ...]) -> Tensor:
+    """A scalar that every level takes part in."""
+    return sum(level.float().square().mean() for level in levels)
+
+
+def calibrate(net: nn.Module, forward: Callable) -> nn.Module:
+    """Give every norm the statistics of this input, so that an untrained network's neurons fire."""
+    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    net.train()
+    with torch.no_grad():
+        forward()
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+    return net.eval()
+
+
+# ---- backbones -----------------------------------------------------------------------------------
+
+
+def image(s: Setting) -> Tensor:
+    """Normalised images."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(s.batch, 3, *s.size, generator=generator).to(s.device)
+
+
+def our_backbone(s: Setting, time_steps: int) -> nn.Module:
+    """SGResNet with statistics of the images, in eval mode."""
+    torch.manual_seed(0)
+    net = SGResNet(s.depth, time_steps, block=s.block).to(s.device)
+    x = image(replace(s, batch=1))
+    return calibrate(net, lambda: net(x))
+
+
+def ann_backbone(s: Setting) -> nn.Module:
+    """MMDetection's ResNet, with every layer and norm trained, as ours are."""
+    return ResNet(s.depth, norm_eval=False).to(s.device).eval()
+
+
+def fused(net: nn.Module, dtype: str) -> nn.Module:
+    """The network as it is deployed; ``net`` itself stays as it is."""
+    from mmsnn.deploy import fuse
+
+    return fuse(copy.deepcopy(net), precision=dtype)
+
+
+def equal_spikes(s: Setting) -> float:
+    """Share of spikes that ours and SpikingJelly's network agree on, same weights, fp32."""
+    import spikingjelly_resnet
+
+    net, x = our_backbone(s, s.time_steps), image(replace(s, batch=1))
+    theirs = spikingjelly_resnet.SpikingJellyResNet.like(net, s.block)
+    with torch.no_grad():
+        pairs = list(zip(net(x), theirs(x)))
+    return sum((a == b).sum().item() for a, b in pairs) / sum(a.numel() for a, _ in pairs)
+
+
+def backbone_inference(s: Setting, all_time_steps: Sequence[int] = ()) -> Builders:
+    """One forward pass of the backbone.
+
+    Args:
+        s: The setting.
+        all_time_steps: Several T, in place of the setting's one.
+    """
+    x = image(s)
+    builders = {}
+
+    def ann(dtype):
+        net = ann_backbone(s)
+        return inference(lambda: net(x), dtype, s.device)
+
+    def ours(net):
+        return inference(lambda: net(x), 'fp32', s.device)
+
+    def ours_fused(net, dtype):
+        deployed = fused(net, dtype)
+        return inference(lambda: deployed(x), 'fp32', s.device)  # its precision is its own
+
+    def spikingjelly(net, dtype, folded=False):
+        import spikingjelly_resnet
+
+        theirs = spikingjelly_resnet.SpikingJellyResNet.like(net, s.block)
+        theirs = spikingjelly_resnet.folded(theirs) if folded else theirs
+        reset = spikingjelly_resnet.reset
+        return inference(lambda: theirs(x), dtype, s.device, lambda: reset(theirs))
+
+    def convs(net, dtype):
+        return convs_inference(conv_shapes(net, x), dtype, s.device)
+
+    for t in all_time_steps or [s.time_steps]:
+        net = our_backbone(s, t)
+        builders[Key(OURS, 'fp32', t)] = partial(ours, net)
+        for dtype in ('fp32', 'bf16', 'int8'):
+            builders[Key(OURS_FUSED, dtype, t)] = partial(ours_fused, net, dtype)
+        if has_spikingjelly():
+            for dtype in ('fp32', 'bf16'):
+                builders[Key(SPIKINGJELLY, dtype, t)] = partial(spikingjelly, net, dtype)
+                builders[Key(SPIKINGJELLY_FOLDED, dtype, t)] = partial(
+                    spikingjelly, net, dtype, folded=True
+                )
+        for dtype in ('fp32', 'bf16', 'int8'):
+            builders[Key(CONVS, dtype, t)] = partial(convs, net, dtype)
+    for dtype in ('fp32', 'bf16'):
+        builders[Key(ANN, dtype, 1)] = partial(ann, dtype)
+    return builders
+
+
+def backbone_training(s: Setting, their_time_steps: int = 0) -> Builders:
+    """One training step of the backbone.
+
+    Args:
+        s: The setting.
+        their_time_steps: T of SpikingJelly's, where it is another.
+    """
+    x = image(s)
+    t = s.time_steps
+
+    def ours(dtype):
+        x_last = channels_last(x)
+        net = channels_last(our_backbone(s, t))
+        return training(net, lambda net: level_loss(net(x_last)), dtype, s.device)
+
+    def ann(dtype):
+        return training(ann_backbone(s), lambda net: level_loss(net(x)), dtype, s.device)
+
+    def spikingjelly(dtype):
+        import spikingjelly_resnet
+
+        net = our_backbone(s, their_time_steps or t)
+        theirs = spikingjelly_resnet.SpikingJellyResNet.like(net, s.block)
+        return training(
+            theirs,
+            lambda net: level_loss(net(x)),
+            dtype,
+            s.device,
+            lambda: spikingjelly_resnet.reset(theirs),
+        )
+
+    def convs(dtype):
+        return convs_training(conv_shapes(our_backbone(s, t), x), dtype, s.device)
+
+    builders = {}
+    for dtype in ('fp32', 'bf16'):
+        builders[Key(OURS, dtype, t)] = partial(ours, dtype)
+        if has_spikingjelly():
+            builders[Key(SPIKINGJELLY, dtype, their_time_steps or t)] = partial(spikingjelly, dtype)
+        if not their_time_steps:
+            builders[Key(ANN, dtype, 1)] = partial(ann, dtype)
+            builders[Key(CONVS, dtype, t)] = partial(convs, dtype)
+    return builders
+
+
+# ---- the floor: the convs alone ------------------------------------------------------------------
+
+
+class Conv(NamedTuple):
+    """Shapes of one call of a conv; the first of a network takes the image, the others spikes."""
+
+    x: tuple[int, ...]
+    weight: tuple[int, ...]
+    y: tuple[int, ...]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+
+def conv_shapes(net: nn.Module, x: Tensor) -> list[Conv]:
+    """The convs of a forward pass, in order."""
+    convs = []
+
+    def note(m, inputs, y):
+        shapes = (tuple(v.shape) for v in (inputs[0], m.weight, y))
+        convs.append(Conv(*shapes, tuple(m.stride), tuple(m.padding)))
+
+    hooks = [m.register_forward_hook(note) for m in net.modules() if isinstance(m, nn.Conv2d)]
+    with torch.no_grad():
+        net(x)
+    for hook in hooks:
+        hook.remove()
+    return convs
+
+
+def _shared(make: Callable[[tuple], Tensor]) -> Callable[[tuple], Tensor]:
+    """One tensor a shape: convs of the same shape read the same input, to save memory."""
+    made = {}
+
+    def get(shape):
+        if shape not in made:
+            made[shape] = make(shape)
+        return made[shape]
+
+    return get
+
+
+def convs_inference(convs: list[Conv], dtype: str, device: str) -> Callable[[], None]:
+    """Every conv once, in channels_last."""
+    if dtype == 'int8':
+        return _convs_int8(convs, device)
+    kind = dict(dtype={'fp32': torch.float32, 'bf16': torch.bfloat16}[dtype], device=device)
+    spikes = _shared(
+        lambda shape: channels_last((torch.rand(shape, device=device) > 0.8).to(**kind))
+    )
+    calls = [
+        (spikes(conv.x), channels_last(torch.randn(conv.weight, **kind)), conv) for conv in convs
+    ]
+
+    def run() -> None:
+        with torch.no_grad():
+            for x, weight, conv in calls:
+                F.conv2d(x, weight, None, conv.stride, conv.padding)
+
+    return run
+
+
+def _convs_int8(convs: list[Conv], device: str) -> Callable[[], None]:
+    """Byte spikes, int8 weights, bf16 currents; the first conv takes the image, in bf16."""
+    if device != 'cpu':
+        raise RuntimeError('PyTorch has int8 convs for CPUs only')
+    stem = convs_inference(convs[:1], 'bf16', device)
+    spikes = _shared(lambda shape: channels_last((torch.rand(shape) > 0.8).to(torch.uint8)))
+    ops = torch.ops.onednn
+    calls = []
+    for conv in convs[1:]:
+        scales, zeros = torch.full(conv.weight[:1], 0.01), torch.zeros(conv.weight[:1], dtype=int)
+        weight = torch.randint(-127, 128, conv.weight, dtype=torch.int8)
+        options = (conv.stride, conv.padding, (1, 1), 1)
+        packed = ops.qconv_prepack(weight, scales, 1.0, 0, *options, conv.x)
+        calls.append((spikes(conv.x), packed, scales, zeros, options))
+
+    def run() -> None:
+        stem()
+        for x, weight, scales, zeros, options in calls:
+            ops.qconv2d_pointwise(
+                x, 1.0, 0, weight, scales, zeros, None, *options, 1.0, 0, torch.bfloat16,
+                'none', [], '',
+            )  # fmt: skip
+
+    return run
+
+
+def convs_training(convs: list[Conv], dtype: str, device: str) -> Callable[[], None]:
+    """Every conv and its backward pass, in channels_last; the image needs no gradient."""
+    kind = dict(dtype={'fp32': torch.float32, 'bf16': torch.bfloat16}[dtype], device=device)
+    grads = _shared(lambda shape: channels_last(torch.randn(shape, **kind)))
+    spikes = _shared(
+        lambda shape: channels_last((torch.rand(shape, device=device) > 0.8).to(**kind))
+    )
+    calls = []
+    for i, conv in enumerate(convs):
+        x = spikes(conv.x).requires_grad_(i > 0)
+        weight = channels_last(torch.randn(conv.weight, **kind)).requires_grad_()
+        calls.append((x, weight, grads(conv.y), conv))
+
+    def run() -> None:
+        for x, weight, grad, conv in calls:
+            y = F.conv2d(x, weight, None, conv.stride, conv.padding)
+            torch.autograd.grad(y, [v for v in (x, weight) if v.requires_grad], grad)
+
+    return run
+
+
+# ---- whole detectors -----------------------------------------------------------------------------
+
+
+def our_detector(s: Setting) -> nn.Module:
+    """Spiking RetinaNet of the base config."""
+    cfg = _detector_config(s)
+    cfg.backbone.update(time_steps=s.time_steps, block=s.block)
+    if s.block != 'sg':
+        del cfg.backbone.gate_cfg
+    return _build_detector(cfg, s)
+
+
+def ann_detector(s: Setting) -> nn.Module:
+    """MMDetection's RetinaNet: the same but for the backbone and the decoder.
+
+    Every layer is trained, as ours are; MMDetection's own configs freeze the first.
+    """
+    cfg = _detector_config(s)
+    cfg.type = 'RetinaNet'
+    cfg.backbone = dict(
+        type='ResNet', depth=s.depth, out_indices=cfg.backbone.out_indices, norm_eval=False
+    )
+    cfg.neck = cfg.neck[1]
+    return _build_detector(cfg, s)
+
+
+def _detector_config(s: Setting):
+    cfg = Config.fromfile(DETECTOR).model
+    expansion = 4 if SGResNet.arch_settings[s.depth][0] else 1
+    cfg.backbone.depth = s.depth
+    for neck in cfg.neck:
+        neck.in_channels = [expansion * c for c in (128, 256, 512)]
+    return cfg
+
+
+def _build_detector(cfg, s: Setting) -> nn.Module:
+    """Build it, and let it find about as many candidates as a trained one does.
+
+    At random every score lies below the threshold, and boxes would cost nothing.
+    """
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg).to(s.device)
+    inputs = model.data_preprocessor(photos(replace(s, batch=1)))['inputs']
+    calibrate(model, lambda: model(inputs, mode='tensor'))
+    with torch.no_grad():
+        logits = torch.cat([level.flatten() for level in model(inputs, mode='tensor')[0]])
+        threshold = model.test_cfg.score_thr
+        wanted = math.log(threshold / (1 - threshold))
+        model.bbox_head.retina_cls.bias += wanted - logits.topk(CANDIDATES).values[-1]
+    return model
+
+
+def photos(s: Setting) -> dict:
+    """A batch as MMDetection's pipelines give it: bytes, and two true boxes an image."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = s.size
+    meta = dict(
+        img_shape=s.size, ori_shape=s.size, pad_shape=s.size, scale_factor=(1.0, 1.0), img_id=0
+    )
+    boxes = torch.tensor([[0.1, 0.1, 0.5, 0.6], [0.4, 0.3, 0.9, 0.9]])
+    boxes = boxes * torch.tensor([width, height, width, height])
+    samples = []
+    for _ in range(s.batch):
+        sample = DetDataSample(metainfo=meta)
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
+        samples.append(sample)
+    images = [
+        torch.randint(256, (3, *s.size), generator=generator, dtype=torch.uint8) for _ in samples
+    ]
+    return dict(inputs=images, data_samples=samples)
+
+
+def detector_inference(s: Setting) -> Builders:
+    """``test_step``, as tools/test.py calls it: preprocessing, network, boxes and NMS."""
+    t = s.time_steps
+    data = photos(s)
+
+    def test(model, dtype='fp32'):
+        return inference(lambda: model.test_step(copy.deepcopy(data)), dtype, s.device)
+
+    def ours_fused(dtype):
+        return test(fused(our_detector(s), dtype))
+
+    def ann(dtype):
+        return test(ann_detector(s), dtype)
+
+    builders = {Key(OURS, 'fp32', t): lambda: test(our_detector(s))}
+    for dtype in ('fp32', 'bf16', 'int8'):
+        builders[Key(OURS_FUSED, dtype, t)] = partial(ours_fused, dtype)
+    for dtype in ('fp32', 'bf16'):
+        builders[Key(ANN, dtype, 1)] = partial(ann, dtype)
+    return builders
+
+
+def detector_training(s: Setting) -> Builders:
+    """A training step of the detector, with its own losses."""
+    t = s.time_steps
+    data = photos(s)
+
+    def loss(model):
+        batch = model.data_preprocessor(copy.deepcopy(data), True)
+        return model.parse_losses(model(**batch, mode='loss'))[0]
+
+    def ours(dtype):
+        return training(channels_last(our_detector(s)), loss, dtype, s.device)
+
+    def ann(dtype):
+        return training(ann_detector(s), loss, dtype, s.device)
+
+    builders = {}
+    for dtype in ('fp32', 'bf16'):
+        builders[Key(OURS, dtype, t)] = partial(ours, dtype)
+        builders[Key(ANN, dtype, 1)] = partial(ann, dtype)
+    return builders
