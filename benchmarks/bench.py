@@ -7,7 +7,6 @@ import os
 import os.path as osp
 import re
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -269,7 +268,7 @@ def measure(
 def _reason(error: Exception) -> str:
     """One line, without paths of this machine."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r'\s*\(?[\w.-]*/\S*', '', lines[0])[:200]
+    return re.sub(r'\s*\(?[\w.-]*/\S*', '', lines[0])[:120]
 
 
 def add_ratios(rows: list[dict]) -> None:
@@ -313,7 +312,7 @@ def show(rows: list[dict], console: Console) -> None:
     for row in rows:
         if row['title'] != title:
             title = row['title']
-            table.add_row(f'\n[bold]{title}')
+            table.add_row('\n[bold]' + title.replace(': ', ':\n'))
         memory, ratios = row['memory_mb'], row['ratios']
         table.add_row(
             f'  {row["network"]}',
@@ -337,8 +336,8 @@ def write(path: str, results: dict) -> None:
 def main() -> None:
     """Measure, print the table, write the JSON."""
     args = parse_args()
-    # A pipe or a file has no width of its own.
-    console = Console(width=None if sys.stdout.isatty() else 130, highlight=False)
+    # The table would lose digits in a narrow terminal, and a pipe has no width of its own.
+    console = Console(width=max(130, Console().width), highlight=False)
     results = dict(
         date=time.strftime('%Y-%m-%d %H:%M'),
         machine=machine.facts(),
@@ -362,13 +361,12 @@ def main() -> None:
         task = progress.add_task('', total=len(groups), title='', step='')
         try:
             for setting, builders in groups:
-                title = setting.title.replace('\n', ': ')
-                progress.update(task, title=title, step='')
+                progress.update(task, title=setting.title, step='')
+                if setting.what == 'inference' and cases.has_spikingjelly():
+                    results['equal_spikes'][setting.title] = cases.equal_spikes(setting)
                 rows, left_out = measure(
                     setting, builders(), args, lambda step: progress.update(task, step=step)
                 )
-                if setting.what == 'inference' and cases.has_spikingjelly():
-                    results['equal_spikes'][title] = cases.equal_spikes(setting)
                 results['rows'] += rows
                 results['left_out'] += left_out
                 progress.advance(task)

@@ -30,6 +30,11 @@ LONG_TIME_STEPS = 16
 #: Boxes above the score threshold that NMS gets from each image.
 CANDIDATES = 300
 
+#: Of ``mmsnn.deploy.fuse``; one that this machine or device can't compute is left out by name.
+PRECISIONS = ('fp32', 'bf16', 'int16', 'int8')
+#: Of the convs alone and of autocast.
+DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16)
+
 OURS = 'mmsnn'
 OURS_FUSED = 'mmsnn fused'
 SPIKINGJELLY = 'SpikingJelly'
@@ -52,10 +57,10 @@ class Setting:
 
     @property
     def title(self) -> str:
-        """What it says above its rows."""
+        """What stands above its rows."""
         height, width = self.size
         images = f'{self.batch} image{"s" if self.batch > 1 else ""}'
-        return f'{self.what}\ndepth {self.depth}, {height}x{width}, {images}, {self.device}'
+        return f'{self.what}: depth {self.depth}, {height}x{width}, {images}, {self.device}'
 
 
 class Key(NamedTuple):
@@ -159,7 +164,9 @@ def our_backbone(s: Setting, time_steps: int) -> nn.Module:
 
 def ann_backbone(s: Setting) -> nn.Module:
     """MMDetection's ResNet, with every layer and norm trained, as ours are."""
-    return ResNet(s.depth, norm_eval=False).to(s.device).eval()
+    net = ResNet(s.depth, norm_eval=False).to(s.device)
+    net.eval()  # alone: it returns None
+    return net
 
 
 def fused(net: nn.Module, dtype: str) -> nn.Module:
@@ -215,17 +222,17 @@ def backbone_inference(s: Setting, all_time_steps: Sequence[int] = ()) -> Builde
     for t in all_time_steps or [s.time_steps]:
         net = our_backbone(s, t)
         builders[Key(OURS, 'fp32', t)] = partial(ours, net)
-        for dtype in ('fp32', 'bf16', 'int8'):
+        for dtype in PRECISIONS:
             builders[Key(OURS_FUSED, dtype, t)] = partial(ours_fused, net, dtype)
         if has_spikingjelly():
-            for dtype in ('fp32', 'bf16'):
+            for dtype in DTYPES:
                 builders[Key(SPIKINGJELLY, dtype, t)] = partial(spikingjelly, net, dtype)
                 builders[Key(SPIKINGJELLY_FOLDED, dtype, t)] = partial(
                     spikingjelly, net, dtype, folded=True
                 )
-        for dtype in ('fp32', 'bf16', 'int8'):
+        for dtype in PRECISIONS:
             builders[Key(CONVS, dtype, t)] = partial(convs, net, dtype)
-    for dtype in ('fp32', 'bf16'):
+    for dtype in DTYPES:
         builders[Key(ANN, dtype, 1)] = partial(ann, dtype)
     return builders
 
@@ -265,7 +272,7 @@ def backbone_training(s: Setting, their_time_steps: int = 0) -> Builders:
         return convs_training(conv_shapes(our_backbone(s, t), x), dtype, s.device)
 
     builders = {}
-    for dtype in ('fp32', 'bf16'):
+    for dtype in DTYPES:
         builders[Key(OURS, dtype, t)] = partial(ours, dtype)
         if has_spikingjelly():
             builders[Key(SPIKINGJELLY, dtype, their_time_steps or t)] = partial(spikingjelly, dtype)
@@ -316,16 +323,19 @@ def _shared(make: Callable[[tuple], Tensor]) -> Callable[[tuple], Tensor]:
     return get
 
 
+def some_spikes(dtype: torch.dtype, device: str) -> Callable[[tuple], Tensor]:
+    """Spikes of any shape, a fifth of them 1, in channels_last."""
+    return _shared(lambda shape: channels_last((torch.rand(shape, device=device) > 0.8).to(dtype)))
+
+
 def convs_inference(convs: list[Conv], dtype: str, device: str) -> Callable[[], None]:
     """Every conv once, in channels_last."""
-    if dtype == 'int8':
-        return _convs_int8(convs, device)
-    kind = dict(dtype={'fp32': torch.float32, 'bf16': torch.bfloat16}[dtype], device=device)
-    spikes = _shared(
-        lambda shape: channels_last((torch.rand(shape, device=device) > 0.8).to(**kind))
-    )
+    if dtype not in DTYPES:
+        return _convs_of_bytes(convs, 1 if dtype == 'int8' else 2, device)
+    spikes = some_spikes(DTYPES[dtype], device)
     calls = [
-        (spikes(conv.x), channels_last(torch.randn(conv.weight, **kind)), conv) for conv in convs
+        (spikes(conv.x), channels_last(torch.randn(conv.weight).to(device, DTYPES[dtype])), conv)
+        for conv in convs
     ]
 
     def run() -> None:
@@ -336,44 +346,42 @@ def convs_inference(convs: list[Conv], dtype: str, device: str) -> Callable[[], 
     return run
 
 
-def _convs_int8(convs: list[Conv], device: str) -> Callable[[], None]:
-    """Byte spikes, int8 weights, bf16 currents; the first conv takes the image, in bf16."""
+def _convs_of_bytes(convs: list[Conv], times: int, device: str) -> Callable[[], None]:
+    """Byte spikes meet byte weights, twice where the weights have 16 bits; the image does not."""
     if device != 'cpu':
-        raise RuntimeError('PyTorch has int8 convs for CPUs only')
-    stem = convs_inference(convs[:1], 'bf16', device)
-    spikes = _shared(lambda shape: channels_last((torch.rand(shape) > 0.8).to(torch.uint8)))
-    ops = torch.ops.onednn
+        raise RuntimeError('PyTorch has integer convs for CPUs only')
+    if not torch.cpu._is_vnni_supported():
+        raise RuntimeError('this CPU has no VNNI')
+    amx = torch.cpu._is_amx_tile_supported()
+    first = convs_inference(convs[:1], 'bf16' if amx else 'fp32', device)
+    onednn, spikes = torch.ops.onednn, some_spikes(torch.uint8, device)
     calls = []
     for conv in convs[1:]:
-        scales, zeros = torch.full(conv.weight[:1], 0.01), torch.zeros(conv.weight[:1], dtype=int)
+        out_channels = conv.weight[0]
+        scales, zeros = torch.ones(out_channels), torch.zeros(out_channels, dtype=torch.int32)
         weight = torch.randint(-127, 128, conv.weight, dtype=torch.int8)
-        options = (conv.stride, conv.padding, (1, 1), 1)
-        packed = ops.qconv_prepack(weight, scales, 1.0, 0, *options, conv.x)
-        calls.append((spikes(conv.x), packed, scales, zeros, options))
+        geometry = (conv.stride, conv.padding, (1, 1), 1)
+        packed = onednn.qconv_prepack(weight, scales, 1.0, 0, *geometry)
+        calls.append((spikes(conv.x), 1.0, 0, packed, scales, zeros, None, *geometry))
 
     def run() -> None:
-        stem()
-        for x, weight, scales, zeros, options in calls:
-            ops.qconv2d_pointwise(
-                x, 1.0, 0, weight, scales, zeros, None, *options, 1.0, 0, torch.bfloat16,
-                'none', [], '',
-            )  # fmt: skip
+        first()
+        for call in calls:
+            for _ in range(times):
+                onednn.qconv2d_pointwise(*call, 1.0, 0, torch.float32, 'none', [], '')
 
     return run
 
 
 def convs_training(convs: list[Conv], dtype: str, device: str) -> Callable[[], None]:
     """Every conv and its backward pass, in channels_last; the image needs no gradient."""
-    kind = dict(dtype={'fp32': torch.float32, 'bf16': torch.bfloat16}[dtype], device=device)
-    grads = _shared(lambda shape: channels_last(torch.randn(shape, **kind)))
-    spikes = _shared(
-        lambda shape: channels_last((torch.rand(shape, device=device) > 0.8).to(**kind))
-    )
+    spikes = some_spikes(DTYPES[dtype], device)
+    grads = _shared(lambda shape: channels_last(torch.randn(shape).to(device, DTYPES[dtype])))
     calls = []
     for i, conv in enumerate(convs):
+        weight = channels_last(torch.randn(conv.weight).to(device, DTYPES[dtype]))
         x = spikes(conv.x).requires_grad_(i > 0)
-        weight = channels_last(torch.randn(conv.weight, **kind)).requires_grad_()
-        calls.append((x, weight, grads(conv.y), conv))
+        calls.append((x, weight.requires_grad_(), grads(conv.y), conv))
 
     def run() -> None:
         for x, weight, grad, conv in calls:
@@ -471,9 +479,9 @@ def detector_inference(s: Setting) -> Builders:
         return test(ann_detector(s), dtype)
 
     builders = {Key(OURS, 'fp32', t): lambda: test(our_detector(s))}
-    for dtype in ('fp32', 'bf16', 'int8'):
+    for dtype in PRECISIONS:
         builders[Key(OURS_FUSED, dtype, t)] = partial(ours_fused, dtype)
-    for dtype in ('fp32', 'bf16'):
+    for dtype in DTYPES:
         builders[Key(ANN, dtype, 1)] = partial(ann, dtype)
     return builders
 
@@ -494,7 +502,7 @@ def detector_training(s: Setting) -> Builders:
         return training(ann_detector(s), loss, dtype, s.device)
 
     builders = {}
-    for dtype in ('fp32', 'bf16'):
+    for dtype in DTYPES:
         builders[Key(OURS, dtype, t)] = partial(ours, dtype)
         builders[Key(ANN, dtype, 1)] = partial(ann, dtype)
     return builders
