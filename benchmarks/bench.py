@@ -61,9 +61,10 @@ MEMORY_RATIO = 'MB x SpikingJelly fp32'
 def size(text: str) -> tuple[int, int]:
     """Height and width from ``'320'`` or ``'800x1333'``."""
     match = re.fullmatch(r'(\d+)(?:x(\d+))?', text)
-    if not match or int(match[1]) < 32 or int(match[2] or 32) < 32:
-        raise argparse.ArgumentTypeError(f'{text!r} is no size of 32 or more, as 320 or 800x1333')
-    return int(match[1]), int(match[2] or match[1])
+    sides = match and (int(match[1]), int(match[2] or match[1]))
+    if not sides or min(sides) < 64:
+        raise argparse.ArgumentTypeError(f'{text!r} is no size of 64 or more, as 320 or 800x1333')
+    return sides
 
 
 def positive(text: str) -> int:

@@ -3,7 +3,8 @@
 import ctypes
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Optional
 
 import torch
@@ -56,8 +57,8 @@ def peak_memory(run: Callable[[], None], device: str = 'cpu') -> Optional[float]
     """Most memory in MB that a call holds beyond what was held before it.
 
     On a CPU it is the growth of the process's resident set, whose high-water mark Linux sets back
-    on request. One process can so measure many cases, as long as memory that an earlier one freed
-    does not linger in the heap, where the next would find it without growing: hence the trim.
+    on request. One process can so measure many cases, as long as nothing that an earlier one freed
+    lingers in the heap, where the next would find it without growing, or be scattered by it.
 
     Args:
         run: The call, warmed up already.
@@ -75,14 +76,31 @@ def peak_memory(run: Callable[[], None], device: str = 'cpu') -> Optional[float]
         synchronize(device)
         return (torch.cuda.max_memory_allocated() - before) / MB
     try:
-        ctypes.CDLL(None).malloc_trim(0)
-        with open('/proc/self/clear_refs', 'w') as file:
-            file.write('5')  # proc(5): sets VmHWM back to VmRSS
-    except (AttributeError, OSError):  # neither glibc nor Linux
+        with _every_tensor_a_mapping():
+            with open('/proc/self/clear_refs', 'w') as file:
+                file.write('5')  # proc(5): sets VmHWM back to VmRSS
+            before = _status('VmRSS')
+            run()
+            return max(0, _status('VmHWM') - before) / MB
+    except (AttributeError, FileNotFoundError, PermissionError):  # neither glibc nor Linux
         return None
-    before = _status('VmRSS')
-    run()
-    return max(0, _status('VmHWM') - before) / MB
+
+
+@contextmanager
+def _every_tensor_a_mapping() -> Iterator[None]:
+    """Let glibc give what is freed back to the system at once.
+
+    Behind it stand fixed thresholds, near those that glibc comes to by itself after large tensors.
+    """
+    libc = ctypes.CDLL(None)
+    trim_threshold, mmap_threshold = -1, -3  # names of mallopt(3)
+    libc.mallopt(mmap_threshold, 64 * 2**10)
+    libc.malloc_trim(0)
+    try:
+        yield
+    finally:
+        libc.mallopt(mmap_threshold, 32 * MB)
+        libc.mallopt(trim_threshold, 64 * MB)
 
 
 def limit_memory() -> None:
