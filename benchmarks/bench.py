@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import logging
 import os
 import os.path as osp
 import re
@@ -10,8 +11,14 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing import get_context
 from typing import Optional
+
+if __name__ == '__mp_main__':  # a process that measures memory: its parent has told it all
+    logging.disable(logging.INFO)
 
 import cases
 import machine
@@ -27,7 +34,7 @@ INSTALL_SPIKINGJELLY = (
 )
 EXAMPLES = f"""what stands beside what, measured in turn in the same run:
   mmsnn                the network as tools/test.py and tools/train.py run it
-  mmsnn fused          the same after mmsnn.deploy.fuse: norms folded, in fp32, bf16 or int8
+  mmsnn fused          the same after mmsnn.deploy.fuse: norms folded; its precisions in dtype
   SpikingJelly         the same network of SpikingJelly's layers, multi-step; bf16 is autocast
   SpikingJelly folded  the same with SpikingJelly's own folding of norms into convs
   MMDetection ANN      ResNet, or RetinaNet with it, at T = 1; bf16 is autocast
@@ -220,32 +227,40 @@ def plan(args: argparse.Namespace) -> Iterator[tuple[Setting, Callable[[], Build
 
 
 def measure(
-    setting: Setting, builders: Builders, args: argparse.Namespace, tell: Callable[[str], None]
+    setting: Setting,
+    make_builders: Callable[[], Builders],
+    args: argparse.Namespace,
+    tell: Callable[[str], None],
 ) -> tuple[list[dict], list[dict]]:
-    """Time the networks of a group.
+    """Measure the networks of a group.
 
     Args:
         setting: The group.
-        builders: Its networks.
+        make_builders: Gives its networks.
         args: The command line.
         tell: Told what is going on.
 
     Returns:
         The rows, and why others are left out.
     """
-    ready, left_out = {}, []
+    builders, ready, left_out = make_builders(), {}, []
+    tell('memory')
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+            memory = pool.submit(timing.peak_memories, make_builders, setting.device).result()
+    except BrokenProcessPool:  # most likely it took more memory than there is; so would timing it
+        reason = 'the process that measured its memory was killed'
+        return [], [dict(title=setting.title, **k._asdict(), reason=reason) for k in builders]
     for key, build in builders.items():
         tell(f'{key.network} {key.dtype}')
         try:
             run = build()
             run()
-            ready[key] = run, timing.peak_memory(run, setting.device)
+            ready[key] = run
         except Exception as error:  # whatever it is, the other rows stand
             left_out.append(dict(title=setting.title, **key._asdict(), reason=_reason(error)))
     tell('timing')
-    times = timing.interleave(
-        [run for run, _ in ready.values()], args.rounds, args.seconds, setting.device
-    )
+    times = timing.interleave(list(ready.values()), args.rounds, args.seconds, setting.device)
     rows = [
         dict(
             what=setting.what,
@@ -258,9 +273,9 @@ def measure(
             **key._asdict(),
             ms=1e3 * statistics.median(seconds),
             ms_rounds=[round(1e3 * s, 3) for s in seconds],
-            memory_mb=memory,
+            memory_mb=memory.get(key),
         )
-        for (key, (_, memory)), seconds in zip(ready.items(), times)
+        for key, seconds in zip(ready, times)
     ]
     add_ratios(rows)
     return rows, left_out
@@ -352,6 +367,10 @@ def main() -> None:
             'SpikingJelly is not installed and its rows are left out. This brings it: '
             f'{INSTALL_SPIKINGJELLY}'
         )
+    elif 'cuda' in args.device:
+        kernel = cases.spikingjelly_resnet().neuron_kernel('cuda')
+        results['machine']['spikingjelly_cuda_kernels'] = kernel
+        console.print(f"SpikingJelly's neurons on the GPU: {kernel}")
     if args.device == ['cpu']:
         timing.limit_memory()
     groups = list(plan(args))
@@ -366,7 +385,7 @@ def main() -> None:
                 if setting.what == 'inference' and cases.has_spikingjelly():
                     results['equal_spikes'][setting.title] = cases.equal_spikes(setting)
                 rows, left_out = measure(
-                    setting, builders(), args, lambda step: progress.update(task, step=step)
+                    setting, builders, args, lambda step: progress.update(task, step=step)
                 )
                 results['rows'] += rows
                 results['left_out'] += left_out

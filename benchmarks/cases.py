@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import logging
 import math
 import os.path as osp
 from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +79,15 @@ Builders = dict[Key, Callable[[], Callable[[], None]]]
 def has_spikingjelly() -> bool:
     """Whether SpikingJelly is installed."""
     return importlib.util.find_spec('spikingjelly') is not None
+
+
+def spikingjelly_resnet():
+    """The module of SpikingJelly's network."""
+    # Where there is no Triton, importing SpikingJelly makes PyTorch warn of it, into the progress.
+    logging.getLogger('torch._library.triton').setLevel(logging.ERROR)
+    import spikingjelly_resnet
+
+    return spikingjelly_resnet
 
 
 # ---- steps ---------------------------------------------------------------------------------------
@@ -178,10 +188,8 @@ def fused(net: nn.Module, dtype: str) -> nn.Module:
 
 def equal_spikes(s: Setting) -> float:
     """Share of spikes that ours and SpikingJelly's network agree on, same weights, fp32."""
-    import spikingjelly_resnet
-
     net, x = our_backbone(s, s.time_steps), image(replace(s, batch=1))
-    theirs = spikingjelly_resnet.SpikingJellyResNet.like(net, s.block)
+    theirs = spikingjelly_resnet().SpikingJellyResNet.like(net, s.block)
     with torch.no_grad():
         pairs = list(zip(net(x), theirs(x)))
     return sum((a == b).sum().item() for a, b in pairs) / sum(a.numel() for a, _ in pairs)
@@ -209,12 +217,10 @@ def backbone_inference(s: Setting, all_time_steps: Sequence[int] = ()) -> Builde
         return inference(lambda: deployed(x), 'fp32', s.device)  # its precision is its own
 
     def spikingjelly(net, dtype, folded=False):
-        import spikingjelly_resnet
-
-        theirs = spikingjelly_resnet.SpikingJellyResNet.like(net, s.block)
-        theirs = spikingjelly_resnet.folded(theirs) if folded else theirs
-        reset = spikingjelly_resnet.reset
-        return inference(lambda: theirs(x), dtype, s.device, lambda: reset(theirs))
+        sj = spikingjelly_resnet()
+        theirs = sj.SpikingJellyResNet.like(net, s.block)
+        theirs = sj.folded(theirs) if folded else theirs
+        return inference(lambda: theirs(x), dtype, s.device, lambda: sj.reset(theirs))
 
     def convs(net, dtype):
         return convs_inference(conv_shapes(net, x), dtype, s.device)
@@ -256,16 +262,11 @@ def backbone_training(s: Setting, their_time_steps: int = 0) -> Builders:
         return training(ann_backbone(s), lambda net: level_loss(net(x)), dtype, s.device)
 
     def spikingjelly(dtype):
-        import spikingjelly_resnet
-
+        sj = spikingjelly_resnet()
         net = our_backbone(s, their_time_steps or t)
-        theirs = spikingjelly_resnet.SpikingJellyResNet.like(net, s.block)
+        theirs = sj.SpikingJellyResNet.like(net, s.block)
         return training(
-            theirs,
-            lambda net: level_loss(net(x)),
-            dtype,
-            s.device,
-            lambda: spikingjelly_resnet.reset(theirs),
+            theirs, lambda net: level_loss(net(x)), dtype, s.device, lambda: sj.reset(theirs)
         )
 
     def convs(dtype):

@@ -1,10 +1,10 @@
 """Interleaved timing, and the peak memory of a call."""
 
+import contextlib
 import ctypes
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 import torch
@@ -57,8 +57,7 @@ def peak_memory(run: Callable[[], None], device: str = 'cpu') -> Optional[float]
     """Most memory in MB that a call holds beyond what was held before it.
 
     On a CPU it is the growth of the process's resident set, whose high-water mark Linux sets back
-    on request. One process can so measure many cases, as long as nothing that an earlier one freed
-    lingers in the heap, where the next would find it without growing, or be scattered by it.
+    on request.
 
     Args:
         run: The call, warmed up already.
@@ -76,31 +75,41 @@ def peak_memory(run: Callable[[], None], device: str = 'cpu') -> Optional[float]
         synchronize(device)
         return (torch.cuda.max_memory_allocated() - before) / MB
     try:
-        with _every_tensor_a_mapping():
-            with open('/proc/self/clear_refs', 'w') as file:
-                file.write('5')  # proc(5): sets VmHWM back to VmRSS
-            before = _status('VmRSS')
-            run()
-            return max(0, _status('VmHWM') - before) / MB
-    except (AttributeError, FileNotFoundError, PermissionError):  # neither glibc nor Linux
+        ctypes.CDLL(None).malloc_trim(0)
+        with open('/proc/self/clear_refs', 'w') as file:
+            file.write('5')  # proc(5): sets VmHWM back to VmRSS
+    except (AttributeError, OSError):  # neither glibc nor Linux
         return None
+    before = _status('VmRSS')
+    run()
+    return max(0, _status('VmHWM') - before) / MB
 
 
-@contextmanager
-def _every_tensor_a_mapping() -> Iterator[None]:
-    """Let glibc give what is freed back to the system at once.
+def peak_memories(builders: Callable[[], dict], device: str) -> dict:
+    """Peak memory of each of several calls; to be run in a process of its own.
 
-    Behind it stand fixed thresholds, near those that glibc comes to by itself after large tensors.
+    There glibc is told from the start to map every tensor by itself, and so to give it back when it
+    is freed. In a process that did other things before, tensors land in what these left of the
+    heap, and the resident set grows by more, or less, than what is held.
+
+    Args:
+        builders: Gives what builds each call, by key.
+        device: ``'cpu'`` or ``'cuda'``.
+
+    Returns:
+        MB by key, without those that couldn't be built or run.
     """
-    libc = ctypes.CDLL(None)
-    trim_threshold, mmap_threshold = -1, -3  # names of mallopt(3)
-    libc.mallopt(mmap_threshold, 64 * 2**10)
-    libc.malloc_trim(0)
-    try:
-        yield
-    finally:
-        libc.mallopt(mmap_threshold, 32 * MB)
-        libc.mallopt(trim_threshold, 64 * MB)
+    m_mmap_threshold = -3  # mallopt(3)
+    with contextlib.suppress(AttributeError):  # no glibc
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, 64 * 2**10)
+    peaks = {}
+    for key, build in builders().items():
+        with contextlib.suppress(Exception):  # whoever times it finds it too, and says so
+            run = build()
+            run()
+            peaks[key] = peak_memory(run, device)
+        run = None
+    return peaks
 
 
 def limit_memory() -> None:
