@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 STAMP = $(VENV)/.mmsnn-$(STACK)-$(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo test test-slow bench lint clean
 
 help:  ## this list
 	@echo "mmsnn: spiking neural networks for MMDetection"
@@ -19,7 +19,7 @@ help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo
 	@echo "Settings: PYTHON=$(PYTHON) TORCH=$(TORCH) STACK=$(STACK) (or openmmlab) VENV=$(VENV)"
-	@echo "make test ARGS='tests/ops -k lif' hands its arguments on to pytest"
+	@echo "make test ARGS='tests/ops -k lif' hands its arguments on to pytest, make bench to bench.py"
 
 # One file an extra marks what is installed; a change of the requirements installs again.
 $(VENV)/.mmsnn-$(STACK)-%: setup.py
@@ -37,6 +37,15 @@ test: $(call STAMP,test)  ## the test suite (slow proofs excluded)
 
 test-slow: $(call STAMP,test)  ## the slow proofs; real COCO images through MMSNN_COCO_TINY=/path
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+# --no-deps: SpikingJelly asks for torchvision and torchaudio, which it runs without and which can
+# bring another torch.
+$(call STAMP,spikingjelly): $(call STAMP,bench)
+	@$(INSTALL) --no-deps spikingjelly==2.0.0
+	@touch $@
+
+bench: $(call STAMP,spikingjelly)  ## time and memory against SpikingJelly, MMDetection's ANN and the convs alone
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
 lint: $(call STAMP,lint)  ## ruff
 	@$(BIN)/ruff check .

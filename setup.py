@@ -66,6 +66,8 @@ setup(
         **STACKS,
         'demo': ['scikit-learn'],
         'test': ['pytest', 'hypothesis', 'scikit-learn'],
+        # What SpikingJelly imports; itself comes without its dependencies (Makefile).
+        'bench': ['h5py', 'loguru', 'tensorboard', 'scienceplots'],
         'lint': ['ruff==0.17.6'],
     },
 )
