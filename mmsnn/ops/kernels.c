@@ -257,6 +257,53 @@ LOOP void mmsnn_integrate(const struct lif *p, const float *current, float *rest
         INTEGRATE(SOFT, spikes[i] = spike)
 }
 
+/* As mmsnn_integrate, with the spikes in a smaller type. Compilers don't turn a loop over values of
+ * two sizes into vector code by themselves; where they have generic vectors, these say how. */
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_convertvector)
+#define VECTORS
+#endif
+#endif
+enum { WIDTH = 16 };
+#ifdef VECTORS
+typedef float floats __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t ints __attribute__((vector_size(4 * WIDTH)));
+typedef uint8_t bytes __attribute__((vector_size(WIDTH)));
+typedef uint16_t halves __attribute__((vector_size(2 * WIDTH)));
+#define INTEGRATE_VECTORS(RESET, SMALL, ONE) \
+    for (; i + WIDTH <= n; i += WIDTH) { \
+        floats potential, y; \
+        memcpy(&potential, v + i, sizeof potential); \
+        memcpy(&y, current + i, sizeof y); \
+        potential = decay * potential + y; \
+        ints fired = potential - v_threshold >= 0.0f; \
+        floats spike = __builtin_convertvector(-fired, floats); \
+        SMALL out = __builtin_convertvector(fired & ONE, SMALL); \
+        memcpy(spikes + i, &out, sizeof out); \
+        y = RESET == HARD ? potential * (1.0f - spike) : potential - v_threshold * spike; \
+        memcpy(v + i, &y, sizeof y); \
+    }
+#else
+#define INTEGRATE_VECTORS(RESET, SMALL, ONE)
+#endif
+#define INTEGRATE_TO(NAME, TYPE, SMALL, ONE) \
+    LOOP void NAME(const struct lif *p, const float *current, float *v, TYPE *spikes, int n) { \
+        float decay = p->decay, v_threshold = p->v_threshold; \
+        int i = 0; \
+        if (p->reset == HARD) { \
+            INTEGRATE_VECTORS(HARD, SMALL, ONE) \
+        } else { \
+            INTEGRATE_VECTORS(SOFT, SMALL, ONE) \
+        } \
+        for (; i < n; i++) { \
+            float potential = decay * v[i] + current[i], spike = fires(potential, v_threshold); \
+            spikes[i] = (TYPE)(spike > 0.0f ? ONE : 0); \
+            v[i] = reset_of(potential, spike, p->reset, v_threshold); \
+        } \
+    }
+INTEGRATE_TO(mmsnn_integrate_to_bytes, uint8_t, bytes, 1)
+INTEGRATE_TO(mmsnn_integrate_to_bfloat16, uint16_t, halves, 0x3f80)
+
 /* Gates that select, in place, on whatever bits the shortcut has; bit SHIFT tells a spike. */
 #define SELECT_IN(NAME, TYPE, SHIFT) \
     LOOP void NAME(TYPE *restrict r, const TYPE *restrict s, int gate, int n) { \
@@ -604,6 +651,23 @@ static void share_of(int64_t n, int thread, int threads, int64_t *start, int64_t
     *end = at_most(n, chunks * (thread + 1) / threads * LANES);
 }
 
+/* One time step in bytes or bfloat16, without a detour over float. */
+static void spikes_of_step(const struct lif *p, const float *current, float *v, int64_t t,
+                           int64_t start, int n) {
+    int64_t at = t * p->n + start, other = t * p->shortcut_step + start;
+    if (p->spike_dtype == UINT8) {
+        uint8_t *spikes = (uint8_t *)p->out + at;
+        mmsnn_integrate_to_bytes(p, current, v, spikes, n);
+        if (p->gate != NO_GATE)
+            mmsnn_select_bytes(spikes, (const uint8_t *)p->shortcut + other, p->gate, n);
+    } else {
+        uint16_t *spikes = (uint16_t *)p->out + at;
+        mmsnn_integrate_to_bfloat16(p, current, v, spikes, n);
+        if (p->gate != NO_GATE)
+            mmsnn_select_bfloat16(spikes, (const uint16_t *)p->shortcut + other, p->gate, n);
+    }
+}
+
 static int forward_share(const void *task, int thread, int threads) {
     const struct lif *p = task;
     float x_buffer[LANES], y_buffer[LANES], s_buffer[LANES], out_buffer[LANES], v[LANES];
@@ -619,22 +683,16 @@ static int forward_share(const void *task, int thread, int threads) {
         memset(v, 0, sizeof v);
         for (int64_t t = 0; t < p->steps; t++) {
             int64_t at = t * p->n + start;
-            float *out = destination(p->out, at, p->spike_dtype, out_buffer);
+            float *out;
             if (t == 0 || p->x_step)
                 y = mmsnn_current(load(p->x, t * p->x_step + start, n, p->dtype, x_buffer), scales,
                                   shifts, p->gain, n, y_buffer);
-            mmsnn_integrate(p, y, v, NULL, out, n);
-            if (p->gate != NO_GATE && p->gate != ADD && p->spike_dtype != FLOAT32) {
-                int64_t other = t * p->shortcut_step + start;
-                store_exact(p->out, at, n, p->spike_dtype, out);
-                if (p->spike_dtype == UINT8)
-                    mmsnn_select_bytes((uint8_t *)p->out + at,
-                                       (const uint8_t *)p->shortcut + other, p->gate, n);
-                else
-                    mmsnn_select_bfloat16((uint16_t *)p->out + at,
-                                          (const uint16_t *)p->shortcut + other, p->gate, n);
+            if (p->spike_dtype != FLOAT32 && p->gate != ADD) {
+                spikes_of_step(p, y, v, t, start, n);
                 continue;
             }
+            out = destination(p->out, at, p->spike_dtype, out_buffer);
+            mmsnn_integrate(p, y, v, NULL, out, n);
             if (p->gate != NO_GATE)
                 mmsnn_join(out, shortcut_at(p, t, start, n, s_buffer), p->gate, n);
             if (p->gate == ADD && p->spike_dtype == BFLOAT16) /* the shortcut may be any number */

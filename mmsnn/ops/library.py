@@ -9,6 +9,7 @@ Spikes that backward needs again are kept as bits in memory order, whatever the 
 
 import importlib
 import itertools
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from . import backend, reference
 
 
+@cache
 def engine(kernel: str):
     """The module of a kernel backend; all have the functions of cpu.py."""
     # Not at the top: Triton is not everywhere, and takes its time to load.
