@@ -12,10 +12,10 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
-from mmsnn.deploy import PRECISIONS
 from mmsnn.utils import (
     ToolError,
     add_common_arguments,
+    add_fuse_argument,
     build_runner,
     check_data,
     exit_on_error,
@@ -70,14 +70,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--time-steps', type=int, metavar='T', help="evaluate with T time steps, not the config's"
     )
-    parser.add_argument(
-        '--fuse',
-        nargs='?',
-        const='auto',
-        choices=PRECISIONS,
-        help='test the model in its fast form: norms folded into convs, channels_last, and the '
-        'precision given (default: the fastest that this machine computes)',
-    )
+    add_fuse_argument(parser)
     add_common_arguments(parser)
     return parser.parse_args()
 

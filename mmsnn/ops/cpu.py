@@ -107,7 +107,7 @@ def _open(path) -> ctypes.CDLL:
         raise OSError(f'{path} was built from another source')
     pointer, count, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     for structure, names in (
-        (_Lif, ('lif_forward', 'lif_backward', 'channel_stats')),
+        (_Lif, ('lif_forward', 'lif_backward', 'input_grad_in_place', 'channel_stats')),
         (_Pool, ('max_pool', 'max_pool_backward')),
         (_Decode, ('attention_decode', 'rate_decode', 'attention_statistics')),
     ):
@@ -223,6 +223,20 @@ def lif_backward(
         leak_sums=_pointer(leak_sums),
         # Backward has no other use for bytes: they are bits.
         **_shortcut(shortcut, packed=shortcut is not None and shortcut.dtype == torch.uint8),
+    )
+
+
+def input_grad_(grad_x, x, time_steps, by) -> None:
+    """dL/dcurrent in `grad_x` becomes by[0] * dL/dcurrent + by[1] * x + by[2], in place."""
+    by_grad, by_x, by_one = by
+    _call(
+        'input_grad_in_place',
+        x,
+        time_steps,
+        by_grad=by_grad.data_ptr(),
+        by_x=by_x.data_ptr(),
+        by_one=by_one.data_ptr(),
+        grad_x=grad_x.data_ptr(),
     )
 
 

@@ -819,6 +819,34 @@ static int backward_share(const void *task, int thread, int threads) {
     return fine;
 }
 
+static int input_grad_share(const void *task, int thread, int threads) {
+    const struct lif *p = task;
+    float x_buffer[LANES], g_buffer[LANES], out_buffer[LANES];
+    struct lanes by_grad, by_x, by_one;
+    int64_t start, end;
+    int fine = lanes_start(&by_grad, p->by_grad, p) & lanes_start(&by_x, p->by_x, p) &
+               lanes_start(&by_one, p->by_one, p);
+    share_of(p->n, thread, threads, &start, &end);
+    for (; fine && start < end; start += LANES) {
+        int n = (int)at_most(LANES, end - start);
+        const float *a = lanes_at(&by_grad, p, start, n);
+        const float *b = lanes_at(&by_x, p, start, n);
+        const float *c = lanes_at(&by_one, p, start, n);
+        for (int64_t t = 0; t < (p->shared ? 1 : p->steps); t++) {
+            int64_t at = t * p->n + start;
+            const float *x = load(p->x, t * p->x_step + start, n, p->dtype, x_buffer);
+            const float *grad = load(p->grad_x, at, n, p->dtype, g_buffer);
+            float *to = destination(p->grad_x, at, p->dtype, out_buffer);
+            mmsnn_input_grad(grad, a, b, c, x, to, n);
+            store(p->grad_x, at, n, p->dtype, to);
+        }
+    }
+    free(by_grad.tiled);
+    free(by_x.tiled);
+    free(by_one.tiled);
+    return fine;
+}
+
 /* Sums over time, batch and space of (x - origin) and of its square, by channel. */
 static int stats_share(const void *task, int thread, int threads) {
     const struct reduction *reduction = task;
@@ -1192,6 +1220,11 @@ EXPORT int mmsnn_lif_forward(const struct lif *p) {
 }
 
 EXPORT int mmsnn_lif_backward(const struct lif *p) { return reduce(backward_share, p); }
+
+/* dL/dcurrent in grad_x becomes dL/dx = by_grad * dL/dcurrent + by_x * x + by_one, in place. */
+EXPORT int mmsnn_input_grad_in_place(const struct lif *p) {
+    return in_parallel(input_grad_share, p, p->threads);
+}
 
 /* Into channel_sums; `shift` is the origin of the sums. */
 EXPORT int mmsnn_channel_stats(const struct lif *p) { return reduce(stats_share, p); }

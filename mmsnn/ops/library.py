@@ -204,14 +204,19 @@ def _lif_backward(
     no = (None, None, None)
     rest = dict(shortcut_grad=need_shortcut, leak=need_decay or need_input_scale)
     if through_stats:
-        # The sums come before the gradient they are part of. Two passes that compute all of it
-        # move less memory than one that leaves dL/dy behind for the other, and round once.
-        _, grad_shortcut, sums, leak = run(no, sums=True, **rest)
+        # The sums come before the gradient they are part of. Float32 leaves dL/dcurrent behind for
+        # a light second pass; half precision computes it twice, to be rounded once.
+        twice = kernel is None or x.dtype != torch.float32
+        y_grad, grad_shortcut, sums, leak = run(no, x_grad=not twice, sums=True, **rest)
         dtype = scale.dtype
         mean_grad = (sums[0] * channels / x.numel()).to(dtype)
         slope = ((sums[1] - mean * sums[0]) * invstd * channels / x.numel()).to(dtype) * invstd
         by = (scale, -scale * slope, scale * (slope * mean - mean_grad))
-        grad_x = run(by, x_grad=True)[0]
+        if twice:
+            grad_x = run(by, x_grad=True)[0]
+        else:
+            grad_x = y_grad
+            engine(kernel).input_grad_(grad_x, x, time_steps, by)
     else:
         grad_x, grad_shortcut, sums, leak = run(
             (scale, None, None), x_grad=need_x, sums=need_sums, **rest

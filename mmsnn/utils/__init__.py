@@ -3,6 +3,7 @@
 from .cli import (
     ToolError,
     add_common_arguments,
+    add_fuse_argument,
     build_runner,
     check_data,
     check_sync_bn,
@@ -19,6 +20,7 @@ from .cli import (
 __all__ = [
     'ToolError',
     'add_common_arguments',
+    'add_fuse_argument',
     'build_runner',
     'check_data',
     'check_sync_bn',

@@ -20,6 +20,7 @@ from torch import nn
 
 from ..compat import CheckpointError
 from ..datasets import DatasetError, check_config_datasets
+from ..deploy import PRECISIONS
 from ..engine.hooks.non_finite_loss_hook import NonFiniteLossError
 from ..models import TDBN
 
@@ -90,6 +91,22 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # torch.distributed.launch passes it, torchrun sets LOCAL_RANK.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_fuse_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--fuse``, for the tools that test.
+
+    Args:
+        parser: The tool's parser.
+    """
+    parser.add_argument(
+        '--fuse',
+        nargs='?',
+        const='auto',
+        choices=PRECISIONS,
+        help='test the model in its fast form: norms folded into convs, channels_last, and the '
+        'precision given (without one: the fastest whose results hold on this machine)',
+    )
 
 
 def load_config(args: argparse.Namespace) -> Config:

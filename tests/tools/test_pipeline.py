@@ -128,7 +128,7 @@ def test_anytime(trained, tool, digits_root, tmp_path):
     work_dir, _ = trained
     out = tmp_path / 'new' / 'anytime.json'
     command = ['analysis_tools/anytime.py', DIGITS, work_dir / 'epoch_2.pth', '--out', out]
-    command += ['--work-dir', tmp_path / 'work', '--time-steps', 8, 1, 1, *SHORT]
+    command += ['--work-dir', tmp_path / 'work', '--time-steps', 8, 1, 1, '--fuse', 'fp32', *SHORT]
     done = tool(*command, MMSNN_DIGITS_ROOT=digits_root)
     results = json.loads(out.read_text())
     assert results['config_time_steps'] == 4
@@ -151,6 +151,8 @@ def test_anytime(trained, tool, digits_root, tmp_path):
             tmp_path / 'work',
             '--time-steps',
             row['time_steps'],
+            '--fuse',
+            'fp32',
             *SHORT,
             MMSNN_DIGITS_ROOT=digits_root,
         )
@@ -165,6 +167,29 @@ def test_anytime(trained, tool, digits_root, tmp_path):
     assert 'Traceback' not in again.stdout
     assert 'Epoch(test)' not in again.stdout
     assert out.read_bytes() == before
+
+
+def test_fused(trained, tool, digits_root, tmp_path):
+    """The fused model finds the same boxes; with test-time augmentation it is fused inside."""
+    work_dir, _ = trained
+    command = ['test.py', DIGITS, work_dir / 'epoch_2.pth', '--work-dir', tmp_path / 'work']
+    found = {}
+    for name, options in {'plain': [], 'fp32': ['--fuse', 'fp32'], 'auto': ['--fuse']}.items():
+        out = tmp_path / f'{name}.pkl'
+        done = tool(*command, *options, '--out', out, *SHORT, MMSNN_DIGITS_ROOT=digits_root)
+        assert ('testing the fused model in' in done.stdout) == bool(options)
+        with open(out, 'rb') as file:
+            found[name] = [sample['pred_instances'] for sample in pickle.load(file)]
+    for name, share in (('fp32', 0.95), ('auto', 0.5)):
+        same = [
+            torch.isclose(a['scores'][:n], b['scores'][:n], atol=1e-3 if name == 'fp32' else 0.05)
+            for a, b in zip(found['plain'], found[name])
+            for n in [min(len(a['scores']), len(b['scores']))]
+        ]
+        assert torch.cat(same).float().mean() > share
+    done = tool(*command, '--tta', '--fuse', 'fp32', *SHORT, MMSNN_DIGITS_ROOT=digits_root)
+    assert 'testing the fused model in fp32' in done.stdout
+    assert len(coco_table(done.stdout)) == 6
 
 
 def test_never_overwrites_another_run(trained, tool, digits_root):

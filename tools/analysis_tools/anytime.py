@@ -13,15 +13,19 @@ import mmsnn  # noqa: F401  isort: skip
 import torch
 from matplotlib.figure import Figure
 from mmdet.evaluation import CocoMetric
+from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner, autocast
 from rich.progress import track
 from torch import nn
 
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
+from mmsnn.deploy import resolve_precision
+from mmsnn.engine import FuseHook
 from mmsnn.utils import (
     ToolError,
     add_common_arguments,
+    add_fuse_argument,
     build_runner,
     check_data,
     exit_on_error,
@@ -34,6 +38,7 @@ from mmsnn.utils import (
 
 EXAMPLES = """examples:
   python tools/analysis_tools/anytime.py CONFIG CHECKPOINT
+  python tools/analysis_tools/anytime.py CONFIG CHECKPOINT --fuse
   python tools/analysis_tools/anytime.py CONFIG CHECKPOINT --time-steps 1 2 3 --out anytime.json"""
 
 #: Batches that are timed, and how many times each; evaluation takes all batches.
@@ -64,6 +69,7 @@ def parse_args() -> argparse.Namespace:
         metavar='FILE.json',
         help='the results; the picture is FILE.png (default: WORK_DIR/TIMESTAMP/anytime.json)',
     )
+    add_fuse_argument(parser)
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -190,9 +196,6 @@ def evaluate(runner: Runner, model: nn.Module, steps: list[int]) -> list[dict]:
     Returns:
         For each T ``time_steps`` and the numbers by their names in the log, less the prefix.
     """
-    # What runner.test() does, with its middle once for every T.
-    runner.call_hook('before_run')
-    runner.load_or_resume()
     rows = []
     for t in steps:
         runner.logger.info(f'evaluating at T = {t} (of {", ".join(map(str, steps))})')
@@ -202,7 +205,6 @@ def evaluate(runner: Runner, model: nn.Module, steps: list[int]) -> list[dict]:
         row = dict(time_steps=t, bbox_mAP=0.0, bbox_mAP_50=0.0)
         row.update({key.rpartition('/')[2]: value for key, value in metrics.items()})
         rows.append(row)
-    runner.call_hook('after_run')
     return rows
 
 
@@ -211,7 +213,9 @@ def main() -> None:
     args = parse_args()
     steps = sorted(set(args.time_steps))
     enforce_safe_loading(args.trust_checkpoint)
-    with exit_on_error(OSError):
+    with exit_on_error(OSError, ValueError):
+        if args.fuse is not None:
+            resolve_precision(args.fuse, torch.device(get_device()))
         cfg = load_config(args)
         if args.out is not None:
             check_out(args.out)
@@ -229,7 +233,14 @@ def main() -> None:
         configured = getattr(getattr(model, 'backbone', None), 'time_steps', None)
         for t in steps:  # every one is checked before the work starts
             set_time_steps(model, t)
+        # What runner.test() does, with its middle once for every T.
+        runner.call_hook('before_run')
+        runner.load_or_resume()
+        if args.fuse is not None:
+            FuseHook(args.fuse).before_test(runner)
+            model = unwrap(runner.model)
         rows = evaluate(runner, model, steps)
+        runner.call_hook('after_run')
         batches = list(islice(runner.test_dataloader, TIMED_BATCHES))
         fp16 = runner.test_loop.fp16
         times = milliseconds_per_image(model, batches, sorted({*steps, configured}), fp16)
@@ -243,6 +254,7 @@ def main() -> None:
             config=args.config,
             checkpoint=args.checkpoint,
             config_time_steps=configured,
+            fused=args.fuse,
             device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
         )
         with open(out, 'x') as file:
