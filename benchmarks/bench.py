@@ -24,7 +24,7 @@ import cases
 import machine
 import timing
 import torch
-from cases import ANN, CONVS, SPIKINGJELLY, Builders, Setting
+from cases import ANN, CONVS, COPY, SPIKINGJELLY, Builders, Setting
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 from rich.table import Table
@@ -39,6 +39,7 @@ EXAMPLES = f"""what stands beside what, measured in turn in the same run:
   SpikingJelly folded  the same with SpikingJelly's own folding of norms into convs
   MMDetection ANN      ResNet, or RetinaNet with it, at T = 1; bf16 is autocast
   convs alone          the floor: mmsnn's convs one after another, nothing between them
+  copy                 of a neuron's input: the floor of one layer of neurons
 
 Peak memory is what a step holds at most beyond what was held before it.
 Columns `x NAME` are ratios: the row's median over that of NAME, so less than 1 is faster.
@@ -52,7 +53,9 @@ examples:
 SpikingJelly comes by `make bench`, or by
   {INSTALL_SPIKINGJELLY}
 On a GPU, SJ_LIF_CUDA_IMPLEMENTATION=triton (or cuda, torch) chooses its kernels."""
-WHATS = ('inference', 'training', 'detector', 'growth')
+WHATS = ('neuron', 'inference', 'training', 'detector', 'growth')
+#: Rounds of a neuron, which takes less than a millisecond, to one of a network.
+NEURON_ROUNDS = 20
 #: What is measured most; other depths, sizes and batches are varied around it.
 CENTRE = dict(depth=18, size=(320, 320), time_steps=4, batch=1)
 #: Columns of ratios of times: network and dtype of the reference; None: the row's own dtype.
@@ -61,6 +64,7 @@ RATIOS = {
     'x SpikingJelly bf16': (SPIKINGJELLY, 'bf16'),
     'x ANN fp32': (ANN, 'fp32'),
     'x convs': (CONVS, None),
+    'x copy': (COPY, None),
 }
 MEMORY_RATIO = 'MB x SpikingJelly fp32'
 
@@ -95,8 +99,8 @@ def parse_args() -> argparse.Namespace:
         choices=WHATS,
         default=WHATS,
         metavar='WHAT',
-        help='inference and training of the backbone; detector, whole, both of them; growth of '
-        'time and memory with T (default: inference training detector growth)',
+        help='neuron, one layer of them alone; inference and training of the backbone; detector, '
+        'whole, both of them; growth of time and memory with T (default: all)',
     )
     parser.add_argument(
         '--depth',
@@ -207,6 +211,7 @@ def plan(args: argparse.Namespace) -> Iterator[tuple[Setting, Callable[[], Build
     long = {**train_centre, 'time_steps': cases.LONG_TIME_STEPS}
     theirs_short = partial(cases.backbone_training, their_time_steps=centre['time_steps'])
     groups = dict(
+        neuron=[('one LIF layer', [centre], cases.neuron)],
         inference=[('inference', grid, cases.backbone_inference)],
         training=[('training step', train_grid, cases.backbone_training)],
         detector=[
@@ -260,7 +265,8 @@ def measure(
         except Exception as error:  # whatever it is, the other rows stand
             left_out.append(dict(title=setting.title, **key._asdict(), reason=_reason(error)))
     tell('timing')
-    times = timing.interleave(list(ready.values()), args.rounds, args.seconds, setting.device)
+    rounds = args.rounds * (NEURON_ROUNDS if COPY in {k.network for k in ready} else 1)
+    times = timing.interleave(list(ready.values()), rounds, args.seconds, setting.device)
     rows = [
         dict(
             what=setting.what,

@@ -24,6 +24,8 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmsnn import ops
+
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 DETECTOR = osp.join(ROOT, 'configs/_base_/models/spiking_retinanet_sg-r18_asd_fpn.py')
 #: Time steps of the training step whose memory stands against SpikingJelly's at the usual T.
@@ -42,6 +44,7 @@ SPIKINGJELLY = 'SpikingJelly'
 SPIKINGJELLY_FOLDED = 'SpikingJelly folded'
 ANN = 'MMDetection ANN'
 CONVS = 'convs alone'
+COPY = 'copy'
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,67 @@ def calibrate(net: nn.Module, forward: Callable) -> nn.Module:
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     return net.eval()
+
+
+# ---- one neuron --------------------------------------------------------------------------------
+
+
+def neuron(s: Setting) -> Builders:
+    """One layer of neurons on currents like the first stage's: 64 channels, a quarter of the size.
+
+    The yardstick is a copy of the same tensor: nothing that reads and writes it takes less.
+    """
+    shape = (s.time_steps * s.batch, 64, s.size[0] // 4, s.size[1] // 4)
+    builders = {}
+    for name, dtype in DTYPES.items():
+
+        def tensor(make=torch.randn, dtype=dtype):
+            x = channels_last(make(shape)).to(s.device, dtype)
+            return x.unflatten(0, (s.time_steps, -1))
+
+        def fired(shape):
+            return (torch.rand(shape) > 0.8).float()
+
+        def copy_of(tensor=tensor):
+            x, to = tensor(), tensor()
+            return lambda: to.copy_(x)
+
+        def forward(lif, tensor=tensor, **options):
+            x = tensor()
+            return inference(lambda: lif(x, **options), 'fp32', s.device)
+
+        def both(lif, tensor=tensor, **options):
+            x, grad = tensor().requires_grad_(), tensor()
+            return lambda: torch.autograd.grad(lif(x, **options), x, grad)
+
+        def reference(x):
+            with ops.use_backend('reference'):
+                return ops.lif(x)
+
+        def normed(x, **options):
+            one, running = torch.ones(64, device=s.device), torch.ones(64, device=s.device)
+            training = torch.is_grad_enabled()
+            return ops.norm_lif(x, one, one, running, running, training, gate='or', **options)
+
+        def theirs(x):
+            layer = spikingjelly_resnet().lif().to(s.device)
+            layer.step_mode = 'm'
+            return layer(x)
+
+        kinds = {f'{OURS} LIF': ops.lif, f'{OURS} in PyTorch operations': reference}
+        if has_spikingjelly():
+            kinds[f'{SPIKINGJELLY} LIF'] = theirs
+        builders[Key(COPY, name, s.time_steps)] = copy_of
+        for kind, lif in kinds.items():
+            builders[Key(kind, name, s.time_steps)] = partial(forward, lif)
+            key = Key(f'{kind}, and backward', name, s.time_steps)
+            builders[key] = partial(both, lif)
+        shortcut = tensor(fired)
+        key = f'{OURS} norm + LIF + or'
+        builders[Key(key, name, s.time_steps)] = partial(forward, normed, shortcut=shortcut)
+        key = Key(f'{key}, and backward', name, s.time_steps)
+        builders[key] = partial(both, normed, shortcut=shortcut)
+    return builders
 
 
 # ---- backbones -----------------------------------------------------------------------------------

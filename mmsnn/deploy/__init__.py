@@ -2,6 +2,6 @@
 
 from .fold import fold
 from .fuse import PRECISIONS, fuse, resolve_precision
-from .spike_conv import IntegerSpikeConv2d
+from .integer_conv import IntegerConv2d
 
-__all__ = ['PRECISIONS', 'IntegerSpikeConv2d', 'fold', 'fuse', 'resolve_precision']
+__all__ = ['PRECISIONS', 'IntegerConv2d', 'fold', 'fuse', 'resolve_precision']

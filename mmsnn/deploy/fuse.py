@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..models.layers import LIFNeuron
 from .fold import fold
-from .spike_conv import IntegerSpikeConv2d, integer_convs
+from .integer_conv import IntegerConv2d, integer_convs
 
 #: What :func:`fuse` takes: ``'auto'`` is the best for the machine.
 PRECISIONS = ('auto', 'fp32', 'bf16', 'int16', 'int8')
@@ -19,16 +19,16 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
 
     - Every tdBN and batch norm is folded into its conv (:func:`mmsnn.deploy.fold`).
     - Everything runs in channels_last memory.
-    - In lower precision only weights are rounded: spikes are exact in every dtype.
+    - In lower precision only weights of convs on spikes are rounded: spikes are exact in all.
 
-    ========== ============================================== ==================================
-    precision  convs on spikes                                the rest (stem, decoder, neck, head)
-    ========== ============================================== ==================================
-    ``fp32``   float32                                        float32
-    ``bf16``   bfloat16                                       bfloat16
-    ``int16``  16-bit weights, sums exact (CPU)               bfloat16 with AMX, else float32
-    ``int8``   8-bit weights, sums exact (CPU)                bfloat16 with AMX, else float32
-    ========== ============================================== ==================================
+    ========= ================================ ==============================================
+    precision convs on spikes                  neck and head
+    ========= ================================ ==============================================
+    ``fp32``  float32                          float32
+    ``bf16``  bfloat16                         bfloat16
+    ``int16`` 16-bit weights, sums exact (CPU) bfloat16 with AMX, else float32
+    ``int8``  8-bit weights, sums exact (CPU)  bfloat16 with AMX, else 8 bits, inputs too
+    ========= ================================ ==============================================
 
     Membrane potentials are float32 in all of them. A norm is taken to follow the conv that is
     registered before it, as in mmcv's ``fuse_conv_bn``.
@@ -69,6 +69,9 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
         rest[-1].register_forward_hook(_output_to_float32)
     if integers:
         _use_integers(backbone, int(precision[3:]))
+    if precision == 'int8' and not low:
+        for part in rest:
+            _use_integers(part, 8, real=True)
     return model
 
 
@@ -137,13 +140,17 @@ def _output_to_float32(module: nn.Module, args: tuple, output):
     return type(output)(_output_to_float32(module, args, value) for value in output)
 
 
-def _use_integers(backbone: nn.Module, bits: int) -> None:
-    """Neurons give bytes, and every conv is ready to take them."""
-    for module in list(backbone.modules()):
+def _use_integers(part: nn.Module, bits: int, real: bool = False) -> None:
+    """Neurons give bytes, and convs take them; with ``real``, convs round what isn't spikes."""
+    for module in list(part.modules()):
         if isinstance(module, LIFNeuron):
             module.spike_dtype = torch.uint8
-        if isinstance(module, IntegerSpikeConv2d):
+        if isinstance(module, IntegerConv2d):
             continue
         for name, child in list(module.named_children()):
-            if type(child) is nn.Conv2d and child.padding_mode == 'zeros':
-                setattr(module, name, IntegerSpikeConv2d(child, bits))
+            if type(child) is not nn.Conv2d or child.padding_mode != 'zeros':
+                continue
+            # A conv of a few real channels is little work, as that of an attention map; and for an
+            # odd number of outputs oneDNN falls back to slow code.
+            if not real or (child.in_channels >= 16 and child.out_channels % 16 == 0):
+                setattr(module, name, IntegerConv2d(child, bits, real))

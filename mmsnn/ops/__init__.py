@@ -5,6 +5,7 @@ the boundary behind which faster kernels may stand: whoever calls them sees the 
 """
 
 from .backend import BACKENDS, BackendError, get_backend, set_backend, use_backend
+from .bytes import to_bytes
 from .decode import attention_decode, attention_statistics, last_decode, rate_decode
 from .gate import iand, select, spike_or
 from .neuron import RESETS, lif, norm_lif
@@ -32,5 +33,6 @@ __all__ = [
     'spike_max_pool2d',
     'spike_or',
     'surrogate_gradient',
+    'to_bytes',
     'use_backend',
 ]

@@ -18,6 +18,8 @@ KERNELS = {
 }
 #: The same of pooling and decoding, whose spikes may be bytes.
 MAP_KERNELS = {'c': ('cpu', (torch.float32, torch.bfloat16, torch.uint8))}
+#: The same of rounding to bytes.
+BYTE_KERNELS = {'c': ('cpu', (torch.float32,))}
 BACKENDS = ('auto', 'reference', *KERNELS)
 
 #: Kernel backends that were tried, and why they can't be used ('' for those that can).

@@ -115,6 +115,8 @@ def _open(path) -> ctypes.CDLL:
             getattr(library, f'mmsnn_{name}').argtypes = [ctypes.POINTER(structure)]
     library.mmsnn_pack.argtypes = [pointer, pointer, count, count, number, number]
     library.mmsnn_unpack.argtypes = [pointer, pointer, count, number, number]
+    real = ctypes.c_float
+    library.mmsnn_to_bytes.argtypes = [pointer, pointer, count, real, real, number]
     return library
 
 
@@ -284,6 +286,12 @@ def _pool(name: str, size, channels_last: bool, windows, out_size, out: Tensor, 
         **fields,
     )
     _run(name, problem)
+
+
+def to_bytes(x: Tensor, inverse: float, zero: float, out: Tensor) -> None:
+    """round(x * inverse + zero) of dense float32, clipped to a byte, into `out`."""
+    n = x.numel()
+    load().mmsnn_to_bytes(x.data_ptr(), out.data_ptr(), n, inverse, zero, _threads(n))
 
 
 def max_pool(x: Tensor, windows, channels_last: bool, out: Tensor) -> None:

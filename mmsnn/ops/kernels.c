@@ -1179,6 +1179,37 @@ static int decode_stats_share(const void *task, int thread, int threads) {
     return 1;
 }
 
+/* Real values to bytes. */
+struct to_bytes {
+    const float *x;
+    uint8_t *out;
+    int64_t n;
+    float inverse, zero;
+};
+
+LOOP void mmsnn_round_to_bytes(const float *restrict x, float inverse, float zero,
+                               float *restrict to, int n) {
+    for (int i = 0; i < n; i++) {
+        float value = x[i] * inverse + zero;
+        value = value > 0.0f ? value : 0.0f;
+        value = value < 255.0f ? value : 255.0f;
+        to[i] = (value + 8388608.0f) - 8388608.0f; /* to nearest, ties to even */
+    }
+}
+
+static int to_bytes_share(const void *task, int thread, int threads) {
+    const struct to_bytes *p = task;
+    float buffer[LANES];
+    int64_t start, end;
+    share_of(p->n, thread, threads, &start, &end);
+    for (; start < end; start += LANES) {
+        int n = (int)at_most(LANES, end - start);
+        mmsnn_round_to_bytes(p->x + start, p->inverse, p->zero, buffer, n);
+        mmsnn_narrow_to_bytes(buffer, p->out + start, n);
+    }
+    return 1;
+}
+
 /* ---- entry points ----------------------------------------------------------------------------- */
 
 /* One thread calls directly: libgomp's pool doesn't survive a fork, and a child must not touch it. */
@@ -1263,6 +1294,13 @@ EXPORT int mmsnn_rate_decode(const struct decode *p) {
 
 EXPORT int mmsnn_attention_statistics(const struct decode *p) {
     return in_parallel(decode_stats_share, p, p->threads);
+}
+
+/* out = clip(round(x * inverse + zero), 0, 255). */
+EXPORT int mmsnn_to_bytes(const float *x, uint8_t *out, int64_t n, float inverse, float zero,
+                          int threads) {
+    struct to_bytes task = {x, out, n, inverse, zero};
+    return in_parallel(to_bytes_share, &task, threads);
 }
 
 /* Which source this was built from: a library beside another source is not used. */

@@ -561,6 +561,28 @@ def _rate_decode_fake(spikes):
 rate_decode = _operator('rate_decode(Tensor spikes) -> Tensor', _rate_decode, _rate_decode_fake)
 
 
+# ---- bytes ---------------------------------------------------------------------------------------
+
+
+def _to_bytes(x, scale, zero, kernel=''):
+    kernel = backend.ready_kernel_for(x, backend.BYTE_KERNELS) if kernel == '' else kernel
+    if kernel is None:
+        return reference.to_bytes(x, scale, zero)
+    x = x if is_dense(x) else x.contiguous()
+    out = torch.empty_like(x, dtype=torch.uint8)
+    engine(kernel).to_bytes(x, 1 / scale, zero, out)
+    return out
+
+
+def _to_bytes_fake(x, scale, zero):
+    return torch.empty_like(x, dtype=torch.uint8)
+
+
+to_bytes = _operator(
+    'to_bytes(Tensor x, float scale, int zero) -> Tensor', _to_bytes, _to_bytes_fake
+)
+
+
 # ---- self-check ----------------------------------------------------------------------------------
 
 
@@ -571,7 +593,14 @@ def _sample(*shape, step):  # numbers without a generator, whose state belongs t
 
 def self_check(kernel: str) -> str:
     """Compare a kernel backend with the reference on small inputs; '' or what differs."""
-    return _check_neuron(kernel) or (_check_maps(kernel) if kernel in backend.MAP_KERNELS else '')
+    wrong = _check_neuron(kernel)
+    if not wrong and kernel in backend.MAP_KERNELS:
+        wrong = _check_maps(kernel)
+    if not wrong and kernel in backend.BYTE_KERNELS:
+        x = _sample(3, 100, step=0.7)
+        if not torch.equal(*(_to_bytes(x, 0.01, 90, kernel=k) for k in (kernel, None))):
+            wrong = 'its self-check found wrong bytes'
+    return wrong
 
 
 def _check_neuron(kernel: str) -> str:
@@ -608,7 +637,8 @@ def _check_neuron(kernel: str) -> str:
                  *_lif_backward(grad, *inputs, *neuron, needs, kernel=k))
                 for k in (kernel, None)
             )  # fmt: skip
-            if not torch.equal(ours[0], theirs[0]):
+            in_bytes = _lif(*inputs, *neuron, dtype=torch.uint8, kernel=kernel)
+            if not torch.equal(ours[0], theirs[0]) or not torch.equal(in_bytes.to(dtype), ours[0]):
                 return f'its self-check found wrong spikes ({dtype}, {reset} reset, gate {gate})'
             for a, b in zip(ours[1:], theirs[1:]):
                 tolerance = 1e-4 if a.dtype == torch.float32 else 2e-2

@@ -224,3 +224,8 @@ def attention_decode(spikes: Tensor, temporal: Tensor, channel: Tensor, spatial:
     """:func:`mmsnn.ops.attention_decode`."""
     by_channel = (temporal[..., None] * channel)[..., None, None]
     return (by_channel * (spatial[:, :, None] * spikes)).sum(0).to(temporal.dtype)
+
+
+def to_bytes(x: Tensor, scale: float, zero: int) -> Tensor:
+    """round(x / scale + zero), clipped to a byte."""
+    return (x * (1 / scale)).add_(zero).round_().clamp_(0, 255).to(torch.uint8)

@@ -10,8 +10,8 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmsnn import deploy
-from mmsnn.deploy import IntegerSpikeConv2d, fold, fuse, resolve_precision
-from mmsnn.deploy.spike_conv import integer_convs
+from mmsnn.deploy import IntegerConv2d, fold, fuse, resolve_precision
+from mmsnn.deploy.integer_conv import integer_convs
 from mmsnn.models import SGResNet
 from mmsnn.models.layers import TDBN
 
@@ -43,7 +43,7 @@ def oracle(net, fast):
     exact = copy.deepcopy(net).double()
     fold(exact)
     for name, module in fast.named_modules():
-        if isinstance(module, IntegerSpikeConv2d) and module._parts is not None:
+        if isinstance(module, IntegerConv2d) and module._parts is not None:
             weight = exact.get_submodule(name).weight.data
             limit = {8: 127, 16: 127 * 256}[module.bits]
             step = weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-30) / limit
@@ -89,7 +89,7 @@ def test_the_same_spikes(kwargs, precision):
         assert differing(exact[:1], outs[:1]) < (0.3 if precision == 'bf16' else 0.001)
         assert differing(exact, outs) < (0.4 if precision == 'bf16' else 0.02)
     if precision == 'int8':
-        convs = [m for m in fast.modules() if isinstance(m, IntegerSpikeConv2d)]
+        convs = [m for m in fast.modules() if isinstance(m, IntegerConv2d)]
         used = [m for m in convs if m._parts is not None]
         # The stem sees the image; MS's projections see membrane potentials.
         real = 1 if kwargs.get('block') != 'ms' else 1 + 3

@@ -1,13 +1,15 @@
-"""Convolution of spikes in whole numbers."""
+"""Convolution in whole numbers."""
 
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from .. import ops
 
-class IntegerSpikeConv2d(nn.Module):
-    r"""A conv on spikes in bytes, with weights of 8 or 16 bits.
+
+class IntegerConv2d(nn.Module):
+    r"""A conv with weights of 8 or 16 bits, for spikes in bytes.
 
     .. math::
         w \approx \Delta_k q, \qquad
@@ -19,17 +21,19 @@ class IntegerSpikeConv2d(nn.Module):
     two sums of 8-bit products, q = 256 high + low. A CPU with VNNI or AMX does at least four such
     products in the time of one in float32.
 
-    An input that isn't ``torch.uint8``, such as an image, meets the original weights.
-
     Args:
         conv: The conv to replace; it is kept.
         bits: 8 or 16.
+        real: What becomes of an input that isn't ``torch.uint8``: the original weights (False), or,
+            True, it is rounded to bytes itself, in 255 steps between its extremes, those of this
+            call.
     """
 
-    def __init__(self, conv: nn.Conv2d, bits: int):
+    def __init__(self, conv: nn.Conv2d, bits: int, real: bool = False):
         super().__init__()
         self.conv = conv
         self.bits = bits
+        self.real = real
         self._parts = None
 
     def _pack(self) -> list:
@@ -65,15 +69,29 @@ class IntegerSpikeConv2d(nn.Module):
         Returns:
             Currents (N, C_out, H', W') in float32, or of the dtype of the weights.
         """
+        scale, zero = 1.0, 0
         if x.dtype != torch.uint8:
-            return self.conv(x)
+            if not self.real:
+                return self.conv(x)
+            x, scale, zero = ops.to_bytes(x)
         if self._parts is None:  # packed weights can be neither copied nor saved
             self._parts = self._pack()
         bias = None if self.conv.bias is None else self.conv.bias.float()
         out = None
         for part in self._parts:
             y = torch.ops.onednn.qconv2d_pointwise(
-                x, 1.0, 0, *part, bias, *self._geometry(), 1.0, 0, torch.float32, 'none', [], ''
+                x,
+                scale,
+                zero,
+                *part,
+                bias,
+                *self._geometry(),
+                1.0,
+                0,
+                torch.float32,
+                'none',
+                [],
+                '',
             )
             out, bias = y if out is None else out.add_(y), None
         return out
@@ -83,7 +101,7 @@ class IntegerSpikeConv2d(nn.Module):
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
-        return f'bits={self.bits}'
+        return f'bits={self.bits}, real={self.real}'
 
 
 @cache
@@ -97,7 +115,7 @@ def integer_convs() -> str:
     try:
         x = torch.ones(1, 4, 5, 5, dtype=torch.uint8)
         with torch.no_grad():
-            error = (IntegerSpikeConv2d(conv, 16)(x) - conv(x.float())).abs().max()
+            error = (IntegerConv2d(conv, 16)(x) - conv(x.float())).abs().max()
     except (AttributeError, RuntimeError, NotImplementedError) as reason:
         return f'this PyTorch has no integer convs: {reason}'.split('\n')[0]
     return '' if error < 1e-3 else f'integer convs gave wrong numbers (off by {error:.1e})'

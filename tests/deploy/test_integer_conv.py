@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmsnn.deploy import IntegerSpikeConv2d
-from mmsnn.deploy.spike_conv import integer_convs
+from mmsnn import ops
+from mmsnn.deploy import IntegerConv2d
+from mmsnn.deploy.integer_conv import integer_convs
 
 needs_integers = pytest.mark.skipif(bool(integer_convs()), reason=integer_convs() or 'runs')
 
@@ -46,7 +47,7 @@ def test_only_weights_are_rounded(conv, last, bits):
         rounded = (exact.weight / step).round() * step
         assert (rounded - exact.weight).abs().div(step).max() <= 0.5 + 1e-9
         exact.weight.copy_(rounded)
-        out = IntegerSpikeConv2d(conv, bits)(x)
+        out = IntegerConv2d(conv, bits)(x)
         expected = exact(x.double())
     assert out.dtype == torch.float32
     # A weight halfway between two steps may be rounded either way in float32.
@@ -60,19 +61,40 @@ def test_counts_are_exact_too():
     conv = nn.Conv2d(4, 4, 3, bias=False)
     nn.init.constant_(conv.weight, 0.5)
     x = torch.full((1, 4, 3, 3), 200, dtype=torch.uint8)
-    out = IntegerSpikeConv2d(conv, 8)(x)
+    out = IntegerConv2d(conv, 8)(x)
     assert torch.equal(out, torch.full((1, 4, 1, 1), 0.5 * 200 * 36))
 
 
 def test_real_values_meet_the_original_weights():
     conv = nn.Conv2d(4, 4, 3)
     x = torch.rand(1, 4, 5, 5)
-    assert torch.equal(IntegerSpikeConv2d(conv, 8)(x), conv(x))
+    assert torch.equal(IntegerConv2d(conv, 8)(x), conv(x))
+
+
+@needs_integers
+@pytest.mark.parametrize('span', [(0, 1), (-3, 1), (2, 5), (-0.01, 0.02), (0, 0)])
+def test_real_values_in_256_steps(span):
+    low, high = span
+    torch.manual_seed(0)
+    x = low + (high - low) * torch.rand(2, 8, 6, 6)
+    x.flatten()[:2] = torch.tensor(span)
+    q, scale, zero = ops.to_bytes(x)
+    assert q.dtype == torch.uint8
+    back = (q.float() - zero) * scale
+    assert (back - x).abs().max() <= scale * 0.51 + 1e-7
+    assert 0 <= zero <= 255, 'padding is zero, and must be exact'
+    conv = nn.Conv2d(8, 4, 3, padding=1)
+    exact = copy.deepcopy(conv).double()
+    step = exact.weight.detach().abs().amax((1, 2, 3), keepdim=True) / 127
+    exact.weight.data = (exact.weight.data / step).round() * step
+    out = IntegerConv2d(conv, 8, real=True)(x)
+    expected = exact(back.double())
+    torch.testing.assert_close(out.double(), expected, rtol=1e-3, atol=1e-4)
 
 
 @needs_integers
 def test_copies_and_checkpoints():
-    conv = IntegerSpikeConv2d(nn.Conv2d(4, 4, 3), 8)
+    conv = IntegerConv2d(nn.Conv2d(4, 4, 3), 8)
     x = spikes(1, 4, 5, 5)
     out = conv(x)
     assert torch.equal(copy.deepcopy(conv)(x), out)

@@ -1,0 +1,32 @@
+"""Real values in bytes, for integer convolutions."""
+
+from torch import Tensor
+
+from . import library
+
+
+def to_bytes(x: Tensor) -> tuple[Tensor, float, int]:
+    r"""Round to 256 steps between the extremes of ``x``, such that 0 is one of them.
+
+    .. math::
+        q = round(x / \Delta) + zero, \qquad
+        \Delta = (\max(x, 0) - \min(x, 0)) / 255, \qquad zero = round(-\min(x, 0) / \Delta)
+
+    Args:
+        x: Any finite values of a floating dtype.
+
+    Returns:
+        q (uint8, in the memory layout of ``x``), :math:`\Delta`, and the byte that stands for 0.
+
+    Example:
+        >>> to_bytes(torch.tensor([-1.0, 0.0, 1.55]))
+        (tensor([  0, 100, 255], dtype=torch.uint8), 0.01, 100)
+    """
+    x = x.detach()
+    # In memory order: otherwise aminmax would copy channels_last first.
+    values = x.as_strided((x.numel(),), (1,)) if library.is_dense(x) else x
+    low, high = (v.item() for v in values.aminmax())
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = max((high - low) / 255, 1e-30)
+    zero = round(-low / scale)
+    return library.to_bytes(x, scale, zero), scale, zero
