@@ -152,7 +152,8 @@ def parse_args() -> argparse.Namespace:
         '--full',
         action='store_true',
         help='every combination; without it depth, size and batch of inference are varied one at '
-        'a time around depth 18, 320x320, T = 4, 1 image, and training stays there',
+        'a time around depth 18, 320x320, T = 4, 1 image, the size of detectors too, and training '
+        'stays there',
     )
     parser.add_argument(
         '--rounds',
@@ -164,9 +165,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--seconds',
         type=float,
-        default=30,
+        default=20,
         metavar='S',
-        help='when to start no further round of a group of rows (default: 30); '
+        help='when to start no further round of a group of rows (default: 20); '
         f'{timing.MIN_ROUNDS} are always run',
     )
     parser.add_argument(
@@ -207,6 +208,9 @@ def plan(args: argparse.Namespace) -> Iterator[tuple[Setting, Callable[[], Build
         varied = [(k, v) for k in ('depth', 'size', 'batch') for v in axes[k] if v != centre[k]]
         grid = [centre, *({**centre, k: v} for k, v in varied)]
         train_grid = [train_centre]
+    detectors = (
+        grid if args.full else [p for p in grid if {**p, 'size': 0} == {**centre, 'size': 0}]
+    )
     at_every_t = partial(cases.backbone_inference, all_time_steps=sorted(axes['time_steps']))
     long = {**train_centre, 'time_steps': cases.LONG_TIME_STEPS}
     theirs_short = partial(cases.backbone_training, their_time_steps=centre['time_steps'])
@@ -215,7 +219,7 @@ def plan(args: argparse.Namespace) -> Iterator[tuple[Setting, Callable[[], Build
         inference=[('inference', grid, cases.backbone_inference)],
         training=[('training step', train_grid, cases.backbone_training)],
         detector=[
-            ('detector, inference', grid, cases.detector_inference),
+            ('detector, inference', detectors, cases.detector_inference),
             ('detector, training step', train_grid, cases.detector_training),
         ],
         growth=[

@@ -539,3 +539,21 @@ def test_input_of_another_shape(shape):
         r'\(T, B, 3, H, W\), got an input of shape',
     ):
         small()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize('gate', ['ResidualGate', 'LearnedGate'])
+def test_compiles_in_one_graph(gate):
+    net = SGResNet(10, base_channels=8, gate_cfg=dict(type=gate)).train()
+    x = image(2, 3, 64, 64)
+    results = []
+    for run in (net, torch.compile(net, backend='aot_eager', fullgraph=True)):
+        net.load_state_dict(results[0][2] if results else net.state_dict())
+        state = {k: v.clone() for k, v in net.state_dict().items()}
+        net.zero_grad()
+        outs = run(x)
+        backward(outs)
+        grads = {k: p.grad.clone() for k, p in net.named_parameters() if p.grad is not None}
+        results.append((outs, grads, state))
+    assert all(map(torch.equal, results[0][0], results[1][0]))
+    for name, grad in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], grad, msg=name)
