@@ -25,6 +25,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmsnn import ops
+from mmsnn.deploy import fuse, has_amx, resolve_precision
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 DETECTOR = osp.join(ROOT, 'configs/_base_/models/spiking_retinanet_sg-r18_asd_fpn.py')
@@ -243,13 +244,6 @@ def ann_backbone(s: Setting) -> nn.Module:
     return net
 
 
-def fused(net: nn.Module, dtype: str) -> nn.Module:
-    """The network as it is deployed; ``net`` itself stays as it is."""
-    from mmsnn.deploy import fuse
-
-    return fuse(copy.deepcopy(net), precision=dtype)
-
-
 def equal_spikes(s: Setting) -> float:
     """Share of spikes that ours and SpikingJelly's network agree on, same weights, fp32."""
     net, x = our_backbone(s, s.time_steps), image(replace(s, batch=1))
@@ -277,7 +271,7 @@ def backbone_inference(s: Setting, all_time_steps: Sequence[int] = ()) -> Builde
         return inference(lambda: net(x), 'fp32', s.device)
 
     def ours_fused(net, dtype):
-        deployed = fused(net, dtype)
+        deployed = fuse(net, dtype)
         return inference(lambda: deployed(x), 'fp32', s.device)  # its precision is its own
 
     def spikingjelly(net, dtype, folded=False):
@@ -413,12 +407,8 @@ def convs_inference(convs: list[Conv], dtype: str, device: str) -> Callable[[], 
 
 def _convs_of_bytes(convs: list[Conv], times: int, device: str) -> Callable[[], None]:
     """Byte spikes meet byte weights, twice where the weights have 16 bits; the image does not."""
-    if device != 'cpu':
-        raise RuntimeError('PyTorch has integer convs for CPUs only')
-    if not torch.cpu._is_vnni_supported():
-        raise RuntimeError('this CPU has no VNNI')
-    amx = torch.cpu._is_amx_tile_supported()
-    first = convs_inference(convs[:1], 'bf16' if amx else 'fp32', device)
+    resolve_precision('int8', torch.device(device))  # says why where there are no integer convs
+    first = convs_inference(convs[:1], 'bf16' if has_amx() else 'fp32', device)
     onednn, spikes = torch.ops.onednn, some_spikes(torch.uint8, device)
     calls = []
     for conv in convs[1:]:
@@ -538,7 +528,7 @@ def detector_inference(s: Setting) -> Builders:
         return inference(lambda: model.test_step(copy.deepcopy(data)), dtype, s.device)
 
     def ours_fused(dtype):
-        return test(fused(our_detector(s), dtype))
+        return test(fuse(our_detector(s), dtype))
 
     def ann(dtype):
         return test(ann_detector(s), dtype)

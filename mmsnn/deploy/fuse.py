@@ -58,7 +58,7 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     model.eval()  # alone: in MMDetection's ResNet it returns None
     fold(model)
     model.to(memory_format=torch.channels_last)
-    low = precision == 'bf16' or (integers and _has_amx())
+    low = precision == 'bf16' or (integers and has_amx())
     # Boxes and scores are decoded in float32: a coordinate needs more than eight bits.
     backbone, rest = _parts(model)
     for part in (backbone, *rest):
@@ -106,10 +106,11 @@ def resolve_precision(precision: str = 'auto', device: Optional[torch.device] = 
         return 'int8'
     if kind == 'cuda':
         return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp32'
-    return 'bf16' if kind == 'cpu' and _has_amx() else 'fp32'
+    return 'bf16' if kind == 'cpu' and has_amx() else 'fp32'
 
 
-def _has_amx() -> bool:
+def has_amx() -> bool:
+    """Whether this CPU has units for bfloat16 matrices."""
     return getattr(torch.cpu, '_is_amx_tile_supported', lambda: False)()
 
 

@@ -106,7 +106,7 @@ def kernel_for(x: Tensor, kernels: dict = KERNELS) -> Optional[str]:
 
     Args:
         x: The input.
-        kernels: ``KERNELS`` or ``MAP_KERNELS``, by what is to be computed.
+        kernels: ``KERNELS``, ``MAP_KERNELS`` or ``BYTE_KERNELS``, by what is to be computed.
     """
     if _chosen == 'reference':
         return None

@@ -266,6 +266,12 @@ def unpack(bits: Tensor, x: Tensor) -> None:
     load().mmsnn_unpack(bits.data_ptr(), x.data_ptr(), n, DTYPES[x.dtype], _threads(n))
 
 
+def to_bytes(x: Tensor, inverse: float, zero: float, out: Tensor) -> None:
+    """round(x * inverse + zero) of dense float32, clipped to a byte, into `out`."""
+    n = x.numel()
+    load().mmsnn_to_bytes(x.data_ptr(), out.data_ptr(), n, inverse, zero, _threads(n))
+
+
 # Below, maps are (..., C, H, W) in one of two layouts, contiguous or with channels last.
 
 
@@ -286,12 +292,6 @@ def _pool(name: str, size, channels_last: bool, windows, out_size, out: Tensor, 
         **fields,
     )
     _run(name, problem)
-
-
-def to_bytes(x: Tensor, inverse: float, zero: float, out: Tensor) -> None:
-    """round(x * inverse + zero) of dense float32, clipped to a byte, into `out`."""
-    n = x.numel()
-    load().mmsnn_to_bytes(x.data_ptr(), out.data_ptr(), n, inverse, zero, _threads(n))
 
 
 def max_pool(x: Tensor, windows, channels_last: bool, out: Tensor) -> None:

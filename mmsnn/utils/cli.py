@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, RUNNERS
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -233,8 +233,6 @@ def check_sync_bn(cfg: Config) -> None:
     Raises:
         ToolError: Both are there.
     """
-    from mmdet.registry import MODELS
-
     if cfg.get('sync_bn') is None:
         return
     # Many configs have tdBN by default and don't name it: only the model itself knows.
@@ -257,8 +255,6 @@ def build_runner(cfg: Config) -> Runner:
     Returns:
         The runner.
     """
-    from mmdet.registry import RUNNERS
-
     with exit_on_error(ValueError, KeyError, TypeError, AssertionError):
         check_sync_bn(cfg)
         return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

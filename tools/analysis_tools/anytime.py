@@ -13,14 +13,12 @@ import mmsnn  # noqa: F401  isort: skip
 import torch
 from matplotlib.figure import Figure
 from mmdet.evaluation import CocoMetric
-from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner, autocast
 from rich.progress import track
 from torch import nn
 
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
-from mmsnn.deploy import resolve_precision
 from mmsnn.engine import FuseHook
 from mmsnn.utils import (
     ToolError,
@@ -214,8 +212,7 @@ def main() -> None:
     steps = sorted(set(args.time_steps))
     enforce_safe_loading(args.trust_checkpoint)
     with exit_on_error(OSError, ValueError):
-        if args.fuse is not None:
-            resolve_precision(args.fuse, torch.device(get_device()))
+        fuse_hook = None if args.fuse is None else FuseHook(args.fuse)
         cfg = load_config(args)
         if args.out is not None:
             check_out(args.out)
@@ -236,8 +233,8 @@ def main() -> None:
         # What runner.test() does, with its middle once for every T.
         runner.call_hook('before_run')
         runner.load_or_resume()
-        if args.fuse is not None:
-            FuseHook(args.fuse).before_test(runner)
+        if fuse_hook is not None:
+            fuse_hook.before_test(runner)
             model = unwrap(runner.model)
         rows = evaluate(runner, model, steps)
         runner.call_hook('after_run')
