@@ -15,7 +15,7 @@ TINY = ['--depth', '18', '--size', '64', '--time-steps', '2', '1', '--batch', '1
 def results(shell, tmp_path_factory):
     """What a run writes and prints."""
     out = tmp_path_factory.mktemp('bench') / 'new' / 'tiny.json'
-    command = ['python', 'benchmarks/bench.py', '--what', 'neuron', 'inference', *TINY]
+    command = ['python', 'benchmarks/bench.py', '--what', 'neuron', 'inference', 'growth', *TINY]
     done = shell(*command, '--out', out, OMP_NUM_THREADS=1)
     assert done.returncode == 0, done.stdout[-1500:]
     return out, done.stdout, json.loads(out.read_text())
@@ -44,6 +44,8 @@ def test_rows(results):
     inference = rows_of(results, 'inference')
     assert {('mmsnn', 'fp32', 2), ('MMDetection ANN', 'bf16', 1)} <= set(inference)
     assert {('convs alone', dtype, 2) for dtype in ('fp32', 'bf16')} <= set(inference)
+    assert {('mmsnn', 'fp32', t) for t in (1, 2)} <= set(rows_of(results, 'inference as T grows'))
+    assert ('mmsnn', 'fp32', 16) in rows_of(results, 'training step at long T')
     neuron = rows_of(results, 'one LIF layer')
     assert {('mmsnn LIF', dtype, 2) for dtype in ('fp32', 'bf16')} <= set(neuron)
 
@@ -53,17 +55,13 @@ def test_ratios(results):
     ours, ann = inference['mmsnn', 'fp32', 2], inference['MMDetection ANN', 'fp32', 1]
     assert ours['ratios']['x ANN fp32'] == pytest.approx(ours['ms'] / ann['ms'])
     assert 'x convs' not in ann['ratios'], 'they are not its convs'
+    growth = rows_of(results, 'inference as T grows')
+    assert growth['mmsnn', 'fp32', 2]['ratios']['x T = 1'] == pytest.approx(
+        growth['mmsnn', 'fp32', 2]['ms'] / growth['mmsnn', 'fp32', 1]['ms']
+    )
     neuron = rows_of(results, 'one LIF layer')
     lif, copy = neuron['mmsnn LIF', 'bf16', 2], neuron['copy', 'bf16', 2]
     assert lif['ratios']['x copy'] == pytest.approx(lif['ms'] / copy['ms'])
-
-
-def test_ratios_of_growth():
-    same = dict(network='mmsnn', dtype='fp32', memory_mb=1)
-    rows = [dict(same, time_steps=t, ms=ms) for t, ms in ((1, 10.0), (2, 15.0))]
-    bench.add_ratios(rows)
-    assert 'x T = 1' not in rows[0]['ratios']
-    assert rows[1]['ratios']['x T = 1'] == 1.5
 
 
 @pytest.mark.skipif(not cases.has_spikingjelly(), reason='needs SpikingJelly')
