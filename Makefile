@@ -32,8 +32,10 @@ $(VENV)/.mmsnn-$(STACK)-%: setup.py
 demo: $(call STAMP,demo)  ## train a small Spiking RetinaNet on handwritten digits, evaluate it, leave pictures
 	@$(BIN)/python tools/demo.py
 
+# One thread a process: most tests wait for Python, and two of them at once are faster than one on
+# two threads.
 test: $(call STAMP,test)  ## the test suite (slow proofs excluded)
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 test-slow: $(call STAMP,test)  ## the slow proofs; real COCO images through MMSNN_COCO_TINY=/path
 	@$(BIN)/python -m pytest -m slow $(ARGS)

@@ -65,7 +65,7 @@ setup(
     extras_require={
         **STACKS,
         'demo': ['scikit-learn'],
-        'test': ['pytest', 'hypothesis', 'scikit-learn'],
+        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'scikit-learn'],
         # What SpikingJelly imports; itself comes without its dependencies (Makefile).
         'bench': ['h5py', 'loguru', 'tensorboard', 'scienceplots'],
         'lint': ['ruff==0.17.6'],

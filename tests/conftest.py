@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,6 +22,12 @@ def run_tool(*command, timeout=600, **env):
         text=True,
         timeout=timeout,
     )
+
+
+@pytest.fixture(autouse=True)
+def same_numbers():
+    """Random tensors are the same, whatever ran before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope='session')

@@ -122,7 +122,8 @@ def test_spikes_may_be_any_numbers(name):
         expected = x.mean((3, 4)), x.mean(2), x.amax(2)
         for ours, theirs in zip(statistics, expected):
             torch.testing.assert_close(ours.double(), theirs, rtol=1e-6, atol=1e-7)
-        torch.testing.assert_close(rate.double(), x.mean(0), rtol=1e-6, atol=1e-7)
+        # Three summands of up to 5, each rounded to float32.
+        torch.testing.assert_close(rate.double(), x.mean(0), rtol=1e-6, atol=5e-7)
 
 
 @every_backend
