@@ -22,6 +22,6 @@ from . import compat
 
 compat.setup()
 
-from . import datasets, deploy, engine, models, ops  # noqa: E402
+from . import datasets, deploy, engine, evaluation, models, ops  # noqa: E402
 
-__all__ = ['__version__', 'compat', 'datasets', 'deploy', 'engine', 'models', 'ops']
+__all__ = ['__version__', 'compat', 'datasets', 'deploy', 'engine', 'evaluation', 'models', 'ops']

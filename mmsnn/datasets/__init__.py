@@ -1,5 +1,16 @@
-"""Data sets: checks of what is about to be trained on."""
+"""Data sets and transforms that MMDetection lacks, and checks of what is about to be trained on."""
 
-from .coco_check import DATA_HINT, DatasetError, check_coco_dataset, check_config_datasets
+from . import transforms
+from .cifar import CIFAR10, CIFAR100
+from .coco_check import DATA_HINT, check_coco_dataset, check_config_datasets
+from .errors import DatasetError
 
-__all__ = ['DATA_HINT', 'DatasetError', 'check_coco_dataset', 'check_config_datasets']
+__all__ = [
+    'CIFAR10',
+    'CIFAR100',
+    'DATA_HINT',
+    'DatasetError',
+    'check_coco_dataset',
+    'check_config_datasets',
+    'transforms',
+]

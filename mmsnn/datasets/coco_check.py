@@ -16,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 from rich.progress import track
 
-__all__ = ['DATA_HINT', 'DatasetError', 'check_coco_dataset', 'check_config_datasets']
+from .errors import DatasetError
+
+__all__ = ['DATA_HINT', 'check_coco_dataset', 'check_config_datasets']
 
 DATA_HINT = (
     'Point to your copy with the environment variable MMSNN_COCO_ROOT=/path/to/coco, or with '
@@ -27,10 +29,6 @@ PROGRESS_FROM = 3000
 
 JPEG_START, JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 PNG_START, PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
-
-
-class DatasetError(ValueError):
-    """A data set cannot be used as it is; the message says where and what to do."""
 
 
 def check_coco_dataset(
