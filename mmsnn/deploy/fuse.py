@@ -119,7 +119,7 @@ def _parts(model: nn.Module) -> tuple[nn.Module, list]:
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, nn.Module):
         return model, []
-    following = (getattr(model, name, None) for name in ('neck', 'bbox_head'))
+    following = (getattr(model, name, None) for name in ('neck', 'bbox_head', 'head'))
     return backbone, [part for part in following if isinstance(part, nn.Module)]
 
 

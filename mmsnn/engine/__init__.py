@@ -1,6 +1,6 @@
 """Hooks and optimiser wrappers."""
 
-from .hooks import FuseHook, NonFiniteLossHook
+from .hooks import ClsVisualizationHook, FuseHook, NonFiniteLossHook
 from .optimizers import BF16OptimWrapper
 
-__all__ = ['BF16OptimWrapper', 'FuseHook', 'NonFiniteLossHook']
+__all__ = ['BF16OptimWrapper', 'ClsVisualizationHook', 'FuseHook', 'NonFiniteLossHook']

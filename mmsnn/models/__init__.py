@@ -1,9 +1,28 @@
 """Model parts, registered in MMDetection's own registry."""
 
-from .backbones import SGResNet
+from .backbones import ResNetCIFAR, SGResNet
+from .classifiers import SpikingClassifier
+from .data_preprocessors import BatchCutMix, BatchMixUp, ClsDataPreprocessor
 from .detectors import SpikingRetinaNet
+from .heads import SpikingClsHead
 from .layers import *  # noqa: F403
 from .layers import __all__ as _layers
+from .losses import ClsLoss, TETLoss
 from .necks import ASDNeck, LastNeck, RateNeck
 
-__all__ = ['ASDNeck', 'LastNeck', 'RateNeck', 'SGResNet', 'SpikingRetinaNet', *_layers]
+__all__ = [
+    'ASDNeck',
+    'BatchCutMix',
+    'BatchMixUp',
+    'ClsDataPreprocessor',
+    'ClsLoss',
+    'LastNeck',
+    'RateNeck',
+    'ResNetCIFAR',
+    'SGResNet',
+    'SpikingClassifier',
+    'SpikingClsHead',
+    'SpikingRetinaNet',
+    'TETLoss',
+    *_layers,
+]

@@ -1,6 +1,7 @@
-"""Training hooks."""
+"""Hooks."""
 
+from .cls_visualization_hook import ClsVisualizationHook
 from .fuse_hook import FuseHook
 from .non_finite_loss_hook import NonFiniteLossHook
 
-__all__ = ['FuseHook', 'NonFiniteLossHook']
+__all__ = ['ClsVisualizationHook', 'FuseHook', 'NonFiniteLossHook']

@@ -1,5 +1,6 @@
-"""Spiking backbones."""
+"""Spiking backbones, and the ANN that they are compared with."""
 
+from .resnet_cifar import ResNetCIFAR
 from .sg_resnet import SGResNet
 
-__all__ = ['SGResNet']
+__all__ = ['ResNetCIFAR', 'SGResNet']

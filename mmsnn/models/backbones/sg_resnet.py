@@ -205,12 +205,13 @@ class SGResNet(BaseModule):
     the first neuron integrates their result T times. That is exact, not an approximation.
 
     Args:
-        depth: 10, 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
+        depth: 10, 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks); 19 is STBP-tdBN's network
+            of three stages (3, 3 and 2 basic blocks), which has ``base_channels=128``.
         time_steps: T for images; event frames bring their own.
         in_channels: Channels of the input.
         stem_channels: Channels of the stem; default ``base_channels``.
         base_channels: Channels of the first stage's 3x3 convs.
-        num_stages: Number of stages, 1 to 4.
+        num_stages: Number of stages, 1 to 4 (3 at depth 19).
         strides: Stride of the first block of each stage.
         out_indices: Stages whose spikes are returned.
         stem: ``'imagenet'`` (conv 7x7/2, max pool), ``'deep'`` (three convs 3x3, the first /2,
@@ -249,6 +250,7 @@ class SGResNet(BaseModule):
     arch_settings = {
         10: (False, (1, 1, 1, 1)),
         18: (False, (2, 2, 2, 2)),
+        19: (False, (3, 3, 2)),
         34: (False, (3, 4, 6, 3)),
         50: (True, (3, 4, 6, 3)),
         101: (True, (3, 4, 23, 3)),
@@ -297,10 +299,11 @@ class SGResNet(BaseModule):
             if value not in known:
                 raise ValueError(f'unknown {name} {value!r}: choose one of {list(known)}')
         check_time_steps(time_steps)
-        if not 1 <= num_stages <= 4 or len(strides) != num_stages:
+        bottleneck, stage_blocks = self.arch_settings[depth]
+        if not 1 <= num_stages <= len(stage_blocks) or len(strides) != num_stages:
             raise ValueError(
-                'num_stages must be 1 to 4 with one stride a stage, got '
-                f'num_stages={num_stages!r}, strides={tuple(strides)!r}'
+                f'num_stages must be 1 to {len(stage_blocks)} at depth {depth}, with one stride a '
+                f'stage, got num_stages={num_stages!r}, strides={tuple(strides)!r}'
             )
         indices = list(out_indices)
         if not indices or indices != sorted(set(indices) & set(range(num_stages))):
@@ -316,7 +319,6 @@ class SGResNet(BaseModule):
                 f'block {block!r} has no gate: leave gate_cfg={gate_cfg!r} out, or '
                 "choose block 'sg' or 'sew'"
             )
-        bottleneck, stage_blocks = self.arch_settings[depth]
         self.time_steps = time_steps
         self.in_channels = in_channels
         self.out_indices = tuple(out_indices)

@@ -1,7 +1,13 @@
 """Neurons, norm, gates and decoders, usable by config and by hand."""
 
-from .builder import build_gate, build_neuron, build_norm
-from .decoders import AttentionSpikeDecoder, LastDecoder, RateDecoder, SpikeDecoder
+from .builder import build_decoder, build_gate, build_neuron, build_norm
+from .decoders import (
+    AttentionSpikeDecoder,
+    LastDecoder,
+    MembraneDecoder,
+    RateDecoder,
+    SpikeDecoder,
+)
 from .gates import Gate, LearnedGate, ResidualGate, SEWAddGate, SEWAndGate, SEWIAndGate
 from .neurons import IFNeuron, LIFNeuron, PLIFNeuron, check_time_steps
 from .pool import SpikeMaxPool2d
@@ -16,6 +22,7 @@ __all__ = [
     'LIFNeuron',
     'LastDecoder',
     'LearnedGate',
+    'MembraneDecoder',
     'PLIFNeuron',
     'RateDecoder',
     'ResidualGate',
@@ -25,6 +32,7 @@ __all__ = [
     'SpikeDecoder',
     'SpikeMaxPool2d',
     'SyncTDBN',
+    'build_decoder',
     'build_gate',
     'build_neuron',
     'build_norm',

@@ -1,9 +1,10 @@
-"""Builds neurons, norms and gates from their configs."""
+"""Builds neurons, norms, gates and decoders from their configs."""
 
 from mmcv.cnn import build_norm_layer
 from mmdet.registry import MODELS
 from torch import nn
 
+from .decoders import SpikeDecoder
 from .gates import Gate
 from .neurons import LIFNeuron
 from .tdbn import TDBN
@@ -90,3 +91,20 @@ def build_gate(gate_cfg: dict, channels: int, norm_cfg: dict, act_cfg: dict) -> 
     kwargs = {k: v for k, v in gate_cfg.items() if k != 'type'}
     kwargs['act_cfg'] = {**act_cfg, **kwargs.get('act_cfg', {})}
     return cls(channels=channels, **{'norm_cfg': norm_cfg, **kwargs})
+
+
+def build_decoder(decoder_cfg: dict, channels: int) -> nn.Module:
+    """Build a spike decoder, for example from ``dict(type='AttentionSpikeDecoder')``.
+
+    Args:
+        decoder_cfg: Config with the ``type`` of a registered decoder and its arguments.
+        channels: Channels of the spikes.
+
+    Returns:
+        The decoder.
+
+    Raises:
+        ValueError: Unknown type; the message lists the known ones.
+    """
+    cls = _lookup(decoder_cfg, 'decoder', SpikeDecoder)
+    return cls(channels=channels, **{k: v for k, v in decoder_cfg.items() if k != 'type'})

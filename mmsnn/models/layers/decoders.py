@@ -46,6 +46,25 @@ class SpikeDecoder(nn.Module):
         """The decoding itself, on checked input."""
         raise NotImplementedError
 
+    def steps(self, spikes: Tensor) -> Tensor:
+        """What each time step contributes: (T, B, C, H, W), whose mean over time is the decoding.
+
+        A loss on every time step, as TET's, takes it.
+
+        Args:
+            spikes: (T, B, C, H, W), any T.
+
+        Returns:
+            Tensor (T, B, C, H, W).
+
+        Raises:
+            NotImplementedError: The decoder does not look at every step.
+        """
+        raise NotImplementedError(
+            f'{type(self).__name__} has no contribution of every time step, which a loss on every '
+            'step needs: choose RateDecoder, AttentionSpikeDecoder or MembraneDecoder'
+        )
+
 
 @MODELS.register_module()
 class RateDecoder(SpikeDecoder):
@@ -55,6 +74,10 @@ class RateDecoder(SpikeDecoder):
         """Return the firing rate of every neuron."""
         return ops.rate_decode(spikes)
 
+    def steps(self, spikes: Tensor) -> Tensor:
+        """Return the spikes themselves."""
+        return spikes
+
 
 @MODELS.register_module()
 class LastDecoder(SpikeDecoder):
@@ -63,6 +86,49 @@ class LastDecoder(SpikeDecoder):
     def decode(self, spikes: Tensor) -> Tensor:
         """Return the spikes of t = T - 1."""
         return ops.last_decode(spikes)
+
+
+@MODELS.register_module()
+class MembraneDecoder(SpikeDecoder):
+    r"""The mean membrane potential of neurons that integrate and never fire.
+
+    .. math::
+        u[t] = decay\, u[t-1] + s[t] \qquad D = \frac{1}{T} \sum_t u[t]
+
+    A linear layer behind it and an output layer of such neurons give the same, because both are
+    linear. Early spikes count for more than late ones, as they stay in the potential for longer.
+    Source: the output layer of STBP-trained networks; our reading, docs/method.md.
+
+    Args:
+        channels: Channels C of the spikes.
+        decay: Leak factor in [0, 1]; 0 is rate coding.
+
+    Raises:
+        ValueError: A decay out of range.
+    """
+
+    def __init__(self, channels: int, decay: float = 0.5):
+        super().__init__(channels)
+        if not 0 <= decay <= 1:
+            raise ValueError(f'decay must lie in [0, 1], got {decay!r}')
+        self.decay = decay
+
+    def decode(self, spikes: Tensor) -> Tensor:
+        """Return the mean membrane potential."""
+        time_steps = spikes.shape[0]
+        # A spike at t is in time_steps - t of the potentials: as 1, decay, decay^2, ...
+        left = [self.decay**i for i in range(time_steps)]
+        weights = torch.tensor(left).cumsum(0).flip(0) / time_steps
+        dtype = spikes.dtype if spikes.is_floating_point() else torch.float32
+        return torch.einsum('t,t...->...', weights.to(spikes.device, dtype), spikes.to(dtype))
+
+    def steps(self, spikes: Tensor) -> Tensor:
+        """Return the membrane potential at every step."""
+        dtype = spikes.dtype if spikes.is_floating_point() else torch.float32
+        potentials = [spikes[0].to(dtype)]
+        for s in spikes[1:]:
+            potentials.append(torch.add(s.to(dtype), potentials[-1], alpha=self.decay))
+        return torch.stack(potentials)
 
 
 @MODELS.register_module()
@@ -139,3 +205,9 @@ class AttentionSpikeDecoder(SpikeDecoder):
     def decode(self, spikes: Tensor) -> Tensor:
         """Return the attention-weighted sum over time."""
         return ops.attention_decode(spikes, *self.attention(spikes))
+
+    def steps(self, spikes: Tensor) -> Tensor:
+        """Return T times the weighted spikes."""
+        temporal, channel, spatial = self.attention(spikes)
+        weights = (len(spikes) * temporal)[..., None] * channel
+        return spikes * weights[..., None, None] * spatial[:, :, None]

@@ -1,0 +1,12 @@
+# STBP-tdBN's ResNet-19 on DVS-CIFAR10: 10 frames of 48x48. The paper reports 67.8 %.
+_base_ = [
+    '../_base_/models/tdbn-r19_cifar.py',
+    '../_base_/datasets/dvs_cifar10.py',
+    '../_base_/schedules/dvs_100e.py',
+    '../_base_/cls_runtime.py',
+]
+model = dict(
+    data_preprocessor=dict(mean=None, std=None, bgr_to_rgb=False),
+    backbone=dict(in_channels=2, time_steps=10),
+)
+train_frames = dict(time_steps=10)

@@ -1,0 +1,87 @@
+"""Pictures of what a classifier found, during validation and testing."""
+
+import os.path as osp
+from collections.abc import Sequence
+from typing import Optional
+
+import numpy as np
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+
+from ...structures import ClsDataSample
+from ...visualization import event_picture
+
+
+@HOOKS.register_module()
+class ClsVisualizationHook(Hook):
+    """Draws samples with their true and found class; MMDetection's hook of this kind, for classes.
+
+    The pictures are those that the network sees, so data sets need not be image files.
+
+    Args:
+        draw: Whether to draw; ``tools/test.py --show-dir`` and ``--show`` turn it on.
+        interval: In validation, draw the first sample of every so many batches.
+        show: Whether to show the pictures on the screen.
+        wait_time: Seconds to show each.
+        test_out_dir: Folder below the run's folder for the pictures of a test; None gives them to
+            the visualizer's backends.
+    """
+
+    def __init__(
+        self,
+        draw: bool = False,
+        interval: int = 50,
+        show: bool = False,
+        wait_time: float = 0.0,
+        test_out_dir: Optional[str] = None,
+    ):
+        self.draw = draw
+        self.interval = interval
+        self.show = show
+        self.wait_time = wait_time
+        self.test_out_dir = test_out_dir
+        self._count = 0
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[ClsDataSample]
+    ) -> None:
+        """Draw the first sample of a batch."""
+        if self.draw and batch_idx % self.interval == 0:
+            self._draw('val', data_batch['inputs'][0], outputs[0], runner.iter + batch_idx)
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[ClsDataSample]
+    ) -> None:
+        """Draw every sample."""
+        if not self.draw:
+            return
+        for frames, sample in zip(data_batch['inputs'], outputs):
+            self._count += 1
+            out_file = None
+            if self.test_out_dir is not None:
+                folder = osp.join(runner.work_dir, runner.timestamp, self.test_out_dir)
+                # Two files of one name in different folders are two pictures.
+                out_file = osp.join(folder, f'{self._count:06d}.png')
+            self._draw('test', frames, sample, self._count, out_file)
+
+    def _draw(self, name, inputs, sample, step, out_file=None) -> None:
+        frames = inputs.cpu().numpy()
+        picture = event_picture(frames) if frames.ndim == 4 else _image(frames)
+        Visualizer.get_current_instance().add_datasample(
+            name,
+            picture,
+            sample,
+            show=self.show,
+            wait_time=self.wait_time,
+            out_file=out_file,
+            step=step,
+        )
+
+
+def _image(image: np.ndarray) -> np.ndarray:
+    """(C, H, W) in mmcv's BGR to (H, W, 3) in RGB."""
+    return np.ascontiguousarray(
+        np.broadcast_to(image, (3, *image.shape[1:]))[::-1].transpose(1, 2, 0)
+    )

@@ -1,0 +1,5 @@
+"""Heads of recognition."""
+
+from .spiking_cls_head import SpikingClsHead
+
+__all__ = ['SpikingClsHead']

@@ -1,0 +1,113 @@
+"""Pictures with their true and found class."""
+
+from typing import Optional
+
+import mmcv
+import numpy as np
+from mmdet.registry import VISUALIZERS
+from mmengine.dist import master_only
+from mmengine.visualization import Visualizer
+
+from ..structures import ClsDataSample
+
+#: Text needs this many pixels; smaller pictures are enlarged.
+MIN_SIDE = 224
+
+
+@VISUALIZERS.register_module()
+class ClsVisualizer(Visualizer):
+    """Writes the true class and the classes found on a picture.
+
+    Args:
+        name: As in mmengine.
+        image: As in mmengine.
+        vis_backends: As in mmengine.
+        save_dir: As in mmengine.
+    """
+
+    @master_only
+    def add_datasample(
+        self,
+        name: str,
+        image: np.ndarray,
+        data_sample: Optional[ClsDataSample] = None,
+        topk: int = 3,
+        show: bool = False,
+        wait_time: float = 0,
+        out_file: Optional[str] = None,
+        step: int = 0,
+    ) -> None:
+        """Draw a picture, and show it, save it or hand it to the backends.
+
+        Args:
+            name: Name of the picture.
+            image: (H, W, 3), uint8, RGB.
+            data_sample: With ``gt_label`` or ``pred_score``, or both.
+            topk: How many classes to name.
+            show: Whether to show it on the screen.
+            wait_time: Seconds to show it; 0 waits for a key.
+            out_file: Where to save it; None gives it to the backends, unless it is shown.
+            step: Step for the backends.
+        """
+        scale = max(1, -(-MIN_SIDE // min(image.shape[:2])))
+        image = mmcv.imrescale(image, scale, interpolation='nearest')
+        self.set_image(image)
+        lines, right = self._describe(data_sample, topk)
+        if lines:
+            self.draw_texts(
+                '\n'.join(lines),
+                np.array([[6, 6]]),
+                font_sizes=max(8, min(image.shape[:2]) // 20),
+                colors='white',
+                bboxes=dict(
+                    facecolor={None: 'black', True: 'darkgreen', False: 'darkred'}[right],
+                    alpha=0.7,
+                    pad=2,
+                    edgecolor='none',
+                ),
+            )
+        drawn = self.get_image()
+        if show:
+            self.show(drawn, win_name=name, wait_time=wait_time)
+        if out_file is not None:
+            mmcv.imwrite(drawn[..., ::-1], out_file)
+        elif not show:
+            self.add_image(name, drawn, step)
+
+    def _describe(self, sample: Optional[ClsDataSample], topk: int) -> tuple[list, Optional[bool]]:
+        """Lines of text, and whether the class was found where both are known."""
+        lines: list = []
+        if sample is None:
+            return lines, None
+        classes = (self.dataset_meta or {}).get('classes')
+
+        def name(label: int) -> str:
+            return classes[label] if classes is not None and label < len(classes) else str(label)
+
+        right = None
+        if 'gt_label' in sample:
+            lines.append(f'true: {name(int(sample.gt_label))}')
+            if 'pred_label' in sample:
+                right = int(sample.gt_label) == int(sample.pred_label)
+        if 'pred_score' in sample:
+            scores, labels = sample.pred_score.topk(min(topk, len(sample.pred_score)))
+            for score, label in zip(scores.tolist(), labels.tolist()):
+                lines.append(f'{name(label)} {score:.2f}')
+        return lines, right
+
+
+def event_picture(frames: np.ndarray) -> np.ndarray:
+    """Event frames as one picture: ON events red, OFF events blue, on white.
+
+    Args:
+        frames: (T, 2, H, W), counts of OFF and ON events.
+
+    Returns:
+        (H, W, 3), uint8, RGB.
+    """
+    counts = np.asarray(frames, dtype=np.float64).sum(0)
+    # The busiest pixels, often a flickering few, would leave all others white.
+    bright = max(np.percentile(counts, 99), 1.0)
+    off, on = np.clip(counts / bright, 0, 1)
+    picture = np.stack([1 - off, 1 - np.maximum(on, off), 1 - on], -1)
+    return (picture * 255).round().astype(np.uint8)
