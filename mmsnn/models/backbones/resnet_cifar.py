@@ -21,7 +21,7 @@ class ResNetCIFAR(ResNet):
         >>> import torch
         >>> from mmsnn.models import ResNetCIFAR
         >>> self = ResNetCIFAR(10, base_channels=16, stem_channels=16, out_indices=(3,))
-        >>> [tuple(level.shape) for level in self.eval()(torch.rand(1, 3, 32, 32))]
+        >>> [tuple(level.shape) for level in self(torch.rand(1, 3, 32, 32))]
         [(1, 128, 4, 4)]
     """
 

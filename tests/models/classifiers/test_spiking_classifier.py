@@ -1,12 +1,15 @@
 """The classifier: modes, folding of the papers' networks, and detection that starts from it."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import initialize
+from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from mmsnn.deploy import fold, fuse
@@ -14,6 +17,7 @@ from mmsnn.models import SGResNet, SpikingClassifier
 from mmsnn.models.layers import LIFNeuron
 from mmsnn.structures import ClsDataSample
 
+ROOT = Path(__file__).resolve().parents[3]
 STBP = dict(
     type='LIFNeuron', decay=0.25, v_threshold=0.5, surrogate='rectangle', surrogate_width=1.0
 )
@@ -50,7 +54,12 @@ def tdbn_resnet19():
     return model
 
 
-def in_use(model, x, passes=30):
+def images():
+    """Bright and dark ones: the hidden layer sees averages over space, and noise has but one."""
+    return torch.rand(6, 3, 1, 1) * torch.rand(6, 3, 32, 32)
+
+
+def in_use(model, x, passes=60):
     """Norm statistics of the data, as after training."""
     model.train()
     with torch.no_grad():
@@ -70,15 +79,12 @@ def test_modes():
     loss = model(x, known, mode='loss')['loss']
     loss.backward()
     assert all(p.grad is not None for p in model.head.parameters())
-    with pytest.raises(ValueError, match="mode must be .* got 'train'"):
+    with pytest.raises(ValueError, match=r"mode must be .* got 'train'"):
         model(x, mode='train')
 
 
 def test_train_step_and_test_step_take_what_a_loader_gives():
     model = small()
-    optim_wrapper = MODELS.build  # noqa: F841
-    from mmengine.optim import build_optim_wrapper
-
     wrapper = build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=0.1)))
     data = dict(
         inputs=[torch.zeros(3, 16, 16, dtype=torch.uint8) + i for i in range(4)],
@@ -98,7 +104,7 @@ def test_event_frames():
 
 
 def test_parts_that_do_not_fit():
-    with pytest.raises(ValueError, match='SGResNet gives 64 .* SpikingClsHead .* in_channels=32'):
+    with pytest.raises(ValueError, match=r'SGResNet gives 64 .* SpikingClsHead .* in_channels=32'):
         SpikingClassifier(
             dict(type='SGResNet', depth=10, base_channels=8),
             dict(type='SpikingClsHead', num_classes=5, in_channels=32),
@@ -116,12 +122,7 @@ def test_a_decoder_neck_and_a_plain_head():
 
 def test_resnet19_is_the_papers():
     """3 blocks of 128, 3 of 256, 2 of 512, alpha on both joined branches, FC 256."""
-    from pathlib import Path
-
-    from mmengine.config import Config
-
-    root = Path(__file__).resolve().parents[3]
-    cfg = Config.fromfile(root / 'configs/stbp_tdbn/tdbn-r19_cifar10.py')
+    cfg = Config.fromfile(ROOT / 'configs/stbp_tdbn/tdbn-r19_cifar10.py')
     model = MODELS.build(cfg.model)
     convs = [
         (conv.in_channels, conv.out_channels, conv.kernel_size[0], conv.stride[0])
@@ -150,8 +151,7 @@ def test_resnet19_is_the_papers():
 
 
 def test_resnet19_folds_into_convs_and_neurons():
-    torch.manual_seed(0)
-    x = torch.rand(6, 3, 32, 32)
+    x = images()
     model = in_use(tdbn_resnet19(), x)
     expected = model(x)
     assert expected.abs().max() > 1e-3, 'a silent network would prove nothing'
@@ -164,13 +164,16 @@ def test_resnet19_folds_into_convs_and_neurons():
 
 @pytest.mark.parametrize('precision', ['fp32', 'bf16', 'auto'])
 def test_fused_whole(precision):
-    torch.manual_seed(0)
-    x = torch.rand(6, 3, 32, 32)
+    x = images()
     model = in_use(tdbn_resnet19(), x)
     fast = fuse(model, precision)
     assert fast(x).dtype == torch.float32
-    tolerance = dict(rtol=1e-3, atol=1e-5) if precision == 'fp32' else dict(rtol=0, atol=0.02)
-    torch.testing.assert_close(fast(x), model(x).detach(), **tolerance)
+    found, expected = fast(x), model(x).detach()
+    if precision == 'fp32':
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    else:
+        # A rounded weight turns a spike here and there.
+        assert (found - expected).norm() < 0.3 * expected.norm()
 
 
 @pytest.mark.parametrize('block', ['sg', 'ms'])

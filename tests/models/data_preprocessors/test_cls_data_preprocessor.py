@@ -10,7 +10,7 @@ from mmsnn.models import BatchCutMix, BatchMixUp, ClsDataPreprocessor
 from mmsnn.structures import ClsDataSample
 
 
-def image_batch(n=4, **sample):
+def image_batch(n=4):
     inputs = [torch.full((3, 6, 5), 40 * i, dtype=torch.uint8) for i in range(n)]
     for x in inputs:
         x[0] += 1
@@ -115,5 +115,5 @@ def test_samples_of_different_shapes():
         ClsDataPreprocessor()(dict(inputs=[torch.zeros(3, 4, 4), torch.zeros(3, 4, 5)]))
     with pytest.raises(ValueError, match=r'different shapes.*\(4, 2, 8, 8\), \(5, 2, 8, 8\)'):
         ClsDataPreprocessor()(dict(inputs=[torch.zeros(4, 2, 8, 8), torch.zeros(5, 2, 8, 8)]))
-    with pytest.raises(ValueError, match='an image .* or event frames'):
+    with pytest.raises(ValueError, match=r'an image .* or event frames'):
         ClsDataPreprocessor()(dict(inputs=[torch.zeros(4, 4)]))
