@@ -1,15 +1,23 @@
 """Data sets and transforms that MMDetection lacks, and checks of what is about to be trained on."""
 
 from . import transforms
+from .base import ClsDataset
+from .check import check_config_datasets
 from .cifar import CIFAR10, CIFAR100
-from .coco_check import DATA_HINT, check_coco_dataset, check_config_datasets
+from .cls_check import check_cls_dataset
+from .coco_check import DATA_HINT, check_coco_dataset
 from .errors import DatasetError
+from .image_folder import ImageFolder, ImageNet
 
 __all__ = [
     'CIFAR10',
     'CIFAR100',
     'DATA_HINT',
+    'ClsDataset',
     'DatasetError',
+    'ImageFolder',
+    'ImageNet',
+    'check_cls_dataset',
     'check_coco_dataset',
     'check_config_datasets',
     'transforms',

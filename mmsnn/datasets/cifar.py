@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from mmdet.registry import DATASETS
-from mmengine.dataset import BaseDataset, force_full_init
+from mmengine.dataset import force_full_init
 from mmengine.logging import print_log
 
+from .base import ClsDataset
 from .errors import DatasetError, MissingDataError
 
 SOURCE = 'https://www.cs.toronto.edu/~kriz/cifar.html'
@@ -33,7 +34,7 @@ class OfficialFile(NamedTuple):
     md5: str
 
 
-# --- reading pickle files without running them ----------------------------------------------------
+# --- reading pickle files without running them -------------------------------------------------
 
 
 class _UnsafePickleError(pickle.UnpicklingError):
@@ -169,10 +170,10 @@ def load_batch(path: str, official: Optional[OfficialFile] = None) -> Batch:
     )
 
 
-# --- the data sets ---------------------------------------------------------------------------------
+# --- the data sets -----------------------------------------------------------------------------
 
 
-class _CIFAR(BaseDataset):
+class _CIFAR(ClsDataset):
     """What CIFAR-10 and CIFAR-100 share."""
 
     FOLDER: str
@@ -317,18 +318,15 @@ class _CIFAR(BaseDataset):
         }
 
     @force_full_init
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """The class of an image, for ``ClassBalancedDataset``.
-
-        Args:
-            idx: Position of the image.
+    def get_gt_labels(self) -> np.ndarray:
+        """The class of every image.
 
         Returns:
-            Its label, alone in a list.
+            (N,), int64.
         """
-        return [int(self.labels[self.data_list[idx]])]
+        return self.labels[self.data_list]
 
-    def _copy_without_annotation(self, memo: Optional[dict] = None) -> 'BaseDataset':
+    def _copy_without_annotation(self, memo: Optional[dict] = None) -> 'ClsDataset':
         # Subsets share the images.
         memo = {} if memo is None else memo
         for name in ('images', 'labels'):

@@ -10,25 +10,16 @@ import json
 import math
 import os
 import os.path as osp
-import re
-from concurrent.futures import ThreadPoolExecutor
-
-from PIL import Image
-from rich.progress import track
 
 from .errors import DatasetError
+from .image_files import list_bad_images
 
-__all__ = ['DATA_HINT', 'check_coco_dataset', 'check_config_datasets']
+__all__ = ['DATA_HINT', 'check_coco_dataset']
 
 DATA_HINT = (
     'Point to your copy with the environment variable MMSNN_COCO_ROOT=/path/to/coco, or with '
     '--cfg-options train_dataloader.dataset.data_root=/path/to/coco'
 )
-# From about this many images on, a check takes seconds and shows its progress.
-PROGRESS_FROM = 3000
-
-JPEG_START, JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
-PNG_START, PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 
 
 def check_coco_dataset(
@@ -83,41 +74,6 @@ def check_coco_dataset(
         _check_has_boxes(annotations, names, classes, ann_file)
     _check_image_files(list(images.values()), img_dir, ann_file)
     return {'images': len(images), 'boxes': len(annotations)}
-
-
-def check_config_datasets(cfg, splits=('train', 'val')):
-    """Check the COCO-format data sets of an MMDetection config.
-
-    Wrappers (``RepeatDataset``, ``ConcatDataset`` and the like) are opened. Data sets of other
-    kinds and data that are not on a local disk are passed over. Data that several splits share are
-    read once.
-
-    Args:
-        cfg (mmengine.Config): The config.
-        splits (Sequence[str]): Which of ``'train'``, ``'val'`` and ``'test'`` to check.
-
-    Returns:
-        dict[str, dict[str, int]]: What :func:`check_coco_dataset` found, by annotation file.
-
-    Raises:
-        DatasetError: If anything is wrong with one of them.
-    """
-    heads = _head_classes(cfg.get('model') or {})
-    jobs = {}
-    for split in splits:
-        loader = cfg.get(f'{split}_dataloader') or {}
-        for key, dataset in _unwrap(loader.get('dataset'), f'{split}_dataloader.dataset'):
-            job = _resolve(dataset, key, _hint(cfg, key))
-            if job is not None:
-                place = (job['ann_file'], job['img_dir'])
-                jobs.setdefault(place, {**job, 'splits': []})['splits'].append(split)
-
-    results = {
-        job['ann_file']: check_coco_dataset(num_classes=heads, **job) for job in jobs.values()
-    }
-    for split in splits:
-        _check_evaluator(cfg.get(f'{split}_evaluator'), f'{split}_evaluator')
-    return results
 
 
 # --- the annotation file ---------------------------------------------------------------------
@@ -314,48 +270,8 @@ def _check_classes(classes, names, num_classes, path):
 # --- image files -------------------------------------------------------------------------------
 
 
-def _image_problem(path):
-    """Return what is wrong with an image file, or None.
-
-    Decoding every image would take as long as an epoch. An image that starts and ends as its
-    format should is taken as whole; only the others are decoded.
-    """
-    try:
-        with open(path, 'rb') as file:
-            start = file.read(8)
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(0, size - 64))
-            end = file.read()
-    except FileNotFoundError:
-        return 'missing'
-    except OSError as error:
-        return error.strerror or 'not readable'
-    if size == 0:
-        return 'empty, 0 bytes'
-    if start.startswith(JPEG_START) and JPEG_END in end:
-        return None
-    if start == PNG_START and PNG_END in end:
-        return None
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except Exception as error:  # what Pillow raises for broken data depends on the format
-        known = start.startswith(JPEG_START) or start == PNG_START
-        return 'truncated' if known else f'not an image: {type(error).__name__}'
-    return None
-
-
 def _check_image_files(names, img_dir, ann_file):
-    paths = [osp.join(img_dir, name) for name in names]
-    # The time goes into waiting for the disk, or for the network behind it.
-    with ThreadPoolExecutor(16) as pool:
-        problems = track(
-            pool.map(_image_problem, paths),
-            description=f'Checking {img_dir}',
-            total=len(paths),
-            disable=len(paths) < PROGRESS_FROM,
-        )
-        bad = [f'{name} ({problem})' for name, problem in zip(names, problems) if problem]
+    bad = list_bad_images(names, img_dir)
     if bad:
         more = f' and {len(bad) - 3} more' if len(bad) > 3 else ''
         raise DatasetError(
@@ -368,92 +284,43 @@ def _check_image_files(names, img_dir, ann_file):
 # --- configs -----------------------------------------------------------------------------------
 
 
-def _head_classes(model):
-    heads = {}
-    for key, owner in (('model', model), ('model.roi_head', model.get('roi_head') or {})):
-        head = owner.get('bbox_head')
-        if isinstance(head, dict):
-            found = {f'{key}.bbox_head': head}
-        else:  # one head for each stage of a cascade
-            found = {f'{key}.bbox_head.{i}': stage for i, stage in enumerate(head or [])}
-        heads.update(
-            {f'{k}.num_classes': h['num_classes'] for k, h in found.items() if 'num_classes' in h}
-        )
-    return heads
+def is_coco(cls):
+    """Whether a data set class reads plain COCO files.
 
+    Args:
+        cls (type): The class.
 
-def _unwrap(dataset, key):
-    """Yield the data sets inside wrappers, each with its config key."""
-    if not isinstance(dataset, dict):
-        return
-    if 'dataset' in dataset:
-        yield from _unwrap(dataset['dataset'], f'{key}.dataset')
-    elif 'datasets' in dataset:
-        for i, part in enumerate(dataset['datasets']):
-            yield from _unwrap(part, f'{key}.datasets.{i}')
-    else:
-        yield key, dataset
-
-
-def _coco_class(dataset):
-    """Return the class of a data set that reads plain COCO files, otherwise None."""
+    Returns:
+        bool: Whether it does.
+    """
     # Here and not above: the check of a folder should not need the whole of MMDetection.
     from mmdet.datasets import CocoDataset
-    from mmdet.registry import DATASETS
 
-    cls = dataset.get('type')
-    if isinstance(cls, str):
-        cls = DATASETS.get(cls)
-    if not (isinstance(cls, type) and issubclass(cls, CocoDataset)):
-        return None
+    if not issubclass(cls, CocoDataset):
+        return False
     # LVIS, panoptic COCO and others derive from it but read files of another form.
     same_form = cls.COCOAPI is CocoDataset.COCOAPI
-    return cls if same_form and cls.load_data_list is CocoDataset.load_data_list else None
+    return same_form and cls.load_data_list is CocoDataset.load_data_list
 
 
-def _is_remote(path):
-    return '://' in path
+def find_arguments(cls, dataset):
+    """Arguments of :func:`check_coco_dataset` for a data set config.
 
+    Args:
+        cls (type): The data set's class.
+        dataset (dict): Its config.
 
-def _hint(cfg, key):
-    """How to point to the data of this config: by the environment variable that it reads."""
-    hint = DATA_HINT.replace('train_dataloader.dataset', key)
-    variables = re.findall(r'\{\{\s*\$\s*(\w+)\s*:', getattr(cfg, 'text', ''))
-    if variables:
-        hint = hint.replace('MMSNN_COCO_ROOT=/path/to/coco', f'{variables[0]}=/path/to/data')
-    return hint
-
-
-def _resolve(dataset, key, hint):
-    """Return the arguments of :func:`check_coco_dataset` for a data set config, or None."""
-    cls = _coco_class(dataset)
-    backend = (dataset.get('backend_args') or {}).get('backend', 'local')
-    if cls is None or backend != 'local':
-        return None
+    Returns:
+        dict: ``ann_file``, ``img_dir``, ``classes`` and ``data_root``.
+    """
     root = dataset.get('data_root') or ''
-    ann_file = osp.join(root, dataset.get('ann_file') or '')
-    img_dir = osp.join(root, (dataset.get('data_prefix') or {}).get('img') or '')
-    if _is_remote(ann_file) or _is_remote(img_dir):
-        return None
-
     classes = (dataset.get('metainfo') or {}).get('classes', cls.METAINFO.get('classes'))
     if isinstance(classes, str) and osp.isfile(classes):
         with open(classes, encoding='utf-8') as file:
             classes = file.read().splitlines()
     return {
-        'ann_file': ann_file,
-        'img_dir': img_dir,
+        'ann_file': osp.join(root, dataset.get('ann_file') or ''),
+        'img_dir': osp.join(root, (dataset.get('data_prefix') or {}).get('img') or ''),
         'classes': classes,
         'data_root': root,
-        'hint': hint,
     }
-
-
-def _check_evaluator(evaluator, key):
-    for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator or {}]:
-        path = metric.get('ann_file')
-        if path and not _is_remote(path) and not osp.isfile(path):
-            raise DatasetError(
-                f'{key}.ann_file {path} does not exist. Set it to the annotation file of the '
-                'data set that is evaluated'
-            )

@@ -1,0 +1,41 @@
+# MMSNN_CIFAR10_ROOT=/path points every CIFAR-10 config here at your copy of the official Python
+# batches. Items are decoded already: the pipelines need no transform that loads.
+dataset_type = 'CIFAR10'
+data_root = '{{$MMSNN_CIFAR10_ROOT:data/cifar-10-batches-py}}/'
+
+train_pipeline = [
+    dict(type='RandomPadCrop', size=32, padding=4),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackClsInputs'),
+]
+test_pipeline = [dict(type='PackClsInputs')]
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        split='train',
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=100,
+    num_workers=2,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        split='test',
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='ClsMetric', topk=(1, 5))
+test_evaluator = val_evaluator
