@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 from rich.progress import track
 
+from .errors import DatasetError
+
 __all__ = ['DATA_HINT', 'DatasetError', 'check_coco_dataset', 'check_config_datasets']
 
 DATA_HINT = (
@@ -27,10 +29,6 @@ PROGRESS_FROM = 3000
 
 JPEG_START, JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 PNG_START, PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
-
-
-class DatasetError(ValueError):
-    """A data set cannot be used as it is; the message says where and what to do."""
 
 
 def check_coco_dataset(
