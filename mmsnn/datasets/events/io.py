@@ -105,7 +105,7 @@ def check_event_header(path: Union[str, Path]) -> None:
         start = file.read(len(AEDAT4_MAGIC))
         if reader is _read_aedat4:
             _import_aedat()
-            _expect(start == AEDAT4_MAGIC, path, 'AEDAT 4 (its first line is not #!AER-DAT4.0)')
+            _check_aedat4_header(path)
         elif reader is _read_aedat2:
             file.seek(0)
             _skip_aedat2_header(file, path)
@@ -250,24 +250,46 @@ def _import_aedat():
     return aedat
 
 
+def _check_aedat4_header(path):
+    """Check the first line, and that the XML text behind it is there and whole."""
+    with open(path, 'rb') as file:
+        _expect(
+            file.read(len(AEDAT4_MAGIC)) == AEDAT4_MAGIC,
+            path,
+            'AEDAT 4 (its first line is not #!AER-DAT4.0)',
+        )
+        length = int.from_bytes(file.read(4), 'little')
+        header = file.read(length)
+    text = header[max(header.find(b'<dv'), 0) : header.rfind(b'>') + 1]
+    try:
+        # The package aborts the process on text that is no UTF-8.
+        whole = len(header) == length and text.decode('utf-8').startswith('<dv')
+    except UnicodeDecodeError:
+        whole = False
+    if not whole:
+        raise DatasetError(f'{path} is truncated or broken in its header. Fetch it again')
+
+
 def _read_aedat4(path):
     """Read the first event stream of an AEDAT 4 file.
 
     Source: iniVation, AEDAT 4.0 file format.
     """
     aedat = _import_aedat()
-    with open(path, 'rb') as file:
-        magic = file.read(len(AEDAT4_MAGIC))
-    _expect(magic == AEDAT4_MAGIC, path, 'AEDAT 4 (its first line is not #!AER-DAT4.0)')
+    _check_aedat4_header(path)
     try:
         decoder = aedat.Decoder(path)
         streams = {i: s for i, s in decoder.id_to_stream().items() if s['type'] == 'events'}
-        if not streams:
-            raise DatasetError(f'{path} has no stream of events')
-        first = min(streams)
-        packets = [packet['events'] for packet in decoder if packet['stream_id'] == first]
-    except RuntimeError as error:
+        packets = [packet for packet in decoder if packet['stream_id'] in streams]
+    except BaseException as error:
+        # Where its header is damaged, the package panics, and a panic is no Exception.
+        if not isinstance(error, RuntimeError) and type(error).__name__ != 'PanicException':
+            raise
         raise DatasetError(f'{path} is truncated or broken: {error}. Fetch it again') from error
+    if not streams:
+        raise DatasetError(f'{path} has no stream of events')
+    first = min(streams)
+    packets = [packet['events'] for packet in packets if packet['stream_id'] == first]
     size = streams[first]['width'], streams[first]['height']
     if not packets:
         return (*(np.zeros(0, np.int64) for _ in range(4)), size)
