@@ -65,7 +65,9 @@ setup(
     extras_require={
         **STACKS,
         'demo': ['scikit-learn'],
-        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'scikit-learn'],
+        # Reads AEDAT 4 recordings: a wheel of 1 MB that needs numpy alone.
+        'events': ['aedat>=2.3'],
+        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'scikit-learn', 'aedat>=2.3'],
         # What SpikingJelly imports; itself comes without its dependencies (Makefile).
         'bench': ['h5py', 'loguru', 'tensorboard', 'scienceplots'],
         'lint': ['ruff==0.17.6'],

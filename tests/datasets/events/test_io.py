@@ -1,0 +1,431 @@
+"""Every format is written here to its specification and read event for event."""
+
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+from mmsnn.datasets import DatasetError
+from mmsnn.datasets.events import EVENT_SUFFIXES, check_event_header, read_events
+
+HEADER_AEDAT2 = (
+    b'#!AER-DAT2.0\r\n'
+    b'# This is a raw AE data file - do not edit\r\n'
+    b'# Data format is int32 address, int32 timestamp (8 bytes total), repeated\r\n'
+    b'# Timestamps tick is 1 us\r\n'
+)
+HEADER_DAT = (
+    b'% Data file containing CD events\n% Version 2\n% Date 2020-09-14 14:18:29\n'
+    b'% Width 640\n% Height 480\n'
+)
+
+
+def draw(number=500, size=(128, 128), end=2**20, seed=0):
+    """Rows of x, y, t, p; times that repeat and touch both ends, pixels in all corners."""
+    rng = np.random.default_rng(seed)
+    rows = np.stack(
+        [
+            rng.integers(0, size[0], number),
+            rng.integers(0, size[1], number),
+            np.sort(rng.integers(0, end, number)),
+            rng.integers(0, 2, number),
+        ],
+        axis=1,
+    )
+    rows[0, :2], rows[1, :2] = (0, size[1] - 1), (size[0] - 1, 0)
+    rows[2:4, 2] = rows[2, 2]
+    rows[-1, 2] = end - 1
+    return rows.tolist()
+
+
+# --- writers, to the specifications ------------------------------------------------------------
+
+
+def write_aedat2(path, rows):
+    data = bytearray(HEADER_AEDAT2)
+    for x, y, t, p in rows:
+        data += struct.pack('>Ii', (127 - x) << 8 | (127 - y) << 1 | (1 - p), t)
+    path.write_bytes(data)
+
+
+def write_bin(path, rows):
+    data = bytearray()
+    for x, y, t, p in rows:
+        data += bytes([x, y]) + (p << 23 | t).to_bytes(3, 'big')
+    path.write_bytes(data)
+
+
+def write_dat(path, rows, header=HEADER_DAT, kind=b'\x0c\x08'):
+    data = bytearray(header + kind)
+    for x, y, t, p in rows:
+        data += struct.pack('<II', t, x | y << 14 | p << 28)
+    path.write_bytes(data)
+
+
+def write_npy(path, rows):
+    np.save(path, np.array(rows))
+
+
+def write_structured_npy(path, rows):
+    kind = [('t', '<u8'), ('x', '<u2'), ('y', '<u2'), ('p', '?')]
+    np.save(path, np.array([(t, x, y, p) for x, y, t, p in rows], dtype=kind))
+
+
+def write_npz(path, rows):
+    x, y, t, p = np.array(rows).T
+    np.savez(path, t=t, x=x, y=y, p=p.astype(bool))
+
+
+def flatbuffer(identifier, fields, after):
+    """A size-prefixed FlatBuffer with one table.
+
+    `fields` are little-endian inline values, None for one that is left out, or 'offset' for what
+    `after` holds (a vector or a string), each aligned to its size.
+    """
+    inline, places = bytearray(4), []  # the table begins with the distance to its vtable
+    for value in fields:
+        if value is None:
+            places.append(0)
+            continue
+        width = 4 if value == 'offset' else len(value)
+        inline += bytes(-len(inline) % width)
+        places.append(len(inline))
+        inline += bytes(4) if value == 'offset' else value
+    vtable = struct.pack('<HH', 4 + 2 * len(fields), len(inline))
+    vtable += b''.join(struct.pack('<H', place) for place in places)
+    vtable += bytes(-(8 + len(vtable)) % 8)
+    table = 8 + len(vtable)  # behind the root offset and the identifier
+    inline[:4] = struct.pack('<i', len(vtable))
+    inline += bytes(-(table + len(inline)) % 4)
+    # Elements of a vector of 8-byte aligned structs start at a multiple of 8, behind its length.
+    inline += bytes((4 - (table + len(inline))) % 8)
+    where = fields.index('offset')
+    at = places[where]
+    inline[at : at + 4] = struct.pack('<I', len(inline) - at)
+    body = struct.pack('<I', table) + identifier + vtable + bytes(inline) + after
+    return struct.pack('<I', len(body)) + body
+
+
+def lz4_frame(data):
+    """An LZ4 frame of stored blocks: valid, and written without a package."""
+    frame = b'\x04\x22\x4d\x18\x60\x70\x73'  # independent blocks of up to 4 MB, header checksum
+    frame += struct.pack('<I', 1 << 31 | len(data)) + data
+    return frame + bytes(4)
+
+
+def stream(number, identifier, size):
+    return (
+        f'<node name="{number}" path="/mainloop/Recorder/outInfo/{number}/">'
+        f'<attr key="typeIdentifier" type="string">{identifier}</attr>'
+        f'<node name="info" path="/mainloop/Recorder/outInfo/{number}/info/">'
+        f'<attr key="sizeX" type="int">{size[0]}</attr>'
+        f'<attr key="sizeY" type="int">{size[1]}</attr></node></node>'
+    )
+
+
+def write_aedat4(path, rows, size=(128, 128), compression=0, streams=None):
+    xml = '<dv version="2.0"><node name="outInfo" path="/mainloop/Recorder/outInfo/">'
+    xml += streams or stream(0, 'EVTS', size)
+    xml = (xml + '</node></dv>').encode()
+    string = struct.pack('<I', len(xml)) + xml + b'\0'
+    fields = [struct.pack('<i', compression), struct.pack('<q', -1), 'offset']
+    data = b'#!AER-DAT4.0\r\n' + flatbuffer(b'IOHE', fields, string)
+    for start in range(0, len(rows), 200):  # a recording comes in packets
+        part = rows[start : start + 200]
+        vector = struct.pack('<I', len(part))
+        vector += b''.join(struct.pack('<qhhB3x', t, x, y, p) for x, y, t, p in part)
+        packet = flatbuffer(b'EVTS', ['offset'], vector)
+        packet = lz4_frame(packet) if compression else packet
+        data += struct.pack('<ii', 0, len(packet)) + packet
+    path.write_bytes(data)
+
+
+# --- slow readers of the tests' own --------------------------------------------------------------
+
+
+def hand_aedat2(data):
+    while data.startswith(b'#'):
+        data = data[data.index(b'\r\n') + 2 :]
+    for address, t in struct.iter_unpack('>Ii', data):
+        bits = f'{address:032b}'[::-1]
+        first, second = int(bits[1:8][::-1], 2), int(bits[8:15][::-1], 2)
+        yield 127 - second, 127 - first, t, int(bits[0] == '0')
+
+
+def hand_bin(data):
+    for i in range(0, len(data), 5):
+        bits = ''.join(f'{byte:08b}' for byte in data[i : i + 5])
+        yield int(bits[:8], 2), int(bits[8:16], 2), int(bits[17:], 2), int(bits[16])
+
+
+def hand_dat(data):
+    while data.startswith(b'%'):
+        data = data[data.index(b'\n') + 1 :]
+    for t, pixel in struct.iter_unpack('<II', data[2:]):
+        bits = f'{pixel:032b}'
+        yield int(bits[18:], 2), int(bits[4:18], 2), t, int(bits[3])
+
+
+def hand_aedat4(data):
+    at = 14 + 4 + struct.unpack_from('<I', data, 14)[0]
+    while at < len(data):
+        length = struct.unpack_from('<ii', data, at)[1]
+        packet, at = data[at + 12 : at + 8 + length], at + 8 + length
+        table = struct.unpack_from('<I', packet)[0]
+        vtable = table - struct.unpack_from('<i', packet, table)[0]
+        field = table + struct.unpack_from('<H', packet, vtable + 4)[0]
+        vector = field + struct.unpack_from('<I', packet, field)[0]
+        for i in range(struct.unpack_from('<I', packet, vector)[0]):
+            t, x, y, on = struct.unpack_from('<qhhB', packet, vector + 4 + 16 * i)
+            yield x, y, t, on
+
+
+def rows_of(events):
+    return np.stack([events.x, events.y, events.t, events.p], axis=1).tolist()
+
+
+@pytest.fixture
+def needs_aedat():
+    pytest.importorskip('aedat', reason="needs pip install 'mmsnn[events]'")
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('name', 'write', 'hand', 'size', 'end'),
+    [
+        ('a.aedat', write_aedat2, hand_aedat2, (128, 128), 2**31),
+        ('a.bin', write_bin, hand_bin, (34, 34), 2**23),
+        ('a.dat', write_dat, hand_dat, (640, 480), 2**32),
+        ('a.aedat4', write_aedat4, hand_aedat4, (128, 128), 2**60),
+        ('a.aedat', write_aedat4, hand_aedat4, (128, 128), 2**60),
+    ],
+)
+def test_camera_formats_are_read_event_for_event(tmp_path, name, write, hand, size, end, request):
+    if write is write_aedat4:
+        request.getfixturevalue('needs_aedat')
+    path, rows = tmp_path / name, draw(size=size, end=end)
+    write(path, rows)
+    check_event_header(path)
+    events = read_events(path)
+    assert rows_of(events) == rows == [list(row) for row in hand(path.read_bytes())]
+    assert events.sensor_size == size
+    assert (events.t.dtype, events.p.dtype) == (np.int64, np.uint8)
+    assert len(events) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ('name', 'write'),
+    [('a.npy', write_npy), ('a.npy', write_structured_npy), ('a.npz', write_npz)],
+)
+def test_arrays_are_read_event_for_event(tmp_path, name, write):
+    path, rows = tmp_path / name, draw(size=(20, 10))
+    write(path, rows)
+    check_event_header(path)
+    events = read_events(path, sensor_size=[20, 10])
+    assert rows_of(events) == rows
+    assert events.sensor_size == (20, 10)
+    with pytest.raises(DatasetError, match=r'does not say the size of its sensor'):
+        read_events(path)
+
+
+def test_npz_may_say_its_sensor_size_or_hold_one_array(tmp_path):
+    rows = np.array(draw(size=(20, 10)))
+    np.savez(tmp_path / 'a.npz', events=rows, sensor_size=(20, 10))
+    events = read_events(tmp_path / 'a.npz')
+    assert rows_of(events) == rows.tolist()
+    assert events.sensor_size == (20, 10)
+
+
+def test_floats_that_are_whole_are_taken_and_others_not(tmp_path):
+    rows = np.array(draw(size=(20, 10)), dtype=np.float64)
+    np.save(tmp_path / 'a.npy', rows)
+    assert rows_of(read_events(tmp_path / 'a.npy', (20, 10))) == rows.tolist()
+    rows[3, 2] += 0.5
+    np.save(tmp_path / 'a.npy', rows)
+    with pytest.raises(DatasetError, match=r'event 3 has t=.*5, not a whole number'):
+        read_events(tmp_path / 'a.npy', (20, 10))
+    rows[3, 2] = np.inf
+    np.save(tmp_path / 'a.npy', rows)
+    with pytest.raises(DatasetError, match=r'event 3 has t=inf'):
+        read_events(tmp_path / 'a.npy', (20, 10))
+
+
+def test_aedat4_lz4_and_other_streams(tmp_path, needs_aedat):
+    path, rows = tmp_path / 'a.aedat4', draw(size=(346, 260))
+    write_aedat4(path, rows, (346, 260), compression=1)
+    assert rows_of(read_events(path)) == rows
+    assert read_events(path).sensor_size == (346, 260)
+    write_aedat4(path, [], streams=stream(3, 'FRME', (8, 8)))
+    with pytest.raises(DatasetError, match='has no stream of events'):
+        read_events(path)
+
+
+def test_bin_ticks_carry_the_clock_on(tmp_path):
+    path = tmp_path / 'a.bin'
+    write_bin(path, [(1, 2, 100, 1), (0, 240, 0, 0), (3, 4, 50, 0), (9, 240, 5, 1), (5, 6, 7, 1)])
+    expected = [[1, 2, 100, 1], [3, 4, 50 + 8192, 0], [5, 6, 7 + 2 * 8192, 1]]
+    assert rows_of(read_events(path)) == expected
+
+
+def test_aedat2_leaves_out_signals_that_are_no_pixel(tmp_path):
+    path = tmp_path / 'a.aedat'
+    write_aedat2(path, [(1, 2, 10, 1), (3, 4, 20, 0)])
+    path.write_bytes(path.read_bytes() + struct.pack('>Ii', 0x8000, 30))
+    assert rows_of(read_events(path)) == [[1, 2, 10, 1], [3, 4, 20, 0]]
+
+
+def test_dat_without_a_size_asks_for_it(tmp_path):
+    path, rows = tmp_path / 'a.dat', draw(size=(64, 32))
+    write_dat(path, rows, header=b'% Version 2\n')
+    with pytest.raises(DatasetError, match='does not say the size'):
+        read_events(path)
+    assert rows_of(read_events(path, (64, 32))) == rows
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+WRITERS = {
+    'a.aedat': write_aedat2,
+    'a.aedat4': write_aedat4,
+    'a.bin': write_bin,
+    'a.dat': write_dat,
+    'a.npy': write_npy,
+    'a.npz': write_npz,
+}
+
+
+@pytest.fixture(params=sorted(WRITERS))
+def recording(request, tmp_path):
+    """A path and its writer, for each format."""
+    if request.param == 'a.aedat4':
+        request.getfixturevalue('needs_aedat')
+    return tmp_path / request.param, WRITERS[request.param]
+
+
+def test_times_that_run_backwards(recording):
+    path, write = recording
+    rows = draw(20, (34, 34), end=1000)
+    rows[7][2], rows[8][2], rows[9][2] = 700, 650, 900
+    write(path, rows[:10])
+    with pytest.raises(DatasetError) as error:
+        read_events(path, (34, 34))
+    assert str(path) in str(error.value)
+    assert 'backwards at event 8, from 700 to 650 us' in str(error.value)
+
+
+def test_events_off_the_sensor(recording):
+    path, write = recording
+    rows = draw(20, (34, 34), end=1000)
+    rows[4][:2] = 33, 20
+    write(path, rows)
+    assert rows_of(read_events(path, (34, 34))) == rows
+    rows[4][:2] = 34, 20
+    write(path, rows)
+    with pytest.raises(DatasetError) as error:
+        read_events(path, (34, 34))
+    assert str(path) in str(error.value)
+    assert 'event 4 at x=34, y=20 lies off the sensor of 34x34 pixels' in str(error.value)
+
+
+def test_damaged_header_of_aedat4(tmp_path, needs_aedat):
+    path = tmp_path / 'a.aedat4'
+    write_aedat4(path, draw(5))
+    whole = path.read_bytes()
+    text, table = whole.index(b'outInfo'), 18
+    path.write_bytes(whole[:text] + b'\xff' + whole[text + 1 :])  # the package would abort
+    for read in (read_events, check_event_header):
+        with pytest.raises(DatasetError, match=r'a\.aedat4 is truncated or broken in its header'):
+            read(path)
+    path.write_bytes(whole[:table] + b'\xff\xff' + whole[table + 2 :])  # the package panics
+    with pytest.raises(DatasetError, match=r'a\.aedat4 is truncated or broken: '):
+        read_events(path)
+
+
+def test_negative_coordinates_of_aedat4(tmp_path, needs_aedat):
+    write_aedat4(tmp_path / 'a.aedat4', [(5, -1, 10, 1)])
+    with pytest.raises(DatasetError, match=r'event 0 at x=5, y=-1 lies off'):
+        read_events(tmp_path / 'a.aedat4')
+
+
+def test_empty_truncated_and_foreign_files(recording):
+    path, write = recording
+    write(path, draw(20, (34, 34), end=1000))
+    whole = path.read_bytes()
+    path.write_bytes(b'')
+    for read in (read_events, check_event_header):
+        with pytest.raises(DatasetError, match=r'a\.\w+ is empty, 0 bytes'):
+            read(path)
+    path.write_bytes(whole[:-3])
+    with pytest.raises(DatasetError, match=r'a\.\w+ is truncated'):
+        read_events(path, (34, 34))
+    if path.suffix != '.bin':  # N-MNIST has no header to tell it by
+        path.write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(100))
+        for read in (read_events, check_event_header):
+            with pytest.raises(DatasetError, match=r'a\.\w+ is .*not a file of the format'):
+                read(path)
+
+
+def test_files_without_events(recording):
+    path, write = recording
+    if path.suffix == '.bin':
+        path.write_bytes(bytes([0, 240, 0, 0, 0]))
+    elif path.suffix in ('.npy', '.npz'):
+        write(path, np.zeros((0, 4), int))
+    else:
+        write(path, [])
+    with pytest.raises(DatasetError, match=r'a\.\w+ holds no events'):
+        read_events(path, (34, 34))
+
+
+@pytest.mark.parametrize('read', [read_events, check_event_header])
+def test_unknown_suffix_and_missing_file(tmp_path, read):
+    with pytest.raises(DatasetError) as error:
+        read(tmp_path / 'a.raw')
+    assert "the suffix '.raw'" in str(error.value)
+    assert all(suffix in str(error.value) for suffix in EVENT_SUFFIXES)
+    with pytest.raises(DatasetError, match=r'a\.npy cannot be read: No such file'):
+        read(tmp_path / 'a.npy')
+
+
+def test_aedat2_of_another_camera(tmp_path):
+    path = tmp_path / 'a.aedat'
+    path.write_bytes(HEADER_AEDAT2 + struct.pack('>Ii', 5 << 22 | 7 << 12, 10))
+    with pytest.raises(DatasetError, match=r'event 0 has the address 0x1407000.*DVS128'):
+        read_events(path)
+
+
+def test_dat_of_other_events(tmp_path):
+    write_dat(tmp_path / 'a.dat', draw(5), kind=b'\x0e\x08')
+    for read in (read_events, check_event_header):
+        with pytest.raises(DatasetError, match=r'type and size are \(14, 8\)'):
+            read(tmp_path / 'a.dat')
+
+
+def test_arrays_of_another_form(tmp_path):
+    path = tmp_path / 'a.npy'
+    np.save(path, np.zeros((5, 3)))
+    with pytest.raises(DatasetError, match=r'shape \(5, 3\).*columns x, y, t, p'):
+        read_events(path, (8, 8))
+    np.save(path, np.array([[1, 1, 5, 2]]))
+    with pytest.raises(DatasetError, match=r'event 0 has the polarity 2'):
+        read_events(path, (8, 8))
+    np.save(path, np.array([['1', '1', '5', '1']]))
+    with pytest.raises(DatasetError, match=r'x has the dtype <U1, expected numbers'):
+        read_events(path, (8, 8))
+    np.savez(tmp_path / 'a.npz', x=np.zeros(2), y=np.zeros(2))
+    with pytest.raises(DatasetError, match=r'holds the arrays x, y. Expected: x, y, t, p'):
+        read_events(tmp_path / 'a.npz', (8, 8))
+    np.savez(tmp_path / 'a.npz', x=np.zeros(2), y=np.zeros(2), t=np.zeros(2), p=np.zeros(3))
+    with pytest.raises(DatasetError, match=r'the same length'):
+        read_events(tmp_path / 'a.npz', (8, 8))
+
+
+def test_missing_package_is_named(tmp_path, monkeypatch):
+    write_aedat4(tmp_path / 'a.aedat4', draw(5))
+    monkeypatch.setitem(sys.modules, 'aedat', None)
+    for read in (read_events, check_event_header):
+        with pytest.raises(ImportError, match=r"pip install 'mmsnn\[events\]'"):
+            read(tmp_path / 'a.aedat4')
