@@ -7,7 +7,7 @@ from .cifar import CIFAR10, CIFAR100
 from .cls_check import check_cls_dataset
 from .coco_check import DATA_HINT, check_coco_dataset
 from .errors import DatasetError
-from .events import DVSCIFAR10, EventFolder, check_event_dataset, check_event_folder
+from .events import DVSCIFAR10, EventFolder, check_event_folder
 from .image_folder import ImageFolder, ImageNet
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     'check_cls_dataset',
     'check_coco_dataset',
     'check_config_datasets',
-    'check_event_dataset',
     'check_event_folder',
     'transforms',
 ]

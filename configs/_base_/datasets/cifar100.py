@@ -8,7 +8,11 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackClsInputs'),
 ]
-test_pipeline = [dict(type='PackClsInputs')]
+# No change for CIFAR's own images, and what makes any other picture fit (tools/image_demo.py).
+test_pipeline = [
+    dict(type='Resize', scale=(32, 32), keep_ratio=False),
+    dict(type='PackClsInputs'),
+]
 train_dataloader = dict(
     batch_size=128,
     num_workers=2,

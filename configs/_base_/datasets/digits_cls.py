@@ -8,7 +8,11 @@ train_pipeline = [
     dict(type='RandomPadCrop', size=16, padding=2),
     dict(type='PackClsInputs'),
 ]
-test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackClsInputs')]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(16, 16), keep_ratio=False),
+    dict(type='PackClsInputs'),
+]
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,

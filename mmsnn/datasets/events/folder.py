@@ -4,20 +4,16 @@ import os
 import os.path as osp
 import re
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
+import numpy as np
 from mmdet.registry import DATASETS
-from mmengine.dataset import BaseDataset
 
-from ..errors import DatasetError
+from ..base import ClsDataset
+from ..errors import DatasetError, MissingDataError
 from .io import EVENT_SUFFIXES, check_event_header
 
-__all__ = ['DVSCIFAR10', 'EventFolder', 'check_event_dataset', 'check_event_folder']
-
-ROOT_HINT = (
-    'Point data_root of the data set to your copy, for example with '
-    '--cfg-options train_dataloader.dataset.data_root=/path/to/data'
-)
+__all__ = ['DVSCIFAR10', 'EventFolder', 'check_event_folder']
 
 
 def check_event_folder(
@@ -41,13 +37,13 @@ def check_event_folder(
     """
     suffixes = _suffixes(suffixes)
     if not osp.isdir(root):
-        raise DatasetError(f'the data root {root or repr(root)} does not exist. {ROOT_HINT}')
+        raise MissingDataError(f'the data root {root or repr(root)} does not exist.')
     found = _classes(root)
     classes = found if classes is None else list(classes)
     if not classes:
-        raise DatasetError(
+        raise MissingDataError(
             f'{root} has no folders of classes. Expected: {root}/CLASS/RECORDING with one of the '
-            f'suffixes {", ".join(suffixes)}. {ROOT_HINT}'
+            f'suffixes {", ".join(suffixes)}.'
         )
     missing = [name for name in classes if name not in found]
     if missing:
@@ -59,37 +55,8 @@ def check_event_folder(
     return {name: _list_class(osp.join(root, name), suffixes) for name in classes}
 
 
-def check_event_dataset(dataset: Union[dict, 'EventFolder']) -> dict[str, int]:
-    """Check a data set of events before training: every listing, one header of each class.
-
-    Costs a listing and as many opened files as there are classes. The events themselves are
-    checked as they are loaded.
-
-    Args:
-        dataset: The data set or its config.
-
-    Returns:
-        Number of recordings of each class.
-
-    Raises:
-        DatasetError: If anything is wrong.
-        ImportError: If the package `aedat` is needed and missing.
-    """
-    if not isinstance(dataset, EventFolder):
-        dataset = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': False})
-    names = dataset.metainfo['classes']
-    numbers = dict.fromkeys(names, 0)
-    for index in range(len(dataset)):
-        item = dataset.get_data_info(index)
-        name = names[item['gt_label']]
-        if not numbers[name]:
-            check_event_header(item['img_path'])
-        numbers[name] += 1
-    return numbers
-
-
 @DATASETS.register_module()
-class EventFolder(BaseDataset):
+class EventFolder(ClsDataset):
     """Recordings in one folder for each class: ``data_root/class/recording.suffix``.
 
     Or recordings that a list names: each line of ``ann_file`` is a path, relative to
@@ -149,9 +116,22 @@ class EventFolder(BaseDataset):
         """
         return files
 
+    def check_files(self) -> None:
+        """Look at the header of one recording of each class, for formats that were mixed up.
+
+        The events themselves are checked as they are loaded.
+
+        Raises:
+            DatasetError: It is empty or of another format.
+            ImportError: The package ``aedat`` is needed and missing.
+        """
+        _, first = np.unique(self.get_gt_labels(), return_index=True)
+        for index in first:
+            check_event_header(self.get_data_info(int(index))['img_path'])
+
     def _load_ann_file(self):
         if not osp.isdir(self.data_root):
-            raise DatasetError(f'the data root {self.data_root} does not exist. {ROOT_HINT}')
+            raise MissingDataError(f'the data root {self.data_root} does not exist.')
         if not osp.isfile(self.ann_file):
             raise DatasetError(f'the list {self.ann_file} does not exist. Set ann_file')
         classes = self._metainfo.setdefault('classes', tuple(_classes(self.data_root)))

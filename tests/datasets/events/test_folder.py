@@ -10,7 +10,7 @@ from mmsnn.datasets import (
     DVSCIFAR10,
     DatasetError,
     EventFolder,
-    check_event_dataset,
+    check_cls_dataset,
     check_event_folder,
 )
 from mmsnn.datasets.events import EVENT_SUFFIXES
@@ -164,14 +164,13 @@ def test_a_recording_in_two_formats(dvs_cifar10):
 
 def test_check_says_what_is_there(root):
     assert check_event_folder(root) == {'cat': ['a.npy', 'b 1.npy'], 'dog': ['a.npy']}
-    assert check_event_dataset(EventFolder(root)) == {'cat': 2, 'dog': 1}
     cfg = dict(type='EventFolder', data_root=str(root), pipeline=[dict(type='NoSuchTransform')])
-    assert check_event_dataset(cfg) == {'cat': 2, 'dog': 1}
+    assert check_cls_dataset(cfg) == {'images': 3, 'classes': ('cat', 'dog')}
 
 
 def test_missing_root(tmp_path):
     for look in (check_event_folder, EventFolder):
-        with pytest.raises(DatasetError, match=r'data root .*gone does not exist. Point data_root'):
+        with pytest.raises(DatasetError, match=r'data root .*gone does not exist'):
             look(str(tmp_path / 'gone'))
     with pytest.raises(DatasetError, match=r'has no folders of classes'):
         check_event_folder(str(tmp_path))
@@ -190,10 +189,10 @@ def test_empty_class_folder(root):
 
 def test_header_of_the_first_file_of_each_class(root):
     (root / 'cat' / 'b 1.npy').write_bytes(b'broken')  # the second: found as it is loaded
-    assert check_event_dataset(EventFolder(root)) == {'cat': 2, 'dog': 1}
+    EventFolder(root).check_files()
     (root / 'dog' / 'a.npy').write_bytes(b'broken')
     with pytest.raises(DatasetError, match=r'dog/a.npy is not a file of the format .npy'):
-        check_event_dataset(EventFolder(root))
+        EventFolder(root).check_files()
 
 
 def test_items_travel_through_a_data_loader(root, mmdet_scope):
