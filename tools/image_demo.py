@@ -1,16 +1,25 @@
-"""Run a checkpoint on pictures and save them with the boxes found."""
+"""Run a checkpoint on pictures and save them with the boxes or classes found."""
 
 import argparse
+import json
 import os
 
 # First: without mmcv's compiled ops, MMDetection's models import only behind it.
 import mmsnn  # noqa: F401  isort: skip
 
+import mmcv
+import torch
 from mmdet.apis import DetInferencer
 from mmengine.config import Config
+from mmengine.utils import scandir
+from rich.progress import track
 
+from mmsnn.apis import inference_classifier, init_classifier
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
 from mmsnn.utils import ToolError, exit_on_error
+from mmsnn.visualization import ClsVisualizer
+
+IMG_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
 
 EXAMPLES = """examples:
   python tools/image_demo.py photo.jpg CONFIG CHECKPOINT
@@ -20,7 +29,8 @@ EXAMPLES = """examples:
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description='Find objects in pictures and save the pictures with their boxes.',
+        description='Find objects in pictures, or classify them, and save the pictures with their '
+        'boxes or classes.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -30,7 +40,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out-dir',
         default='outputs',
-        help='pictures go to OUT_DIR/vis, boxes as JSON to OUT_DIR/preds (default: outputs)',
+        help='pictures go to OUT_DIR/vis, boxes or classes as JSON to OUT_DIR/preds '
+        '(default: outputs)',
     )
     parser.add_argument(
         '--score-thr',
@@ -49,6 +60,47 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def classify(cfg: Config, checkpoint: dict, args: argparse.Namespace) -> None:
+    """Classify the pictures; everything is written as for boxes.
+
+    Args:
+        cfg: The config of a classifier.
+        checkpoint: The loaded checkpoint.
+        args: The command line.
+
+    Raises:
+        ToolError: There are no pictures.
+    """
+    paths = [args.inputs]
+    if os.path.isdir(args.inputs):
+        names = sorted(scandir(args.inputs, IMG_EXTENSIONS, case_sensitive=False))
+        paths = [os.path.join(args.inputs, name) for name in names]
+    if not paths:
+        raise ToolError(f'{args.inputs} holds no pictures ({", ".join(IMG_EXTENSIONS)})')
+    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    model = init_classifier(cfg, args.checkpoint, device)
+    check_state_dict(model, checkpoint, args.checkpoint)
+    visualizer = ClsVisualizer('image_demo')
+    visualizer.dataset_meta = model.dataset_meta
+    classes = model.dataset_meta.get('classes')
+    os.makedirs(os.path.join(args.out_dir, 'preds'), exist_ok=True)
+    for start in track(range(0, len(paths), args.batch_size), 'classifying'):
+        batch = paths[start : start + args.batch_size]
+        for path, sample in zip(batch, inference_classifier(model, batch)):
+            name = os.path.basename(path)
+            picture = mmcv.imread(path, channel_order='rgb')
+            out_file = os.path.join(args.out_dir, 'vis', name)
+            visualizer.add_datasample(name, picture, sample.cpu(), out_file=out_file)
+            label = int(sample.pred_label)
+            found = dict(label=label, scores=[round(s, 5) for s in sample.pred_score.tolist()])
+            if classes is not None:
+                found['class'] = classes[label]
+            stem = os.path.splitext(name)[0]
+            with open(os.path.join(args.out_dir, 'preds', f'{stem}.json'), 'w') as file:
+                json.dump(found, file)
+    print(f'pictures: {os.path.join(args.out_dir, "vis")}')
+
+
 def main() -> None:
     """Run the demo."""
     args = parse_args()
@@ -60,6 +112,9 @@ def main() -> None:
         checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
     with exit_on_error(ValueError, KeyError):
         cfg = Config.fromfile(args.config)
+        if 'head' in cfg.model:
+            classify(cfg, checkpoint, args)
+            return
         inferencer = DetInferencer(cfg, args.checkpoint, args.device)
         check_state_dict(inferencer.model, checkpoint, args.checkpoint)
     inferencer(

@@ -1,4 +1,4 @@
-"""Evaluate a detector. The options are those of MMDetection's tools/test.py."""
+"""Evaluate a detector or a classifier. The options are those of MMDetection's tools/test.py."""
 
 import argparse
 from copy import deepcopy
@@ -38,7 +38,8 @@ EXAMPLES = """examples:
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description='Evaluate a checkpoint and print the COCO table.',
+        description='Evaluate a checkpoint: the COCO table of a detector, the accuracies of a '
+        'classifier.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -53,7 +54,7 @@ def parse_args() -> argparse.Namespace:
         '--show-dir',
         metavar='DIR',
         help='save pictures with the boxes, true ones on the left and found ones '
-        'on the right, to WORK_DIR/TIMESTAMP/DIR',
+        'on the right, or with the classes, to WORK_DIR/TIMESTAMP/DIR',
     )
     parser.add_argument(
         '--wait-time',
@@ -80,7 +81,15 @@ def enable_tta(cfg: Config) -> None:
 
     Args:
         cfg: The config.
+
+    Raises:
+        ToolError: The model is no detector, and the config says nothing of it.
     """
+    if 'tta_model' not in cfg and 'head' in cfg.model:
+        raise ToolError(
+            '--tta knows what to do for detectors: for a classifier, give the config a tta_model '
+            'and a tta_pipeline'
+        )
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
@@ -122,11 +131,11 @@ def main() -> None:
         cfg = load_config(args)
         checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
         check_data(cfg, ('test',))
+        if args.tta:
+            enable_tta(cfg)
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
-    if args.tta:
-        enable_tta(cfg)
     if args.fuse is not None:
         fuse_hook = dict(type='FuseHook', precision=args.fuse)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), fuse_hook]

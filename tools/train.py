@@ -1,4 +1,4 @@
-"""Train a detector. The options are those of MMDetection's tools/train.py."""
+"""Train a detector or a classifier. The options are those of MMDetection's tools/train.py."""
 
 import argparse
 
@@ -24,6 +24,7 @@ from mmsnn.utils import (
 
 EXAMPLES = """examples:
   python tools/train.py configs/spiking_retinanet/spiking-retinanet_sg-r18_asd_fpn_1x_coco.py --amp
+  python tools/train.py configs/sg_resnet/sg-r18_asd_cifar10.py
   python tools/train.py CONFIG --resume                 # go on after a stop
   python tools/train.py CONFIG --cfg-options model.backbone.time_steps=2
   bash tools/dist_train.sh CONFIG 8                     # 8 GPUs"""
@@ -32,7 +33,7 @@ EXAMPLES = """examples:
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description='Train a detector from a config.',
+        description='Train a detector or a classifier from a config.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -42,4 +42,4 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 val_evaluator = dict(type='ClsMetric', topk=(1, 5))
-test_evaluator = val_evaluator
+test_evaluator = dict(type='ClsMetric', topk=(1, 5), classwise=True, confusion_matrix=True)

@@ -1,0 +1,115 @@
+"""Classifiers, in the manner of mmdet.apis."""
+
+import os
+from collections.abc import Sequence
+from typing import Optional, Union
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmdet.registry import MODELS, TRANSFORMS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from torch import nn
+
+from ..structures import ClsDataSample
+
+Image = Union[str, os.PathLike, np.ndarray]
+
+
+def init_classifier(
+    config: Union[str, os.PathLike, Config],
+    checkpoint: Optional[str] = None,
+    device: str = 'cpu',
+    cfg_options: Optional[dict] = None,
+) -> nn.Module:
+    """Build a classifier, and load its weights.
+
+    Args:
+        config: Path of a config, or the config.
+        checkpoint: Path of a checkpoint; None leaves the weights as they are initialised.
+        device: Where to put it.
+        cfg_options: Settings that override those of the config.
+
+    Returns:
+        The model in eval mode, with the config as ``model.cfg`` and the names of the classes as
+        ``model.dataset_meta``.
+
+    Example:
+        >>> from mmsnn.apis import init_classifier
+        >>> model = init_classifier('configs/digits/sg-r10_asd_digits-cls.py')
+        >>> model.dataset_meta['classes'][:3]
+        ('0', '1', '2')
+    """
+    cfg = config if isinstance(config, Config) else Config.fromfile(config)
+    if cfg_options is not None:
+        cfg.merge_from_dict(cfg_options)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    model = MODELS.build(cfg.model)
+    meta = {}
+    if checkpoint is not None:
+        meta = load_checkpoint(model, checkpoint, map_location='cpu').get('meta', {})
+    model.cfg = cfg
+    model.dataset_meta = meta.get('dataset_meta') or _classes(_test_dataset(cfg))
+    return model.to(device).eval()
+
+
+def inference_classifier(
+    model: nn.Module, images: Union[Image, Sequence[Image]]
+) -> Union[ClsDataSample, list[ClsDataSample]]:
+    """Classify pictures with the test pipeline of the model's config.
+
+    Args:
+        model: From :func:`init_classifier`.
+        images: Paths, or arrays (H, W, 3) of uint8 in BGR as mmcv loads them; one or several.
+
+    Returns:
+        One sample with ``pred_score`` and ``pred_label``, or a list where a list was given.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmsnn.apis import inference_classifier, init_classifier
+        >>> model = init_classifier('configs/digits/sg-r10_asd_digits-cls.py')
+        >>> inference_classifier(model, np.zeros((20, 20, 3), np.uint8)).pred_score.shape
+        torch.Size([10])
+    """
+    several = isinstance(images, (list, tuple))
+    loaded, from_file = _pipelines(model.cfg)
+    batch: dict = dict(inputs=[], data_samples=[])
+    for image in images if several else [images]:
+        if isinstance(image, np.ndarray):
+            shape = image.shape[:2]
+            item = loaded(dict(img=image.copy(), img_shape=shape, ori_shape=shape))
+        else:
+            item = from_file(dict(img_path=os.fspath(image)))
+        for key, values in batch.items():
+            values.append(item[key])
+    with torch.no_grad():
+        samples = model.test_step(batch)
+    return samples if several else samples[0]
+
+
+def _test_dataset(cfg: Config) -> dict:
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
+def _classes(dataset: dict) -> dict:
+    """What is known of the classes without the data: from the config, or from the data set."""
+    from mmdet.registry import DATASETS
+
+    cls = DATASETS.get(dataset['type'])
+    return {**getattr(cls, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+
+
+def _pipelines(cfg: Config) -> tuple[Compose, Compose]:
+    """The test pipeline for images that are loaded, and for paths."""
+    transforms = list(_test_dataset(cfg).pipeline)
+    load = dict(type='LoadImageFromFile')
+    if transforms[0]['type'] == 'LoadImageFromFile':
+        load = transforms.pop(0)
+    build = [TRANSFORMS.build(transform) for transform in transforms]
+    return Compose(build), Compose([TRANSFORMS.build(load), *build])
