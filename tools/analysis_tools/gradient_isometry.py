@@ -452,7 +452,7 @@ def draw(networks: list[dict], title: str, path: str) -> None:
             part.axhspan(*bounds, color='grey', alpha=0.15)
             part.set_xlabel('block, from input to output')
         gradient.set_title(f'depth {depth}' if depth else names[0])
-    axes[0, 0].set_ylabel('gradient norm by that behind the last block')
+    axes[0, 0].set_ylabel('gradient norm, 1 behind the last block')
     axes[1, 0].set_ylabel('phi(J J^T) of each block')
     axes[0, 0].legend(fontsize='small')
     figure.suptitle(title, fontsize='small')
