@@ -73,7 +73,7 @@ class ImageFolder(ClsDataset):
     @property
     def img_dir(self) -> str:
         """Folder that the paths start from."""
-        return self.data_prefix.get('img') or self.data_root
+        return osp.normpath(self.data_prefix.get('img') or self.data_root or '.')
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """List the images.

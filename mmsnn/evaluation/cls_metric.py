@@ -80,28 +80,31 @@ def draw_confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> np.ndar
     """
     number = len(counts)
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(20.0, max(6.0, 3.0 + 0.16 * number))
-    # Without pyplot: it would keep the figure, and pick a backend for the whole process.
-    figure = Figure(figsize=(side * 1.08, side), dpi=100, layout='constrained')
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    picture = axes.imshow(share, cmap='Blues', vmin=0, vmax=100)
-    accuracy = 100 * np.trace(counts) / max(counts.sum(), 1)
-    axes.set(
-        xlabel='predicted class',
-        ylabel='true class',
-        title=f'{counts.sum()} samples, top-1 {accuracy:.2f} %',
-    )
+    # Everything in inches. Margins are reckoned from the names: to lay out the text of a hundred
+    # classes automatically takes seconds.
+    side = min(16.0, max(5.0, 0.16 * number))
+    names = []
     if number <= MAX_NAMED:
         names = [
             name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + '…'
             for name in map(str, classes)
         ]
-        # 72 points an inch; a line of text needs a bit more than its font's size.
-        pitch = 72 * 0.75 * side / number
-        size = min(10.0, max(4.0, 0.8 * pitch))
+    size = min(10.0, max(4.0, 0.75 * 72 * side / number))
+    margin = 0.7 + 0.62 * size / 72 * max(map(len, names), default=4)
+    width, height = margin + side + 1.2, margin + side + 0.5
+    # Without pyplot: it would keep the figure, and pick a backend for the whole process.
+    figure = Figure(figsize=(width, height), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
+    picture = axes.imshow(share, cmap='Blues', vmin=0, vmax=100, interpolation='nearest')
+    accuracy = 100 * np.trace(counts) / max(counts.sum(), 1)
+    axes.set_title(f'{counts.sum()} samples, top-1 {accuracy:.2f} %')
+    if names:
         axes.set_xticks(range(number), names, rotation=90, fontsize=size)
         axes.set_yticks(range(number), names, fontsize=size)
+    middle = margin + side / 2
+    figure.text(middle / width, 0.15 / height, 'predicted class', ha='center')
+    figure.text(0.15 / width, middle / height, 'true class', va='center', rotation=90)
     if number <= MAX_WRITTEN:
         for row, column in np.argwhere(counts):
             axes.text(
@@ -113,7 +116,8 @@ def draw_confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> np.ndar
                 fontsize=8,
                 color='white' if share[row, column] > 50 else 'black',
             )
-    figure.colorbar(picture, ax=axes, label='% of the true class', fraction=0.045)
+    scale = ((margin + side + 0.2) / width, margin / height, 0.2 / width, side / height)
+    figure.colorbar(picture, cax=figure.add_axes(scale), label='% of the true class')
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -164,7 +168,7 @@ class ClsMetric(BaseMetric):
         collect_dir: Optional[str] = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-        topk = (topk,) if isinstance(topk, int) else tuple(topk)
+        topk = tuple(topk) if isinstance(topk, Sequence) else (topk,)
         if not topk or not all(isinstance(k, int) and k >= 1 for k in topk):
             raise ValueError(f'topk must be whole numbers from 1 on, at least one: got {topk}')
         if out_file is not None and not str(out_file).endswith('.json'):
