@@ -7,7 +7,7 @@ lines. Why they are not left to a package, as of tonic 1.7.0 and expelliarmus 1.
 - tonic fails on every AEDAT 2 file of a DVS128 (``read_dvs_128`` unpacks two of the three values
   of its header reader), needs librosa and a dozen more packages for audio and downloads, and is
   under the GPL.
-- expelliarmus, which tonic uses for DAT, takes a time that runs backwards for an overflow of the
+- expelliarmus (tonic has no reader of DAT) takes a time that runs backwards for an overflow of the
   clock and adds 2 ** 32 to all that follow, and leaves out a truncated event without a word.
 """
 
