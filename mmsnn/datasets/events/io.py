@@ -5,8 +5,9 @@ One reader for each format. AEDAT 4 (FlatBuffers, compressed by LZ4 or ZSTD) is 
 lines. Why they are not left to a package, as of tonic 1.7.0 and expelliarmus 1.1.12:
 
 - tonic fails on every AEDAT 2 file of a DVS128 (``read_dvs_128`` unpacks two of the three values
-  of its header reader), installs some 20 packages for audio and downloads, and is under the GPL.
-- expelliarmus, which tonic uses for DAT, takes a time that runs backwards for an overflow of the
+  of its header reader), needs librosa and a dozen more packages for audio and downloads, and is
+  under the GPL.
+- expelliarmus (tonic has no reader of DAT) takes a time that runs backwards for an overflow of the
   clock and adds 2 ** 32 to all that follow, and leaves out a truncated event without a word.
 """
 
@@ -218,8 +219,8 @@ def _read_aedat2(path):
     other, both counted from the far end, and bit 15 marks a signal that is no event of a pixel.
 
     Which of the two is x: the DVS-CIFAR10 of SpikingJelly (x = 127 - bits 8..14,
-    y = 127 - bits 1..7) is what published results were trained on, so it is taken here. jAER and
-    dat2mat.m, which show the same pixels mirrored along the diagonal, have it the other way.
+    y = 127 - bits 1..7) is what many published results were trained on, so it is taken here. jAER
+    and dat2mat.m, which show the same pixels mirrored along the diagonal, have it the other way.
     Sources: jAER, DVS128.java; dat2mat.m of MNIST-DVS, which the data set's README refers to.
     """
     with open(path, 'rb') as file:

@@ -277,6 +277,12 @@ def test_aedat2_leaves_out_signals_that_are_no_pixel(tmp_path):
     assert rows_of(read_events(path)) == [[1, 2, 10, 1], [3, 4, 20, 0]]
 
 
+def test_dat_polarity_is_one_bit(tmp_path):
+    path = tmp_path / 'a.dat'
+    path.write_bytes(HEADER_DAT + b'\x0c\x08' + struct.pack('<II', 10, 0b1011 << 28 | 2 << 14 | 1))
+    assert rows_of(read_events(path)) == [[1, 2, 10, 1]]
+
+
 def test_dat_without_a_size_asks_for_it(tmp_path):
     path, rows = tmp_path / 'a.dat', draw(size=(64, 32))
     write_dat(path, rows, header=b'% Version 2\n')
