@@ -1,0 +1,136 @@
+"""Writes recordings of event cameras to the specifications of their formats."""
+
+import struct
+
+import numpy as np
+
+HEADER_AEDAT2 = (
+    b'#!AER-DAT2.0\r\n'
+    b'# This is a raw AE data file - do not edit\r\n'
+    b'# Data format is int32 address, int32 timestamp (8 bytes total), repeated\r\n'
+    b'# Timestamps tick is 1 us\r\n'
+)
+HEADER_DAT = (
+    b'% Data file containing CD events\n% Version 2\n% Date 2020-09-14 14:18:29\n'
+    b'% Width 640\n% Height 480\n'
+)
+
+
+def draw(number=500, size=(128, 128), end=2**20, seed=0):
+    """Rows of x, y, t, p; times that repeat and touch both ends, pixels in all corners."""
+    rng = np.random.default_rng(seed)
+    rows = np.stack(
+        [
+            rng.integers(0, size[0], number),
+            rng.integers(0, size[1], number),
+            np.sort(rng.integers(0, end, number)),
+            rng.integers(0, 2, number),
+        ],
+        axis=1,
+    )
+    rows[0, :2], rows[1, :2] = (0, size[1] - 1), (size[0] - 1, 0)
+    rows[2:4, 2] = rows[2, 2]
+    rows[-1, 2] = end - 1
+    return rows.tolist()
+
+
+# --- writers, to the specifications ------------------------------------------------------------
+
+
+def write_aedat2(path, rows):
+    data = bytearray(HEADER_AEDAT2)
+    for x, y, t, p in rows:
+        data += struct.pack('>Ii', (127 - x) << 8 | (127 - y) << 1 | (1 - p), t)
+    path.write_bytes(data)
+
+
+def write_bin(path, rows):
+    data = bytearray()
+    for x, y, t, p in rows:
+        data += bytes([x, y]) + (p << 23 | t).to_bytes(3, 'big')
+    path.write_bytes(data)
+
+
+def write_dat(path, rows, header=HEADER_DAT, kind=b'\x0c\x08'):
+    data = bytearray(header + kind)
+    for x, y, t, p in rows:
+        data += struct.pack('<II', t, x | y << 14 | p << 28)
+    path.write_bytes(data)
+
+
+def write_npy(path, rows):
+    np.save(path, np.array(rows))
+
+
+def write_structured_npy(path, rows):
+    kind = [('t', '<u8'), ('x', '<u2'), ('y', '<u2'), ('p', '?')]
+    np.save(path, np.array([(t, x, y, p) for x, y, t, p in rows], dtype=kind))
+
+
+def write_npz(path, rows):
+    x, y, t, p = np.array(rows).T
+    np.savez(path, t=t, x=x, y=y, p=p.astype(bool))
+
+
+def flatbuffer(identifier, fields, after):
+    """A size-prefixed FlatBuffer with one table.
+
+    `fields` are little-endian inline values, None for one that is left out, or 'offset' for what
+    `after` holds (a vector or a string), each aligned to its size.
+    """
+    inline, places = bytearray(4), []  # the table begins with the distance to its vtable
+    for value in fields:
+        if value is None:
+            places.append(0)
+            continue
+        width = 4 if value == 'offset' else len(value)
+        inline += bytes(-len(inline) % width)
+        places.append(len(inline))
+        inline += bytes(4) if value == 'offset' else value
+    vtable = struct.pack('<HH', 4 + 2 * len(fields), len(inline))
+    vtable += b''.join(struct.pack('<H', place) for place in places)
+    vtable += bytes(-(8 + len(vtable)) % 8)
+    table = 8 + len(vtable)  # behind the root offset and the identifier
+    inline[:4] = struct.pack('<i', len(vtable))
+    inline += bytes(-(table + len(inline)) % 4)
+    # Elements of a vector of 8-byte aligned structs start at a multiple of 8, behind its length.
+    inline += bytes((4 - (table + len(inline))) % 8)
+    where = fields.index('offset')
+    at = places[where]
+    inline[at : at + 4] = struct.pack('<I', len(inline) - at)
+    body = struct.pack('<I', table) + identifier + vtable + bytes(inline) + after
+    return struct.pack('<I', len(body)) + body
+
+
+def lz4_frame(data):
+    """An LZ4 frame of stored blocks: valid, and written without a package."""
+    frame = b'\x04\x22\x4d\x18\x60\x70\x73'  # independent blocks of up to 4 MB, header checksum
+    frame += struct.pack('<I', 1 << 31 | len(data)) + data
+    return frame + bytes(4)
+
+
+def stream(number, identifier, size):
+    return (
+        f'<node name="{number}" path="/mainloop/Recorder/outInfo/{number}/">'
+        f'<attr key="typeIdentifier" type="string">{identifier}</attr>'
+        f'<node name="info" path="/mainloop/Recorder/outInfo/{number}/info/">'
+        f'<attr key="sizeX" type="int">{size[0]}</attr>'
+        f'<attr key="sizeY" type="int">{size[1]}</attr></node></node>'
+    )
+
+
+def write_aedat4(path, rows, size=(128, 128), compression=0, streams=None):
+    xml = '<dv version="2.0"><node name="outInfo" path="/mainloop/Recorder/outInfo/">'
+    xml += streams or stream(0, 'EVTS', size)
+    xml = (xml + '</node></dv>').encode()
+    string = struct.pack('<I', len(xml)) + xml + b'\0'
+    fields = [struct.pack('<i', compression), struct.pack('<q', -1), 'offset']
+    data = b'#!AER-DAT4.0\r\n' + flatbuffer(b'IOHE', fields, string)
+    for start in range(0, len(rows), 200):  # a recording comes in packets
+        part = rows[start : start + 200]
+        vector = struct.pack('<I', len(part))
+        vector += b''.join(struct.pack('<qhhB3x', t, x, y, p) for x, y, t, p in part)
+        packet = flatbuffer(b'EVTS', ['offset'], vector)
+        packet = lz4_frame(packet) if compression else packet
+        data += struct.pack('<ii', 0, len(packet)) + packet
+    path.write_bytes(data)
