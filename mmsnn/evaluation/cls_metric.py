@@ -135,7 +135,7 @@ class ClsMetric(BaseMetric):
         classwise: Adds ``accuracy/<class>_top1`` for every class and prints them as a table.
             A class without samples gives NaN.
         confusion_matrix: Sends a picture named ``confusion_matrix`` to all backends of the
-            visualizer, at the number of training iterations as its step, and writes the counts as
+            visualizer, its step the number of the last training iteration, and writes the counts as
             JSON beside it wherever a backend keeps its pictures in a folder.
         out_file: Where to write the accuracies, and the counts of the confusion matrix, as JSON.
             With ``confusion_matrix`` the picture comes beside it, as a PNG file.

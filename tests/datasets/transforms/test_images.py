@@ -194,7 +194,7 @@ def test_registered_and_prints_itself(name):
     assert repr(TRANSFORMS.build(dict(type='PackClsInputs'))).startswith('PackClsInputs(meta_keys')
 
 
-# --- with what MMDetection and mmcv have -----------------------------------------------------------
+# --- with what MMDetection and mmcv have ---------------------------------------------------------
 
 
 def test_imagenet_test_pipeline():
