@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import time
 from pathlib import Path
 
 import event_files
@@ -27,28 +28,25 @@ def top1(output):
 
 @pytest.fixture(scope='module')
 def digits(tool, tmp_path_factory):
-    """The data, and what is left of the training: its folder, its output and its minutes."""
+    """The data, and what is left of the training: its folder, output and seconds."""
     folder = tmp_path_factory.mktemp('digits-cls')
     tool('dataset_converters/digits_to_folder.py', folder / 'set')
+    start = time.time()
     done = tool(
         'train.py', DIGITS, '--work-dir', folder / 'run', MMSNN_DIGITS_CLS_ROOT=folder / 'set'
     )
-    return folder, done.stdout
+    return folder, done.stdout, time.time() - start
 
 
 def test_digits_are_learnt(digits):
-    """98 % of scikit-learn's digits, within three minutes."""
-    folder, output = digits
+    """98 % of scikit-learn's digits within three minutes, start and validation included."""
+    _, output, seconds = digits
     assert top1(output) >= 98
-    log = [json.loads(line) for line in next(folder.glob('run/*/vis_data/scalars.json')).open()]
-    steps = sorted(row['step'] for row in log if 'loss' in row)
-    assert steps[-1] == 15 * 45
-    seconds = sum(row['time'] for row in log if 'loss' in row) / len(steps) * steps[-1]
     assert seconds < 180
 
 
 def test_the_checkpoint_says_the_same(digits, tool, tmp_path):
-    folder, output = digits
+    folder, output, _ = digits
     done = tool(
         'test.py', DIGITS, folder / 'run/epoch_15.pth', '--work-dir', tmp_path,
         '--out', tmp_path / 'found.pkl', '--show-dir', 'shown',
@@ -68,7 +66,7 @@ def test_the_checkpoint_says_the_same(digits, tool, tmp_path):
 
 
 def test_fused_and_at_another_t(digits, tool, tmp_path):
-    folder, _ = digits
+    folder, *_ = digits
     done = tool(
         'test.py', DIGITS, folder / 'run/epoch_15.pth', '--work-dir', tmp_path, '--fuse',
         '--time-steps', 6, MMSNN_DIGITS_CLS_ROOT=folder / 'set',
@@ -77,7 +75,7 @@ def test_fused_and_at_another_t(digits, tool, tmp_path):
 
 
 def test_image_demo(digits, tool, tmp_path):
-    folder, _ = digits
+    folder, *_ = digits
     done = tool(
         'image_demo.py', folder / 'set/test/7', DIGITS, folder / 'run/epoch_15.pth',
         '--out-dir', tmp_path / 'out', '--batch-size', 16,
@@ -91,7 +89,7 @@ def test_image_demo(digits, tool, tmp_path):
 
 def test_detection_starts_from_it(digits, tool, digits_root, tmp_path):
     """The detector's log names no backbone key that is missing, unexpected or of another shape."""
-    folder, _ = digits
+    folder, *_ = digits
     done = tool(
         'train.py', 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py',
         '--work-dir', tmp_path / 'run', '--cfg-options', *TINY[1:],

@@ -6,6 +6,7 @@ data_root = '{{$MMSNN_CIFAR100_ROOT:data/cifar-100-python}}/'
 train_pipeline = [
     dict(type='RandomPadCrop', size=32, padding=4),
     dict(type='RandomFlip', prob=0.5),
+    dict(type='CutOut', n_holes=1, cutout_shape=(8, 8)),
     dict(type='PackClsInputs'),
 ]
 # No change for CIFAR's own images, and what makes any other picture fit (tools/image_demo.py).
