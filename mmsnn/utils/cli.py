@@ -293,3 +293,32 @@ def set_time_steps(model: nn.Module, time_steps: int) -> None:
             f"config's {type(backbone).__name__} has no time_steps"
         )
     backbone.time_steps = time_steps
+
+
+def picture_path(out: str) -> str:
+    """Where the picture goes that belongs to a file of results.
+
+    Args:
+        out: Path of the file of results.
+
+    Returns:
+        The same with another suffix.
+    """
+    return f'{os.path.splitext(out)[0]}.png'
+
+
+def check_out(out: str) -> None:
+    """Refuse an output that can't be written, or would replace something.
+
+    Args:
+        out: The file of results.
+
+    Raises:
+        ToolError: No JSON file, or it or its picture is there already.
+    """
+    if not out.endswith('.json'):
+        raise ToolError(f'--out must name a .json file, got {out}')
+    for path in (out, picture_path(out)):
+        if os.path.exists(path):
+            raise ToolError(f'{path} is there already: choose another --out')
+    os.makedirs(os.path.dirname(out) or '.', exist_ok=True)

@@ -26,9 +26,11 @@ from mmsnn.utils import (
     add_fuse_argument,
     build_runner,
     check_data,
+    check_out,
     exit_on_error,
     leave_launcher,
     load_config,
+    picture_path,
     set_time_steps,
     setup_launcher,
     unwrap,
@@ -70,28 +72,6 @@ def parse_args() -> argparse.Namespace:
     add_fuse_argument(parser)
     add_common_arguments(parser)
     return parser.parse_args()
-
-
-def picture_path(out: str) -> str:
-    """Where the picture goes that belongs to a file of results."""
-    return f'{os.path.splitext(out)[0]}.png'
-
-
-def check_out(out: str) -> None:
-    """Refuse an output that can't be written, or would replace something.
-
-    Args:
-        out: The file of results.
-
-    Raises:
-        ToolError: No JSON file, or it or its picture is there already.
-    """
-    if not out.endswith('.json'):
-        raise ToolError(f'--out must name a .json file, got {out}')
-    for path in (out, picture_path(out)):
-        if os.path.exists(path):
-            raise ToolError(f'{path} is there already: choose another --out')
-    os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
 
 
 def check_evaluator(runner: Runner) -> None:

@@ -31,7 +31,7 @@ from mmsnn.analysis import (
     residual_blocks,
 )
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
-from mmsnn.utils import ToolError, exit_on_error, load_config
+from mmsnn.utils import ToolError, check_out, exit_on_error, load_config, picture_path
 
 DESCRIPTION = """Does a deep spiking network keep the length of a gradient?
 
@@ -130,28 +130,6 @@ def parse_args() -> argparse.Namespace:
     if args.checkpoint and (args.blocks or args.depths):
         parser.error('a checkpoint is of one network: leave --blocks and --depths out')
     return args
-
-
-def picture_path(out: str) -> str:
-    """Where the picture goes that belongs to a file of results."""
-    return f'{os.path.splitext(out)[0]}.png'
-
-
-def check_out(out: str) -> None:
-    """Refuse an output that can't be written, or would replace something.
-
-    Args:
-        out: The file of results.
-
-    Raises:
-        ToolError: No JSON file, or it or its picture is there already.
-    """
-    if not out.endswith('.json'):
-        raise ToolError(f'--out must name a .json file, got {out}')
-    for path in (out, picture_path(out)):
-        if os.path.exists(path):
-            raise ToolError(f'{path} is there already: choose another --out')
-    os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
 
 
 def backbone_configs(
