@@ -359,7 +359,7 @@ class SGResNet(BaseModule):
         self._freeze_stages()
         if zero_init_residual and block_cls is GateBlock:
             neuron = build_neuron(act_cfg)
-            if not neuron.learns_at_rest:
+            if not neuron.learns_at(0.0):
                 raise ValueError(
                     'zero_init_residual=True starts with silent residual branches, and a '
                     f'{neuron.surrogate!r} surrogate of width {neuron.surrogate_width} has no '

@@ -67,10 +67,11 @@ class ResidualGate(Gate):
 class LearnedGate(Gate):
     """SG ResNet's second gate signal: G = neuron(tdBN(1x1 conv of S)); O = G R + (1 - G) S.
 
-    The norm's affine starts at zero: no current, no gate spike, and the block starts as the
-    identity. What opens the gate is the surrogate's tail one threshold below firing, so a
-    surrogate that is zero there would keep it shut for ever and is refused. Source: Zhang et al.
-    2023, SG ResNet; our reading, docs/method.md.
+    The norm starts at lambda = 0 and a beta that drives the membrane potential to 0.8 V_th and no
+    further: no gate spike, and the block starts as the identity. From there the surrogate opens the
+    gate; one that is zero there would keep it shut for ever and is refused. A neuron without a leak
+    has no such beta, its gate starts at rest. Source: Zhang et al. 2023, SG ResNet; our reading,
+    docs/method.md.
 
     Args:
         channels: Channels of the joined spikes.
@@ -78,7 +79,7 @@ class LearnedGate(Gate):
         act_cfg: The gate's neuron.
 
     Raises:
-        ValueError: The neuron's surrogate has no gradient at rest.
+        ValueError: The neuron's surrogate has no gradient where the gate starts.
     """
 
     def __init__(self, channels: int, norm_cfg: dict, act_cfg: dict):
@@ -86,11 +87,13 @@ class LearnedGate(Gate):
 
         super().__init__()
         self.neuron = build_neuron(act_cfg)
-        if not self.neuron.learns_at_rest:
+        # After one step, the least that any T gives.
+        start = self._start * torch.as_tensor(self.neuron.input_scale).item()
+        if not self.neuron.learns_at(start):
             raise ValueError(
                 f'LearnedGate starts silent, and a {self.neuron.surrogate!r} surrogate of width '
-                f'{self.neuron.surrogate_width} has no gradient there (threshold '
-                f'{self.neuron.v_threshold}): the gate could never open. Give the gate a wider '
+                f'{self.neuron.surrogate_width} has no gradient there (potential {start:.2g}, '
+                f'threshold {self.neuron.v_threshold}): the gate could never open. Give it a wider '
                 "one: gate_cfg=dict(type='LearnedGate', act_cfg=dict(surrogate='arctan'))"
             )
         self.conv = nn.Conv2d(channels, channels, 1, bias=False)
@@ -99,10 +102,18 @@ class LearnedGate(Gate):
         self.norm = build_norm(norm_cfg, channels, v_threshold=self.neuron.v_threshold)[1]
         self.init_weights()
 
+    @property
+    def _start(self) -> float:
+        """A constant current under which the membrane potential tends to 0.8 V_th."""
+        # PLIF's are tensors.
+        decay = torch.as_tensor(self.neuron.decay).item()
+        input_scale = torch.as_tensor(self.neuron.input_scale).item()
+        return 0.8 * self.neuron.v_threshold * (1 - decay) / input_scale
+
     def init_weights(self) -> None:
         """Start silent; the parent's initialisation comes before this."""
         nn.init.zeros_(self.norm.weight)
-        nn.init.zeros_(self.norm.bias)
+        nn.init.constant_(self.norm.bias, self._start)
 
     def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
         """Select by the learned gate signal."""

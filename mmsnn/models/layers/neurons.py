@@ -88,11 +88,17 @@ class LIFNeuron(nn.Module):
         """Factor on the input."""
         return self._leak[1]
 
-    @property
-    def learns_at_rest(self) -> bool:
-        """Whether the surrogate still has a gradient where no current comes in, at h = 0."""
+    def learns_at(self, potential: float) -> bool:
+        """Whether the surrogate has a gradient at a membrane potential below the threshold.
+
+        Args:
+            potential: h; 0 is rest.
+
+        Returns:
+            True unless the surrogate ends before it.
+        """
         reach = ops.surrogate.FINITE_REACH.get(self.surrogate, math.inf)
-        return reach * self.surrogate_width > self.v_threshold
+        return reach * self.surrogate_width > self.v_threshold - potential
 
     def forward(self, x: Tensor, time_steps: Optional[int] = None) -> Tensor:
         """Turn currents into spikes.

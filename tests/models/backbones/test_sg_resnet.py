@@ -446,7 +446,8 @@ def test_init_weights_leaves_learned_gates_silent():
     net.init_weights()
     gates = [m for m in net.modules() if isinstance(m, LearnedGate)]
     assert len(gates) == 8
-    assert not any(g.norm.weight.any() or g.norm.bias.any() for g in gates)
+    assert not any(g.norm.weight.any() for g in gates)
+    assert all((g.norm.bias == 0.4).all() for g in gates), 'of a threshold of 1, decay 0.5'
     assert all((m.weight == 1).all() for m in norms(net) if m not in [g.norm for g in gates])
 
 

@@ -90,6 +90,30 @@ def test_learned_gate_starts_as_the_identity(training):
     assert torch.equal(s.grad, g)
 
 
+@pytest.mark.parametrize(
+    'act_cfg',
+    [
+        LIF,
+        dict(LIF, decay=0.9),
+        dict(type='LIFNeuron', tau=3.0, v_threshold=0.5),
+        dict(type='PLIFNeuron', decay=0.25),
+        dict(type='IFNeuron'),
+    ],
+)
+def test_learned_gate_starts_just_below_the_threshold(act_cfg):
+    gate = learned_gate(act_cfg=act_cfg)
+    neuron = gate.neuron
+    decay, scale = (torch.as_tensor(x).item() for x in (neuron.decay, neuron.input_scale))
+    h = 0.0
+    for t in range(1, 65):
+        h = decay * h + scale * gate.norm.bias[0].item()
+        assert h < 0.81 * neuron.v_threshold, t
+    if act_cfg['type'] != 'IFNeuron':
+        assert h == pytest.approx(0.8 * neuron.v_threshold, rel=0.01)
+    s = spikes((64, 4, 5, 5))
+    assert torch.equal(gate(1 - s, s, 64), s)
+
+
 def test_learned_gate_learns():
     gate = learned_gate()
     optim = torch.optim.SGD(gate.parameters(), lr=1e-3)
@@ -117,18 +141,17 @@ def test_learned_gate_learns():
 @pytest.mark.parametrize(
     ('surrogate', 'width', 'fits'),
     [
-        # At rest u = -V_th = -1; a rectangle reaches width / 2, a triangle width, ends excluded.
+        # h = 0.4 after a step, u = -0.6; a rectangle reaches width / 2, a triangle width.
         ('rectangle', 1.0, False),
-        ('rectangle', 2.0, False),
-        ('rectangle', 2.1, True),
-        ('triangle', 0.9, False),
-        ('triangle', 1.0, False),
-        ('triangle', 1.1, True),
+        ('rectangle', 1.1, False),
+        ('rectangle', 1.3, True),
+        ('triangle', 0.5, False),
+        ('triangle', 0.7, True),
         ('arctan', 0.1, True),
         ('sigmoid', 1.0, True),
     ],
 )
-def test_learned_gate_wants_a_surrogate_with_a_gradient_at_rest(surrogate, width, fits):
+def test_learned_gate_wants_a_surrogate_with_a_gradient_at_its_start(surrogate, width, fits):
     act_cfg = dict(LIF, surrogate=surrogate, surrogate_width=width)
     if not fits:
         with pytest.raises(ValueError, match=f"'{surrogate}' surrogate .* could never open"):
