@@ -2,6 +2,7 @@
 
 from typing import Optional
 
+import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
