@@ -51,21 +51,17 @@ class ClsVisualizer(Visualizer):
         """
         scale = max(1, -(-MIN_SIDE // min(image.shape[:2])))
         image = mmcv.imrescale(image, scale, interpolation='nearest')
-        self.set_image(image)
         lines, right = self._describe(data_sample, topk)
+        size = max(8, min(image.shape[:2]) // 20)
         if lines:
-            self.draw_texts(
-                '\n'.join(lines),
-                np.array([[6, 6]]),
-                font_sizes=max(8, min(image.shape[:2]) // 20),
-                colors='white',
-                bboxes=dict(
-                    facecolor={None: 'black', True: 'darkgreen', False: 'darkred'}[right],
-                    alpha=0.7,
-                    pad=2,
-                    edgecolor='none',
-                ),
-            )
+            # Above the picture, where it hides nothing.
+            strip = np.empty((7 * size * len(lines) // 4 + size, *image.shape[1:]), np.uint8)
+            strip[:] = {None: (40, 40, 40), True: (0, 90, 0), False: (130, 0, 0)}[right]
+            image = np.concatenate([strip, image])
+        self.set_image(image)
+        if lines:
+            place = np.array([[size // 2, size // 2]])
+            self.draw_texts('\n'.join(lines), place, font_sizes=size, colors='white')
         drawn = self.get_image()
         if show:
             self.show(drawn, win_name=name, wait_time=wait_time)

@@ -34,11 +34,14 @@ def test_small_pictures_are_enlarged(visualizer, tmp_path):
     image[:, :5] = (200, 30, 10)
     visualizer.add_datasample('x', image, sample(1), out_file=str(tmp_path / 'x.png'))
     drawn = mmcv.imread(tmp_path / 'x.png', channel_order='rgb')
-    assert drawn.shape[0] >= 224
-    assert drawn.shape[1] / drawn.shape[0] == pytest.approx(10 / 8, rel=0.02)
-    assert drawn[-5, 5].tolist() == [200, 30, 10]
-    assert drawn[-5, -5].tolist() == [0, 0, 0]
-    assert (drawn == 255).all(-1).any(), 'the text'
+    height, width = 8 * 28, 10 * 28
+    assert drawn.shape[1] == width
+    assert drawn.shape[0] > height, 'a strip with the text, above the picture'
+    strip, picture = drawn[:-height], drawn[-height:]
+    assert (strip == 255).all(-1).any(), 'the text'
+    assert strip[0, -1].tolist() == [0, 90, 0], 'green: the class is right'
+    assert (picture[:, : width // 2] == (200, 30, 10)).all()
+    assert not picture[:, width // 2 :].any()
 
 
 def test_without_a_sample_it_is_the_picture(visualizer, tmp_path):

@@ -122,8 +122,8 @@ class EventFolder(ClsDataset):
         The events themselves are checked as they are loaded.
 
         Raises:
-            DatasetError: It is empty or of another format.
-            ImportError: The package ``aedat`` is needed and missing.
+            DatasetError: It is empty or of another format, or needs the package ``aedat``, which
+                is missing.
         """
         _, first = np.unique(self.get_gt_labels(), return_index=True)
         for index in first:

@@ -72,7 +72,6 @@ def read_events(path: Union[str, Path], sensor_size: Optional[tuple[int, int]] =
     Raises:
         DatasetError: If the file is missing, empty, truncated or of another format, if its times
             run backwards, or if an event lies off the sensor.
-        ImportError: If the package `aedat` is needed and missing.
 
     Example:
         >>> np.save('two.npy', np.array([[3, 5, 100, 1], [4, 5, 120, 0]]))
@@ -98,7 +97,6 @@ def check_event_header(path: Union[str, Path]) -> None:
 
     Raises:
         DatasetError: If the suffix is unknown, or the file missing, empty or of another format.
-        ImportError: If the package `aedat` is needed and missing.
     """
     path = os.fspath(path)
     reader = _reader(path)
@@ -245,7 +243,7 @@ def _import_aedat():
     try:
         import aedat
     except ImportError as error:
-        raise ImportError(
+        raise DatasetError(
             "AEDAT 4 files need the package aedat: pip install 'mmsnn[events]'"
         ) from error
     return aedat

@@ -314,5 +314,5 @@ def test_missing_package_is_named(tmp_path, monkeypatch):
     write_aedat4(tmp_path / 'a.aedat4', draw(5))
     monkeypatch.setitem(sys.modules, 'aedat', None)
     for read in (read_events, check_event_header):
-        with pytest.raises(ImportError, match=r"pip install 'mmsnn\[events\]'"):
+        with pytest.raises(DatasetError, match=r"pip install 'mmsnn\[events\]'"):
             read(tmp_path / 'a.aedat4')
