@@ -48,12 +48,11 @@ def check_config_datasets(cfg, splits=('train', 'val')):
         DatasetError: If anything is wrong with one of them.
     """
     heads = _head_classes(cfg.get('model') or {})
-    time_steps = ((cfg.get('model') or {}).get('backbone') or {}).get('time_steps')
+    check_frames(cfg, splits)
     jobs = {}
     for split in splits:
         loader = cfg.get(f'{split}_dataloader') or {}
         for key, dataset in _unwrap(loader.get('dataset'), f'{split}_dataloader.dataset'):
-            _check_time_steps(dataset, key, time_steps)
             job = _find_job(dataset, key, _variable(cfg))
             if job is not None:
                 jobs.setdefault(job.place, (job, []))[1].append(split)
@@ -63,6 +62,31 @@ def check_config_datasets(cfg, splits=('train', 'val')):
     for split in splits:
         _check_evaluator(cfg.get(f'{split}_evaluator'), f'{split}_evaluator')
     return results
+
+
+def check_frames(cfg, splits=('train', 'val'), time_steps=None):
+    """Check that event frames, which bring a T of their own, have that of the model.
+
+    Args:
+        cfg (mmengine.Config): The config.
+        splits (Sequence[str]): Which of ``'train'``, ``'val'`` and ``'test'`` to check.
+        time_steps (int | None): T of the model; None for the config's.
+
+    Raises:
+        DatasetError: They differ.
+    """
+    if time_steps is None:
+        time_steps = ((cfg.get('model') or {}).get('backbone') or {}).get('time_steps')
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader') or {}
+        for key, dataset in _unwrap(loader.get('dataset'), f'{split}_dataloader.dataset'):
+            for i, transform in enumerate(dataset.get('pipeline') or []):
+                frames = transform.get('time_steps') if isinstance(transform, dict) else None
+                if frames is not None and time_steps is not None and frames != time_steps:
+                    raise DatasetError(
+                        f'{key}.pipeline.{i}.time_steps is {frames}, but the model has T = '
+                        f'{time_steps}: set it and model.backbone.time_steps to the same'
+                    )
 
 
 # --- kinds of data -----------------------------------------------------------------------------
@@ -112,17 +136,6 @@ def _cls_job(cls, dataset, key, variable) -> Optional[Job]:
 
 
 KINDS = (_coco_job, _cls_job)
-
-
-def _check_time_steps(dataset, key, time_steps):
-    """Event frames bring their own T, which must be that of the model."""
-    for i, transform in enumerate(dataset.get('pipeline') or []):
-        frames = transform.get('time_steps') if isinstance(transform, dict) else None
-        if frames is not None and time_steps is not None and frames != time_steps:
-            raise DatasetError(
-                f'{key}.pipeline.{i}.time_steps is {frames}, but model.backbone.time_steps is '
-                f'{time_steps}: set both to the same T'
-            )
 
 
 # --- configs -----------------------------------------------------------------------------------

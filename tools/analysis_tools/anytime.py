@@ -1,4 +1,4 @@
-"""Anytime detection: one checkpoint at several numbers of time steps, mAP against time."""
+"""Anytime results: one checkpoint at several numbers of time steps, its scores against time."""
 
 import argparse
 import json
@@ -19,7 +19,9 @@ from rich.progress import track
 from torch import nn
 
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
+from mmsnn.datasets import check_frames
 from mmsnn.engine import FuseHook
+from mmsnn.evaluation import ClsMetric
 from mmsnn.utils import (
     ToolError,
     add_common_arguments,
@@ -49,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description='Evaluate a checkpoint at several numbers of time steps T: a table of T, mAP '
-        'and time, the same with every COCO number as JSON, and a picture beside it.',
+        'or accuracy, and time, the same with every number as JSON, and a picture beside it.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -74,21 +76,27 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_evaluator(runner: Runner) -> None:
-    """Refuse an evaluation that ends without a bbox mAP.
+def find_scores(runner: Runner) -> dict[str, str]:
+    """The numbers that say how good a model is, or refuse an evaluation that ends without.
 
     Args:
         runner: The runner.
 
+    Returns:
+        Names for people by their names in the log, less the prefix.
+
     Raises:
-        ToolError: Its test evaluator has no CocoMetric for boxes.
+        ToolError: Its test evaluator has no CocoMetric for boxes, and no ClsMetric.
     """
     for metric in runner.test_evaluator.metrics:
         if isinstance(metric, CocoMetric) and 'bbox' in metric.metrics and not metric.format_only:
-            return
+            return dict(bbox_mAP='mAP', bbox_mAP_50='mAP_50')
+        if isinstance(metric, ClsMetric):
+            return {f'top{k}': f'top-{k}' for k in metric.topk}
     raise ToolError(
         "the config's test_evaluator gives no bbox mAP: it needs "
-        "dict(type='CocoMetric', metric='bbox', ann_file=...) without format_only"
+        "dict(type='CocoMetric', metric='bbox', ann_file=...) without format_only, or, for a "
+        "classifier, dict(type='ClsMetric')"
     )
 
 
@@ -98,7 +106,7 @@ def milliseconds_per_image(
     """Time of the model alone, with its pre- and post-processing, at every T.
 
     Args:
-        model: The detector.
+        model: The detector or classifier.
         batches: Batches of the data loader.
         steps: Numbers of time steps.
         fp16: Whether the test loop runs in mixed precision.
@@ -127,31 +135,34 @@ def now() -> float:
     return time.perf_counter()
 
 
-def table(rows: list[dict]) -> str:
+def table(rows: list[dict], scores: dict[str, str]) -> str:
     """The results as text, one line a T."""
-    lines = [f'{"T":>4} {"mAP":>7} {"mAP_50":>7} {"ms/image":>10} {"relative time":>14}']
+    names = ''.join(f' {name:>7}' for name in scores.values())
+    lines = [f'{"T":>4}{names} {"ms/image":>10} {"relative time":>14}']
     for row in rows:
+        numbers = ''.join(f' {row[key]:>7.3f}' for key in scores)
         lines.append(
-            f'{row["time_steps"]:>4} {row["bbox_mAP"]:>7.3f} {row["bbox_mAP_50"]:>7.3f} '
-            f'{row["ms_per_image"]:>10.2f} {row["relative_time"]:>14.3f}'
+            f'{row["time_steps"]:>4}{numbers} {row["ms_per_image"]:>10.2f} '
+            f'{row["relative_time"]:>14.3f}'
         )
     return '\n'.join(lines)
 
 
-def draw(rows: list[dict], configured: int, path: str) -> None:
-    """Draw mAP and time against T.
+def draw(rows: list[dict], scores: dict[str, str], configured: int, path: str) -> None:
+    """Draw scores and time against T.
 
     Args:
         rows: The results.
+        scores: Which of the numbers to draw, as of :func:`find_scores`.
         configured: T of the config, which is marked.
         path: Picture to write.
     """
     steps = [row['time_steps'] for row in rows]
     figure = Figure(figsize=(9, 3.5), layout='constrained')
     accuracy, cost = figure.subplots(1, 2)
-    for key, label in (('bbox_mAP', 'mAP'), ('bbox_mAP_50', 'mAP_50')):
+    for key, label in scores.items():
         accuracy.plot(steps, [row[key] for row in rows], 'o-', label=label)
-    accuracy.set_ylabel('bbox mAP')
+    accuracy.set_ylabel(' and '.join(scores.values()))
     cost.plot(steps, [row['ms_per_image'] for row in rows], 'o-', color='tab:red')
     cost.set_ylabel('ms an image')
     for axes in (accuracy, cost):
@@ -163,13 +174,16 @@ def draw(rows: list[dict], configured: int, path: str) -> None:
     figure.savefig(path, dpi=150)
 
 
-def evaluate(runner: Runner, model: nn.Module, steps: list[int]) -> list[dict]:
-    """The COCO numbers at every T.
+def evaluate(
+    runner: Runner, model: nn.Module, steps: list[int], scores: dict[str, str]
+) -> list[dict]:
+    """The evaluator's numbers at every T.
 
     Args:
         runner: The runner.
-        model: Its detector.
+        model: Its model.
         steps: Numbers of time steps.
+        scores: As of :func:`find_scores`.
 
     Returns:
         For each T ``time_steps`` and the numbers by their names in the log, less the prefix.
@@ -180,7 +194,7 @@ def evaluate(runner: Runner, model: nn.Module, steps: list[int]) -> list[dict]:
         set_time_steps(model, t)
         metrics = runner.test_loop.run()
         # CocoMetric gives nothing at all where the detector found no box in any image.
-        row = dict(time_steps=t, bbox_mAP=0.0, bbox_mAP_50=0.0)
+        row = dict(time_steps=t, **dict.fromkeys(scores, 0.0))
         row.update({key.rpartition('/')[2]: value for key, value in metrics.items()})
         rows.append(row)
     return rows
@@ -197,6 +211,8 @@ def main() -> None:
         if args.out is not None:
             check_out(args.out)
         checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
+        for t in steps:
+            check_frames(cfg, ('test',), t)
         check_data(cfg, ('test',))
     cfg.load_from = args.checkpoint
 
@@ -206,7 +222,7 @@ def main() -> None:
         model = unwrap(runner.model)
         check_state_dict(model, checkpoint, args.checkpoint)
         del checkpoint
-        check_evaluator(runner)
+        scores = find_scores(runner)
         configured = getattr(getattr(model, 'backbone', None), 'time_steps', None)
         for t in steps:  # every one is checked before the work starts
             set_time_steps(model, t)
@@ -216,7 +232,7 @@ def main() -> None:
         if fuse_hook is not None:
             fuse_hook.before_test(runner)
             model = unwrap(runner.model)
-        rows = evaluate(runner, model, steps)
+        rows = evaluate(runner, model, steps, scores)
         runner.call_hook('after_run')
         batches = list(islice(runner.test_dataloader, TIMED_BATCHES))
         fp16 = runner.test_loop.fp16
@@ -224,7 +240,7 @@ def main() -> None:
     for row in rows:
         row['ms_per_image'] = round(times[row['time_steps']], 2)
         row['relative_time'] = round(times[row['time_steps']] / times[configured], 3)
-    runner.logger.info(f'the config has T = {configured}\n{table(rows)}')
+    runner.logger.info(f'the config has T = {configured}\n{table(rows, scores)}')
     if is_main_process():
         out = args.out or os.path.join(runner.log_dir, 'anytime.json')
         about = dict(
@@ -236,7 +252,7 @@ def main() -> None:
         )
         with open(out, 'x') as file:
             json.dump({**about, 'results': rows}, file, indent=2)
-        draw(rows, configured, picture_path(out))
+        draw(rows, scores, configured, picture_path(out))
         print(f'results: {out}\npicture: {picture_path(out)}')
     leave_launcher()
 
