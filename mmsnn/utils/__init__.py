@@ -18,6 +18,7 @@ from .cli import (
     setup_launcher,
     unwrap,
 )
+from .mmdet_tools import run_mmdet_tool
 
 __all__ = [
     'ToolError',
@@ -33,6 +34,7 @@ __all__ = [
     'leave_launcher',
     'load_config',
     'picture_path',
+    'run_mmdet_tool',
     'set_time_steps',
     'setup_launcher',
     'unwrap',

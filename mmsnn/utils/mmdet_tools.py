@@ -1,0 +1,37 @@
+"""MMDetection's own tools, with spiking configs."""
+
+import os.path as osp
+import runpy
+import sys
+
+import mmdet
+
+from .cli import ToolError, exit_on_error
+
+
+def run_mmdet_tool(name: str) -> None:
+    """Run a tool that comes with the installed MMDetection, with this process's arguments.
+
+    Importing mmsnn first is all that it lacks: the models, and the stand-ins for MMCV's compiled
+    operators, are registered then.
+
+    Args:
+        name: Path below MMDetection's ``tools/``, such as ``'misc/print_config.py'``.
+    """
+    path = osp.join(osp.dirname(mmdet.__file__), '.mim', 'tools', name)
+    with exit_on_error():
+        if not osp.isfile(path):
+            raise ToolError(
+                f'the installed MMDetection comes without its tools ({path} is not there): install '
+                "it from a wheel, as pip install 'mmsnn[onedl]' does"
+            )
+    sys.argv[0] = path
+    # Tools import their neighbours.
+    sys.path.insert(0, osp.dirname(path))
+    with exit_on_error():
+        try:
+            runpy.run_path(path, run_name='__main__')
+        except ModuleNotFoundError as error:
+            raise ToolError(
+                f"MMDetection's {name} needs {error.name}: pip install {error.name}"
+            ) from error
