@@ -384,9 +384,8 @@ def network_table(networks: list[dict]) -> str:
     ]
     for network in networks:
         row = network['summary']
-        spans = [
-            '{:.3g} to {:.3g}'.format(*row[f'{key}_phi']) for key in ('identity', 'projection')
-        ]
+        phis = (row[f'{key}_phi'] for key in ('identity', 'projection'))
+        spans = ['none' if math.isnan(low) else f'{low:.3g} to {high:.3g}' for low, high in phis]
         verdict = {
             (True, True): 'yes',
             (True, False): 'no: the gradient norm',
