@@ -391,6 +391,9 @@ class SpikeProfiler:
         spikes = spikes.detach()
         if self._steps is None:
             self._steps = len(spikes)
+            if spikes.dim() > 2:
+                # It knows better than the model's arguments, of which one may be (T, B, ...).
+                self._batch = spikes.shape[1]
             for count, shape, *counts in self._waiting:
                 count.add(self._folded(shape), *counts)
             self._waiting = []

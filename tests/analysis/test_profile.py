@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from torch import nn
 
 import mmsnn.models  # noqa: F401
@@ -24,6 +28,8 @@ from mmsnn.analysis import (
 )
 from mmsnn.models import SGResNet
 from mmsnn.models.layers import LIFNeuron
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def spikes(*shape, rate=0.3, seed=0):
@@ -162,7 +168,8 @@ def test_fan_out_is_the_gradient_of_a_conv_of_ones(padding, padding_mode):
 def test_a_linear_layer():
     x = spikes(3, 2, 7)
     layer = profile(Relay(nn.Linear(7, 5)), [x])['layer']
-    assert 3 * layer.sops == x.sum().item() * 5 or 2 * layer.sops == x.sum().item() * 5
+    assert layer.time_steps == 3
+    assert 2 * layer.sops == x.sum().item() * 5
     real = profile(nn.Sequential(nn.Linear(7, 5)), [torch.rand(2, 7)])['0']
     assert (real.kind, real.macs, real.ann_macs) == ('real', 35, 35)
 
@@ -321,6 +328,37 @@ def test_learned_gates_and_decoders_count_but_not_in_the_twin():
     assert decoder.macs == 4 * 4 * 4 * 2 * 49
     assert result['head.decoder.temporal.0'].macs == 4 * 2 * 8
     assert result['head.fc'].macs == 640
+
+
+def test_a_detector_on_a_batch_of_a_dataloader():
+    config = ROOT / 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
+    init_default_scope('mmdet')
+    model = MODELS.build(Config.fromfile(config).model)
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 64), scale_factor=(1.0, 1.0)))
+    batch = dict(
+        inputs=[torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(2)],
+        data_samples=[sample, sample.clone()],
+    )
+    model.train()
+    result = profile(model, [batch])
+    assert is_clean(model)
+    assert model.training
+    assert result.images == 2
+    assert result.not_counted == []
+    kinds = {layer.name: layer.kind for layer in result.layers}
+    for name, kind in kinds.items():
+        part = name.split('.')[0]
+        if part in ('neck', 'bbox_head') or name == 'backbone.stem.0.conv':
+            assert kind == 'real', name
+        elif 'neuron' not in name:
+            assert kind == 'spikes', name
+    head = model.bbox_head.retina_cls
+    layer = result['bbox_head.retina_cls']
+    # One head on every level: all levels count.
+    assert layer.macs > math.prod(layer.output_shape) * 9 * head.in_channels
+    assert layer.ann_macs == layer.macs
+    assert result['neck.0.decoders.0.spatial'].ann_macs == 0
+    assert 0 < result.energy < result.ann_energy
 
 
 # What it leaves alone
