@@ -621,16 +621,19 @@ class _NeuronCount:
         """Count membrane potentials h, from currents (T, ...)."""
         # Half precision is integrated in float32, as in mmsnn.ops.lif.
         x = currents.float() if currents.dtype in (torch.float16, torch.bfloat16) else currents
-        edges = torch.as_tensor(POTENTIAL_EDGES * neuron.v_threshold).to(x)
-        bins = len(edges) - 1
-        counts = torch.zeros(bins, dtype=torch.int64)
+        bins = len(POTENTIAL_EDGES) - 1
+        scale = 1 / float(POTENTIAL_EDGES[1] - POTENTIAL_EDGES[0]) / neuron.v_threshold
+        last = round(float(POTENTIAL_EDGES[-1] - 1) * scale * neuron.v_threshold) - 1
+        first = last + 1 - bins
+        counts = torch.zeros(bins, dtype=torch.float64)
         v = torch.zeros_like(x[0])
         for current in x:
             h = neuron.decay * v + neuron.input_scale * current
             s = (h >= neuron.v_threshold).to(h.dtype)
             v = h * (1 - s) if neuron.reset == 'hard' else h - neuron.v_threshold * s
-            index = torch.bucketize(h.flatten(), edges, right=True) - 1
-            counts += torch.bincount(index.clamp(0, bins - 1), minlength=bins).cpu()
+            # Bins are numbered from the threshold: below it h - V_th is negative, however small.
+            bin_ = ((h - neuron.v_threshold) * scale).floor_().clamp_(first, last)
+            counts += torch.histc(bin_, bins, first - 0.5, last + 0.5).double().cpu()
         self.potentials = counts if self.potentials is None else self.potentials + counts
 
     def measured(self, images: int, saturated_above: float) -> dict:
