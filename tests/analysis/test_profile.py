@@ -366,7 +366,12 @@ def test_a_detector_on_a_batch_of_a_dataloader():
 
 @pytest.mark.parametrize('block', ['sg', 'sew', 'ms'])
 def test_outputs_are_the_same_to_the_last_bit(block):
-    net, x = backbone(block=block), images()
+    net, x = backbone(block=block), images(8, 64)
+    for module in net.modules():
+        # Statistics that a norm apart from its neuron would round in another way.
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.3, 2)
     with torch.no_grad():
         plain = net(x)
         with SpikeProfiler(net):
