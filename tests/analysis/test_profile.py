@@ -26,6 +26,7 @@ from mmsnn.analysis import (
     fan_out,
     profile,
 )
+from mmsnn.deploy import fuse
 from mmsnn.models import SGResNet
 from mmsnn.models.layers import LIFNeuron
 
@@ -393,6 +394,39 @@ def test_training_sees_the_same_gradients():
         out[-1].sum().backward()
         grads.append([p.grad for p in net.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*grads))
+
+
+def test_a_neuron_with_a_forward_of_its_own():
+    class Twice(LIFNeuron):
+        def forward(self, x, time_steps=None):
+            return super().forward(2 * x, time_steps)
+
+    net = backbone(10)
+    net.layer1[0].neuron2 = Twice(v_threshold=0.1)
+    with torch.no_grad():
+        plain = net(images())
+    result = profile(net, [images()])
+    assert 0 < result['layer1.0.neuron2'].firing_rate < 1
+    assert is_clean(net)
+    assert torch.equal(plain[0], net(images())[0])
+
+
+def test_blocks_that_are_computed_again_in_backward_count_once():
+    counts = []
+    for with_cp in (False, True):
+        net = backbone(10, with_cp=with_cp).train()
+        with SpikeProfiler(net) as profiler:
+            net(images().requires_grad_())[-1].sum().backward()
+        counts.append(profiler.result())
+    assert counts[0].to_dict() == counts[1].to_dict()
+
+
+def test_folded_models_are_measured_as_they_are():
+    net = backbone(10, act_cfg=dict(type='PLIFNeuron'))
+    plain, folded = profile(net, [images()]), profile(fuse(net, 'fp32'), [images()])
+    assert folded.sops == pytest.approx(plain.sops, rel=1e-3)
+    assert folded.macs == plain.macs
+    assert folded.parameters < plain.parameters
 
 
 def test_everything_is_taken_out_after_an_error():
