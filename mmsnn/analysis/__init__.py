@@ -1,4 +1,4 @@
-"""What a spiking network does: Jacobians and gradients by depth."""
+"""What a spiking network does: firing rates, operations, energy; gradients by depth."""
 
 from .isometry import (
     ISOMETRIC_PHI,
@@ -9,13 +9,31 @@ from .isometry import (
     measure_isometry,
     residual_blocks,
 )
+from .profile import (
+    AC_ENERGY,
+    MAC_ENERGY,
+    POTENTIAL_EDGES,
+    LayerProfile,
+    SpikeProfile,
+    SpikeProfiler,
+    fan_out,
+    profile,
+)
 
 __all__ = [
+    'AC_ENERGY',
     'ISOMETRIC_PHI',
+    'MAC_ENERGY',
+    'POTENTIAL_EDGES',
     'SOUND_GRADIENT',
     'BlockIsometry',
     'Isometry',
+    'LayerProfile',
+    'SpikeProfile',
+    'SpikeProfiler',
+    'fan_out',
     'jacobian_moment',
     'measure_isometry',
+    'profile',
     'residual_blocks',
 ]

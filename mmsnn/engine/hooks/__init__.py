@@ -3,5 +3,6 @@
 from .cls_visualization_hook import ClsVisualizationHook
 from .fuse_hook import FuseHook
 from .non_finite_loss_hook import NonFiniteLossHook
+from .spike_stats_hook import SpikeStatsHook
 
-__all__ = ['ClsVisualizationHook', 'FuseHook', 'NonFiniteLossHook']
+__all__ = ['ClsVisualizationHook', 'FuseHook', 'NonFiniteLossHook', 'SpikeStatsHook']

@@ -1,6 +1,7 @@
 """Spiking neurons as mmcv activation layers."""
 
 import math
+from collections.abc import Callable
 from typing import Optional
 
 import torch
@@ -77,6 +78,9 @@ class LIFNeuron(nn.Module):
         self.time_steps = time_steps
         #: Dtype of the spikes where it isn't that of the currents (mmsnn.deploy).
         self.spike_dtype: Optional[torch.dtype] = None
+        #: Called as ``observer(neuron, spikes)`` with the spikes (T, ...) of every forward, before
+        #: any gate. Unlike a forward hook it leaves norm and neuron fused (mmsnn.analysis).
+        self.observer: Optional[Callable[[nn.Module, Tensor], None]] = None
 
     @property
     def decay(self):
@@ -112,13 +116,20 @@ class LIFNeuron(nn.Module):
         """
         time_steps = time_steps or self.time_steps
         if time_steps is None:
-            return ops.lif(x, **self.options())
+            return self.observed(ops.lif(x, **self.options()))
         if x.shape[0] % time_steps:
             raise ValueError(
                 f'time_steps={time_steps} does not divide the first axis of an input '
                 f'of shape {tuple(x.shape)}: it should be time_steps * batch'
             )
-        return ops.lif(x.unflatten(0, (time_steps, -1)), **self.options()).flatten(0, 1)
+        x = x.unflatten(0, (time_steps, -1))
+        return self.observed(ops.lif(x, **self.options())).flatten(0, 1)
+
+    def observed(self, spikes: Tensor) -> Tensor:
+        """Show the spikes (T, ...) to the observer, if there is one, and return them."""
+        if self.observer is not None:
+            self.observer(self, spikes)
+        return spikes
 
     def options(self) -> dict:
         """The neuron as keyword arguments of :func:`mmsnn.ops.lif`."""

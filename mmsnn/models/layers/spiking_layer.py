@@ -25,7 +25,9 @@ def spiking_layer(
 
     Norm, neuron and gate are one pass (:func:`mmsnn.ops.norm_lif`) where they are a tdBN or batch
     norm, one of mmsnn's neurons and a gate that names its ``fused`` operation. Any other module is
-    called as it is, and so is one that somebody hooks, so that hooks see what they ask for.
+    called as it is, and so is one that somebody hooks, so that hooks see what they ask for. A
+    neuron with an ``observer`` stays fused with its norm, and its gate becomes a pass of its own:
+    the observer sees the neuron's spikes, not the gate's.
 
     Args:
         conv: Conv layer.
@@ -50,18 +52,22 @@ def spiking_layer(
         return x if gate is None else gate(x, shortcut, time_steps)
     fold = (time_steps, -1)
     options = neuron.options()
-    if gate is not None:
+    gate_apart = gate is not None and neuron.observer is not None
+    if gate is not None and not gate_apart:
         options.update(gate=gate.fused, shortcut=shortcut.unflatten(0, fold))
     if shared:
         options['time_steps'] = time_steps
     else:
         x = x.unflatten(0, fold)
     if isinstance(norm, nn.Identity):
-        return ops.lif(x, **options).flatten(0, 1)
-    if isinstance(norm, SyncTDBN) and norm.synchronises:
+        spikes = ops.lif(x, **options)
+    elif isinstance(norm, SyncTDBN) and norm.synchronises:
         scale, shift = norm.scale_and_shift(x)
-        return ops.lif(x, scale=scale, shift=shift, **options).flatten(0, 1)
-    return ops.norm_lif(x, **batch_norm_arguments(norm), **options).flatten(0, 1)
+        spikes = ops.lif(x, scale=scale, shift=shift, **options)
+    else:
+        spikes = ops.norm_lif(x, **batch_norm_arguments(norm), **options)
+    spikes = neuron.observed(spikes).flatten(0, 1)
+    return gate(spikes, shortcut, time_steps) if gate_apart else spikes
 
 
 def conv_of_spikes(conv: nn.Module, x: Tensor) -> Tensor:
