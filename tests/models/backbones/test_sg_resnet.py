@@ -483,7 +483,7 @@ def test_pretrained(tmp_path, zero):
 @pytest.mark.parametrize(
     ('kwargs', 'match'),
     [
-        (dict(depth=19), r'unknown depth 19: choose one of \[10, 18, 34, 50, 101, 152\]'),
+        (dict(depth=20), r'unknown depth 20: choose one of \[10, 18, 19, 34, 50, 101, 152\]'),
         (dict(stem='c7'), "unknown stem 'c7': choose one of .'imagenet', 'deep', 'cifar'"),
         (
             dict(block='res'),
@@ -514,7 +514,8 @@ def test_pretrained(tmp_path, zero):
             for i in ((), (4,), (-1,), (0, 4), (2, 0), (1, 1))
         ),
         (dict(num_stages=3, strides=(1, 2, 2)), 'out_indices must name stages 0 to 2'),
-        (dict(num_stages=5), 'num_stages must be 1 to 4 with one stride a stage, got num_stages=5'),
+        (dict(num_stages=5), r'num_stages must be 1 to 4 at depth \d+, .* got num_stages=5'),
+        (dict(depth=19), r'num_stages must be 1 to 3 at depth 19, .* got num_stages=4'),
         (dict(num_stages=0, strides=()), 'num_stages=0'),
         (dict(strides=(1, 2)), r'num_stages=4, strides=\(1, 2\)'),
         (dict(frozen_stages=5), 'frozen_stages must be -1 to 4, got 5'),
