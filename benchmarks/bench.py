@@ -106,7 +106,8 @@ def parse_args() -> argparse.Namespace:
         '--depth',
         type=int,
         nargs='+',
-        choices=sorted(cases.SGResNet.arch_settings),
+        # Four stages, as SpikingJelly's and MMDetection's: not STBP-tdBN's 19.
+        choices=sorted(set(cases.SGResNet.arch_settings) - {19}),
         default=[18, 34, 50],
         metavar='DEPTH',
         help='depths (default: 18 34 50)',
