@@ -13,6 +13,7 @@ from terminaltables import AsciiTable
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ..deploy import IntegerConv2d
 from ..models.layers import LIFNeuron
 from ..models.layers.decoders import SpikeDecoder
 from ..models.layers.gates import Gate
@@ -266,7 +267,7 @@ class SpikeProfiler:
             if not 0 <= value < math.inf:
                 raise ValueError(f'{name} must be a number of joules, got {value!r}')
         for name, module in model.named_modules():
-            if type(module).__name__ == 'IntegerConv2d' or (
+            if isinstance(module, IntegerConv2d) or (
                 isinstance(module, LIFNeuron) and module.spike_dtype is not None
             ):
                 raise ValueError(

@@ -50,12 +50,10 @@ def check_config_datasets(cfg, splits=('train', 'val')):
     heads = _head_classes(cfg.get('model') or {})
     check_frames(cfg, splits)
     jobs = {}
-    for split in splits:
-        loader = cfg.get(f'{split}_dataloader') or {}
-        for key, dataset in _unwrap(loader.get('dataset'), f'{split}_dataloader.dataset'):
-            job = _find_job(dataset, key, _variable(cfg))
-            if job is not None:
-                jobs.setdefault(job.place, (job, []))[1].append(split)
+    for split, key, dataset in _datasets(cfg, splits):
+        job = _find_job(dataset, key, _variable(cfg))
+        if job is not None:
+            jobs.setdefault(job.place, (job, []))[1].append(split)
 
     results = {job.name: job.check(num_classes=heads, splits=used) for job, used in jobs.values()}
     check_same_classes({k: r for k, r in results.items() if isinstance(r, dict)})
@@ -77,16 +75,14 @@ def check_frames(cfg, splits=('train', 'val'), time_steps=None):
     """
     if time_steps is None:
         time_steps = ((cfg.get('model') or {}).get('backbone') or {}).get('time_steps')
-    for split in splits:
-        loader = cfg.get(f'{split}_dataloader') or {}
-        for key, dataset in _unwrap(loader.get('dataset'), f'{split}_dataloader.dataset'):
-            for i, transform in enumerate(dataset.get('pipeline') or []):
-                frames = transform.get('time_steps') if isinstance(transform, dict) else None
-                if frames is not None and time_steps is not None and frames != time_steps:
-                    raise DatasetError(
-                        f'{key}.pipeline.{i}.time_steps is {frames}, but the model has T = '
-                        f'{time_steps}: set it and model.backbone.time_steps to the same'
-                    )
+    for _, key, dataset in _datasets(cfg, splits):
+        for i, transform in enumerate(dataset.get('pipeline') or []):
+            frames = transform.get('time_steps') if isinstance(transform, dict) else None
+            if frames is not None and time_steps is not None and frames != time_steps:
+                raise DatasetError(
+                    f'{key}.pipeline.{i}.time_steps is {frames}, but the model has T = '
+                    f'{time_steps}: set it and model.backbone.time_steps to the same'
+                )
 
 
 # --- kinds of data -----------------------------------------------------------------------------
@@ -155,6 +151,14 @@ def _head_classes(model):
             {f'{k}.num_classes': h['num_classes'] for k, h in found.items() if 'num_classes' in h}
         )
     return heads
+
+
+def _datasets(cfg, splits):
+    """Yield split, config key and config of every data set, wrappers opened."""
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader') or {}
+        for key, dataset in _unwrap(loader.get('dataset'), f'{split}_dataloader.dataset'):
+            yield split, key, dataset
 
 
 def _unwrap(dataset, key):

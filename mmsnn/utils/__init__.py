@@ -1,5 +1,6 @@
 """What the command-line tools share."""
 
+from ..engine.wrappers import unwrap
 from .cli import (
     ToolError,
     add_common_arguments,
@@ -16,7 +17,6 @@ from .cli import (
     picture_path,
     set_time_steps,
     setup_launcher,
-    unwrap,
 )
 from .mmdet_tools import run_mmdet_tool
 

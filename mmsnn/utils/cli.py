@@ -260,20 +260,6 @@ def build_runner(cfg: Config) -> Runner:
         return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """The detector inside the wrappers for distributed runs and test-time augmentation.
-
-    Args:
-        model: The runner's model.
-
-    Returns:
-        The detector.
-    """
-    while hasattr(model, 'module'):
-        model = model.module
-    return model
-
-
 def set_time_steps(model: nn.Module, time_steps: int) -> None:
     """Let a detector run at another T than that of its config.
 

@@ -10,6 +10,7 @@ import numpy as np
 from mmdet.registry import DATASETS
 
 from ..base import ClsDataset
+from ..cifar import CIFAR10
 from ..errors import DatasetError, MissingDataError
 from .io import EVENT_SUFFIXES, check_event_header
 
@@ -181,20 +182,7 @@ class DVSCIFAR10(EventFolder):
         ValueError: If ``split`` is unknown.
     """
 
-    METAINFO = dict(
-        classes=(
-            'airplane',
-            'automobile',
-            'bird',
-            'cat',
-            'deer',
-            'dog',
-            'frog',
-            'horse',
-            'ship',
-            'truck',
-        )
-    )
+    METAINFO = CIFAR10.METAINFO  # the recordings are of its images
 
     def __init__(self, data_root: str, split: str = 'train', **kwargs: Any):
         if split not in ('train', 'test'):

@@ -208,8 +208,42 @@ def warp(frames: np.ndarray, matrix: Sequence[Sequence[float]]) -> np.ndarray:
     return image.reshape(time_steps, polarities, height, width).numpy()
 
 
+class _EventRandomWarp(BaseTransform):
+    """Base of the transforms that draw one angle.
+
+    Args:
+        max_angle: The angle is drawn from -max_angle .. max_angle, in degrees.
+    """
+
+    def __init__(self, max_angle: float = 30.0):
+        self.max_angle = max_angle
+
+    @cache_randomness
+    def _draw(self):
+        return float(np.random.uniform(-self.max_angle, self.max_angle))
+
+    def matrix(self, angle: float) -> list[list[float]]:
+        """What :func:`warp` takes, for an angle in radians."""
+        raise NotImplementedError
+
+    def transform(self, results: dict) -> dict:
+        """Draw an angle and warp.
+
+        Args:
+            results: With ``frames``.
+
+        Returns:
+            The same.
+        """
+        results['frames'] = warp(results['frames'], self.matrix(math.radians(self._draw())))
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(max_angle={self.max_angle})'
+
+
 @TRANSFORMS.register_module()
-class EventRandomRotate(BaseTransform):
+class EventRandomRotate(_EventRandomWarp):
     """Rotate about the middle.
 
     Required and changed: frames.
@@ -218,33 +252,14 @@ class EventRandomRotate(BaseTransform):
         max_angle: The angle is drawn from -max_angle .. max_angle, in degrees.
     """
 
-    def __init__(self, max_angle: float = 30.0):
-        self.max_angle = max_angle
-
-    @cache_randomness
-    def _draw(self):
-        return float(np.random.uniform(-self.max_angle, self.max_angle))
-
-    def transform(self, results: dict) -> dict:
-        """Rotate.
-
-        Args:
-            results: With ``frames``.
-
-        Returns:
-            The same.
-        """
-        angle = math.radians(self._draw())
+    def matrix(self, angle: float) -> list[list[float]]:
+        """A rotation."""
         cos, sin = math.cos(angle), math.sin(angle)
-        results['frames'] = warp(results['frames'], [[cos, -sin], [sin, cos]])
-        return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(max_angle={self.max_angle})'
+        return [[cos, -sin], [sin, cos]]
 
 
 @TRANSFORMS.register_module()
-class EventRandomShear(BaseTransform):
+class EventRandomShear(_EventRandomWarp):
     """Shear in x: a pixel at dy from the middle row moves by tan(angle) dy.
 
     Required and changed: frames.
@@ -253,28 +268,9 @@ class EventRandomShear(BaseTransform):
         max_angle: The angle is drawn from -max_angle .. max_angle, in degrees.
     """
 
-    def __init__(self, max_angle: float = 30.0):
-        self.max_angle = max_angle
-
-    @cache_randomness
-    def _draw(self):
-        return float(np.random.uniform(-self.max_angle, self.max_angle))
-
-    def transform(self, results: dict) -> dict:
-        """Shear.
-
-        Args:
-            results: With ``frames``.
-
-        Returns:
-            The same.
-        """
-        tan = math.tan(math.radians(self._draw()))
-        results['frames'] = warp(results['frames'], [[1.0, -tan], [0.0, 1.0]])
-        return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(max_angle={self.max_angle})'
+    def matrix(self, angle: float) -> list[list[float]]:
+        """A shear."""
+        return [[1.0, -math.tan(angle)], [0.0, 1.0]]
 
 
 @TRANSFORMS.register_module()

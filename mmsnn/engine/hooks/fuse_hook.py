@@ -4,9 +4,9 @@ import torch
 from mmdet.registry import HOOKS
 from mmengine.device import get_device
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 
 from ...deploy import fuse, resolve_precision
+from ..wrappers import wrapper_chain
 
 
 @HOOKS.register_module()
@@ -31,12 +31,10 @@ class FuseHook(Hook):
         Args:
             runner: The runner.
         """
-        wrapper, model = None, runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            wrapper, model = model, model.module
+        *wrappers, model = wrapper_chain(runner.model)
         fused = fuse(model, self.precision)
-        if wrapper is None:
-            runner.model = fused
+        if wrappers:
+            wrappers[-1].module = fused
         else:
-            wrapper.module = fused
+            runner.model = fused
         runner.logger.info(f'mmsnn: testing the fused model in {self.precision}')

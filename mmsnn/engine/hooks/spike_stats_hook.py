@@ -4,11 +4,11 @@ from typing import Optional
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from ...analysis import LayerProfile, SpikeProfiler
 from ...models.layers import LIFNeuron
 from ...models.layers.gates import Gate
+from ..wrappers import unwrap
 
 
 @HOOKS.register_module()
@@ -58,9 +58,10 @@ class SpikeStatsHook(Hook):
         Args:
             runner: The runner.
         """
-        if not any(isinstance(m, LIFNeuron) for m in _model(runner).modules()):
+        model = unwrap(runner.model)
+        if not any(isinstance(m, LIFNeuron) for m in model.modules()):
             raise ValueError(
-                f'SpikeStatsHook watches spiking neurons, and {type(_model(runner)).__name__} has '
+                f'SpikeStatsHook watches spiking neurons, and {type(model).__name__} has '
                 'none: take the hook out of custom_hooks'
             )
 
@@ -74,7 +75,7 @@ class SpikeStatsHook(Hook):
         """
         self._stop()
         if self.every_n_train_iters(runner, self.interval):
-            profiler = SpikeProfiler(_model(runner), operations=False)
+            profiler = SpikeProfiler(unwrap(runner.model), operations=False)
             self._profiler = profiler.__enter__()
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
@@ -91,7 +92,7 @@ class SpikeStatsHook(Hook):
             return
         scalars = {}
         states: dict[str, list[str]] = dict(silent=[], saturated=[])
-        gates = [name for name, m in _model(runner).named_modules() if isinstance(m, Gate)]
+        gates = [name for name, m in unwrap(runner.model).named_modules() if isinstance(m, Gate)]
         for layer in profiler.result().layers:
             dead, saturated = self._shares(layer)
             key = f'spikes/{layer.name}'
@@ -140,10 +141,3 @@ class SpikeStatsHook(Hook):
         runner.logger.warning(
             f'mmsnn: {state} at iteration {runner.iter + 1}: {", ".join(new)}; {why[state]}'
         )
-
-
-def _model(runner):
-    model = runner.model
-    while is_model_wrapper(model):
-        model = model.module
-    return model
