@@ -60,12 +60,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def classify(cfg: Config, checkpoint: dict, args: argparse.Namespace) -> None:
+def classify(cfg: Config, args: argparse.Namespace) -> None:
     """Classify the pictures; everything is written as for boxes.
 
     Args:
         cfg: The config of a classifier.
-        checkpoint: The loaded checkpoint.
         args: The command line.
 
     Raises:
@@ -78,8 +77,7 @@ def classify(cfg: Config, checkpoint: dict, args: argparse.Namespace) -> None:
     if not paths:
         raise ToolError(f'{args.inputs} holds no pictures ({", ".join(IMG_EXTENSIONS)})')
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    model = init_classifier(cfg, args.checkpoint, device)
-    check_state_dict(model, checkpoint, args.checkpoint)
+    model = init_classifier(cfg, args.checkpoint, device, trust_checkpoint=args.trust_checkpoint)
     visualizer = ClsVisualizer('image_demo')
     visualizer.dataset_meta = model.dataset_meta
     classes = model.dataset_meta.get('classes')
@@ -113,7 +111,7 @@ def main() -> None:
     with exit_on_error(ValueError, KeyError):
         cfg = Config.fromfile(args.config)
         if 'head' in cfg.model:
-            classify(cfg, checkpoint, args)
+            classify(cfg, args)
             return
         inferencer = DetInferencer(cfg, args.checkpoint, args.device)
         check_state_dict(inferencer.model, checkpoint, args.checkpoint)

@@ -1,9 +1,8 @@
 """From a config and a checkpoint to predictions, in Python."""
 
-from mmdet.apis import inference_detector, init_detector
-
 from ..analysis import profile
 from .classification import inference_classifier, init_classifier
+from .detection import inference_detector, init_detector
 
 __all__ = [
     'inference_classifier',

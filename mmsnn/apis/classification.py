@@ -7,34 +7,39 @@ from typing import Optional, Union
 import numpy as np
 import torch
 from mmcv.transforms import Compose
-from mmdet.registry import MODELS, TRANSFORMS
+from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from torch import nn
 
 from ..structures import ClsDataSample
+from .build import ConfigLike, build_model, test_dataset
 
 Image = Union[str, os.PathLike, np.ndarray]
 
 
 def init_classifier(
-    config: Union[str, os.PathLike, Config],
-    checkpoint: Optional[str] = None,
+    config: ConfigLike,
+    checkpoint: Union[str, os.PathLike, None] = None,
     device: str = 'cpu',
     cfg_options: Optional[dict] = None,
+    trust_checkpoint: bool = False,
 ) -> nn.Module:
     """Build a classifier, and load its weights.
 
     Args:
         config: Path of a config, or the config.
-        checkpoint: Path of a checkpoint; None leaves the weights as they are initialised.
+        checkpoint: Path of a checkpoint; None leaves the weights as they are built.
         device: Where to put it.
         cfg_options: Settings that override those of the config.
+        trust_checkpoint: Load a file that holds more than weights, which lets it run any code.
 
     Returns:
         The model in eval mode, with the config as ``model.cfg`` and the names of the classes as
         ``model.dataset_meta``.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, damaged, of another architecture, or holds more
+            than weights and is not trusted.
 
     Example:
         >>> from mmsnn.apis import init_classifier
@@ -42,17 +47,7 @@ def init_classifier(
         >>> model.dataset_meta['classes'][:3]
         ('0', '1', '2')
     """
-    cfg = config if isinstance(config, Config) else Config.fromfile(config)
-    if cfg_options is not None:
-        cfg.merge_from_dict(cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-    model = MODELS.build(cfg.model)
-    meta = {}
-    if checkpoint is not None:
-        meta = load_checkpoint(model, checkpoint, map_location='cpu').get('meta', {})
-    model.cfg = cfg
-    model.dataset_meta = meta.get('dataset_meta') or _classes(_test_dataset(cfg))
-    return model.to(device).eval()
+    return build_model(config, checkpoint, device, cfg_options, trust_checkpoint)
 
 
 def inference_classifier(
@@ -90,24 +85,9 @@ def inference_classifier(
     return samples if several else samples[0]
 
 
-def _test_dataset(cfg: Config) -> dict:
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
-
-
-def _classes(dataset: dict) -> dict:
-    """What is known of the classes without the data: from the config, or from the data set."""
-    from mmdet.registry import DATASETS
-
-    cls = DATASETS.get(dataset['type'])
-    return {**getattr(cls, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
-
-
 def _pipelines(cfg: Config) -> tuple[Compose, Compose]:
     """The test pipeline for images that are loaded, and for paths."""
-    transforms = list(_test_dataset(cfg).pipeline)
+    transforms = list(test_dataset(cfg).pipeline)
     load = dict(type='LoadImageFromFile')
     if transforms[0]['type'] == 'LoadImageFromFile':
         load = transforms.pop(0)

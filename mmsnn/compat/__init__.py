@@ -23,6 +23,7 @@ from .checkpoint import (
     check_state_dict,
     enforce_safe_loading,
     load_checkpoint_file,
+    load_weights,
 )
 from .ext import install_ext_standin
 
@@ -33,6 +34,7 @@ __all__ = [
     'enforce_safe_loading',
     'install_ext_standin',
     'load_checkpoint_file',
+    'load_weights',
     'setup',
 ]
 

@@ -231,6 +231,29 @@ def check_state_dict(
     raise CheckpointError('\n'.join(lines))
 
 
+def load_weights(
+    model: nn.Module, path: Union[str, os.PathLike], trust: bool = False
+) -> dict[str, Any]:
+    """Load a checkpoint into a model: all its weights, or an error.
+
+    Args:
+        model: The model.
+        path: The file.
+        trust: Allow more than weights in it, which lets the file run any code.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        CheckpointError: As of :func:`load_checkpoint_file` and :func:`check_state_dict`.
+    """
+    checkpoint = load_checkpoint_file(path, trust)
+    check_state_dict(model, checkpoint, path)
+    # Not strict: num_batches_tracked may be missing.
+    model.load_state_dict(_strip(checkpoint.get('state_dict', checkpoint)), strict=False)
+    return checkpoint
+
+
 def _strip(state: Mapping[str, Any]) -> dict[str, Any]:
     prefix = 'module.'
     if all(key.startswith(prefix) for key in state):

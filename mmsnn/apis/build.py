@@ -1,0 +1,75 @@
+"""From a config, and a checkpoint where there is one, to a model that predicts."""
+
+import copy
+import os
+from typing import Optional, Union
+
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from ..compat import load_weights
+
+ConfigLike = Union[str, os.PathLike, Config]
+
+
+def build_model(
+    config: ConfigLike,
+    checkpoint: Union[str, os.PathLike, None],
+    device: str,
+    cfg_options: Optional[dict],
+    trust_checkpoint: bool,
+) -> nn.Module:
+    """What :func:`~mmsnn.apis.init_detector` and ``init_classifier`` have in common.
+
+    Args:
+        config: This and the rest: as of :func:`~mmsnn.apis.init_classifier`.
+        checkpoint: Likewise.
+        device: Likewise.
+        cfg_options: Likewise.
+        trust_checkpoint: Likewise.
+
+    Returns:
+        The model in eval mode, with ``cfg`` and ``dataset_meta``.
+    """
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
+    if cfg_options is not None:
+        cfg.merge_from_dict(cfg_options)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    model = MODELS.build(cfg.model)
+    meta = {}
+    if checkpoint is not None:
+        meta = load_weights(model, checkpoint, trust_checkpoint).get('meta', {})
+    model.cfg = cfg
+    model.dataset_meta = {**known_classes(cfg), **(meta.get('dataset_meta') or {})}
+    return model.to(device).eval()
+
+
+def test_dataset(cfg: Config) -> ConfigDict:
+    """The config of the test data, inside its wrappers.
+
+    Args:
+        cfg: The config.
+
+    Returns:
+        Its ``test_dataloader.dataset``.
+    """
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
+def known_classes(cfg: Config) -> dict:
+    """What is known of the classes without the data: from the config, or from the data set.
+
+    Args:
+        cfg: The config.
+
+    Returns:
+        ``classes``, and ``palette``, as far as they are known.
+    """
+    dataset = test_dataset(cfg)
+    cls = DATASETS.get(dataset['type'])
+    return {**getattr(cls, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
