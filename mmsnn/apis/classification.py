@@ -12,7 +12,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ..structures import ClsDataSample
-from .build import ConfigLike, build_model, test_dataset
+from .model import ConfigLike, init_model, test_dataset
 
 Image = Union[str, os.PathLike, np.ndarray]
 
@@ -47,7 +47,7 @@ def init_classifier(
         >>> model.dataset_meta['classes'][:3]
         ('0', '1', '2')
     """
-    return build_model(config, checkpoint, device, cfg_options, trust_checkpoint)
+    return init_model(config, checkpoint, device, cfg_options, trust_checkpoint)
 
 
 def inference_classifier(

@@ -13,7 +13,7 @@ from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from torch import nn
 
-from .build import ConfigLike, build_model, known_classes
+from .model import ConfigLike, init_model, known_classes
 
 Image = Union[str, os.PathLike, np.ndarray]
 
@@ -56,7 +56,7 @@ def init_detector(
         >>> model.backbone.time_steps, model.dataset_meta['classes'][:3]
         (2, ('0', '1', '2'))
     """
-    model = build_model(config, checkpoint, device, cfg_options, trust_checkpoint)
+    model = init_model(config, checkpoint, device, cfg_options, trust_checkpoint)
     if palette != 'none':
         model.dataset_meta['palette'] = palette
     else:

@@ -2,7 +2,7 @@
 
 from . import transforms
 from .base import ClsDataset
-from .check import check_config_datasets, check_frames
+from .check import check_config_datasets, check_frames, datasets_of
 from .cifar import CIFAR10, CIFAR100
 from .cls_check import check_cls_dataset
 from .coco_check import DATA_HINT, check_coco_dataset
@@ -25,5 +25,6 @@ __all__ = [
     'check_config_datasets',
     'check_event_folder',
     'check_frames',
+    'datasets_of',
     'transforms',
 ]

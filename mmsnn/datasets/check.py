@@ -50,7 +50,7 @@ def check_config_datasets(cfg, splits=('train', 'val')):
     heads = _head_classes(cfg.get('model') or {})
     check_frames(cfg, splits)
     jobs = {}
-    for split, key, dataset in _datasets(cfg, splits):
+    for split, key, dataset in datasets_of(cfg, splits):
         job = _find_job(dataset, key, _variable(cfg))
         if job is not None:
             jobs.setdefault(job.place, (job, []))[1].append(split)
@@ -75,7 +75,7 @@ def check_frames(cfg, splits=('train', 'val'), time_steps=None):
     """
     if time_steps is None:
         time_steps = ((cfg.get('model') or {}).get('backbone') or {}).get('time_steps')
-    for _, key, dataset in _datasets(cfg, splits):
+    for _, key, dataset in datasets_of(cfg, splits):
         for i, transform in enumerate(dataset.get('pipeline') or []):
             frames = transform.get('time_steps') if isinstance(transform, dict) else None
             if frames is not None and time_steps is not None and frames != time_steps:
@@ -153,8 +153,16 @@ def _head_classes(model):
     return heads
 
 
-def _datasets(cfg, splits):
-    """Yield split, config key and config of every data set, wrappers opened."""
+def datasets_of(cfg, splits):
+    """Yield split, config key and config of every data set, wrappers opened.
+
+    Args:
+        cfg (mmengine.Config): The config.
+        splits (Sequence[str]): Of ``'train'``, ``'val'`` and ``'test'``.
+
+    Yields:
+        tuple[str, str, dict]: Of one data set.
+    """
     for split in splits:
         loader = cfg.get(f'{split}_dataloader') or {}
         for key, dataset in _unwrap(loader.get('dataset'), f'{split}_dataloader.dataset'):

@@ -4,6 +4,7 @@ from ..engine.wrappers import unwrap
 from .cli import (
     ToolError,
     add_common_arguments,
+    add_config_arguments,
     add_fuse_argument,
     build_runner,
     check_data,
@@ -18,12 +19,15 @@ from .cli import (
     set_time_steps,
     setup_launcher,
 )
+from .measuring import add_measuring_arguments, input_batches, load_model
 from .mmdet_tools import run_mmdet_tool
 
 __all__ = [
     'ToolError',
     'add_common_arguments',
+    'add_config_arguments',
     'add_fuse_argument',
+    'add_measuring_arguments',
     'build_runner',
     'check_data',
     'check_out',
@@ -31,8 +35,10 @@ __all__ = [
     'check_work_dir',
     'enable_amp',
     'exit_on_error',
+    'input_batches',
     'leave_launcher',
     'load_config',
+    'load_model',
     'picture_path',
     'run_mmdet_tool',
     'set_time_steps',

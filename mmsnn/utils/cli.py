@@ -63,8 +63,8 @@ def _did_you_mean(error: Exception) -> str:
     return f' (did you mean {near[0]!r}?)' if near else ''
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that training and testing share with MMDetection.
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every tool that reads a config and a checkpoint.
 
     Args:
         parser: The tool's parser.
@@ -78,16 +78,27 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         'model.backbone.time_steps=2; lists as key="[a,b]" or key=a,b, without blanks',
     )
     parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='job launcher; tools/dist_*.sh and tools/slurm_*.sh set it',
-    )
-    parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
         help='load checkpoints that hold more than weights; such a file can run code when it is '
         'loaded, so only for files whose source you trust',
+    )
+    # What load_config looks at, for tools without the options of a run.
+    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that training and testing share with MMDetection.
+
+    Args:
+        parser: The tool's parser.
+    """
+    add_config_arguments(parser)
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher; tools/dist_*.sh and tools/slurm_*.sh set it',
     )
     # torch.distributed.launch passes it, torchrun sets LOCAL_RANK.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -113,7 +124,8 @@ def load_config(args: argparse.Namespace) -> Config:
     """Read the config, with the command line's settings merged in.
 
     Args:
-        args: Parsed arguments of :func:`add_common_arguments`, with ``config`` and ``work_dir``.
+        args: Parsed arguments of :func:`add_common_arguments` or :func:`add_config_arguments`, with
+            ``config``.
 
     Returns:
         The config, with ``work_dir`` and ``launcher`` set.
@@ -293,18 +305,19 @@ def picture_path(out: str) -> str:
     return f'{os.path.splitext(out)[0]}.png'
 
 
-def check_out(out: str) -> None:
+def check_out(out: str, picture: bool = True) -> None:
     """Refuse an output that can't be written, or would replace something.
 
     Args:
         out: The file of results.
+        picture: Whether a picture goes beside it.
 
     Raises:
         ToolError: No JSON file, or it or its picture is there already.
     """
     if not out.endswith('.json'):
         raise ToolError(f'--out must name a .json file, got {out}')
-    for path in (out, picture_path(out)):
+    for path in (out, picture_path(out)) if picture else (out,):
         if os.path.exists(path):
             raise ToolError(f'{path} is there already: choose another --out')
     os.makedirs(os.path.dirname(out) or '.', exist_ok=True)

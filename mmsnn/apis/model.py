@@ -5,16 +5,17 @@ import os
 from typing import Optional, Union
 
 from mmdet.registry import DATASETS, MODELS
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
 from ..compat import load_weights
+from ..datasets import datasets_of
 
 ConfigLike = Union[str, os.PathLike, Config]
 
 
-def build_model(
+def init_model(
     config: ConfigLike,
     checkpoint: Union[str, os.PathLike, None],
     device: str,
@@ -46,19 +47,16 @@ def build_model(
     return model.to(device).eval()
 
 
-def test_dataset(cfg: Config) -> ConfigDict:
+def test_dataset(cfg: Config) -> dict:
     """The config of the test data, inside its wrappers.
 
     Args:
         cfg: The config.
 
     Returns:
-        Its ``test_dataloader.dataset``.
+        The first one; empty without test data.
     """
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
+    return next((dataset for *_, dataset in datasets_of(cfg, ('test',))), {})
 
 
 def known_classes(cfg: Config) -> dict:
@@ -71,5 +69,5 @@ def known_classes(cfg: Config) -> dict:
         ``classes``, and ``palette``, as far as they are known.
     """
     dataset = test_dataset(cfg)
-    cls = DATASETS.get(dataset['type'])
+    cls = DATASETS.get(dataset['type']) if dataset else None
     return {**getattr(cls, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
