@@ -117,6 +117,8 @@ def jacobian_moment(
         ValueError: Fewer than 2 probes, which leave no standard error.
 
     Example:
+        >>> import torch
+        >>> from mmsnn.analysis import jacobian_moment
         >>> x = torch.ones(3, requires_grad=True)
         >>> jacobian_moment(2 * x, x, probes=4, generator=torch.Generator())
         (4.0, 0.0)

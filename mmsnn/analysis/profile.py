@@ -548,6 +548,8 @@ def fan_out(conv: _ConvNd, size: Sequence[int]) -> Tensor:
         Whole numbers of shape ``size``.
 
     Example:
+        >>> from torch import nn
+        >>> from mmsnn.analysis import fan_out
         >>> fan_out(nn.Conv2d(1, 1, 3, stride=2, padding=1), (1, 4))
         tensor([[1, 2, 1, 1]])
     """

@@ -354,10 +354,10 @@ class CIFAR10(_CIFAR):
         ValueError: There is no such split.
 
     Example:
-        >>> dataset = CIFAR10(data_root='data/cifar-10-batches-py', split='test')
-        >>> item = dataset.get_data_info(0)
-        >>> item['img'].shape, item['gt_label'], dataset.metainfo['classes'][item['gt_label']]
-        ((32, 32, 3), 3, 'cat')
+        >>> from mmsnn.datasets import CIFAR10
+        >>> dataset = CIFAR10('data/cifar-10-batches-py', split='test', lazy_init=True)
+        >>> dataset.metainfo['classes'][3]
+        'cat'
     """
 
     FOLDER = 'cifar-10-batches-py'

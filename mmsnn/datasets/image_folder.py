@@ -53,9 +53,15 @@ class ImageFolder(ClsDataset):
             read.
 
     Example:
-        >>> dataset = ImageFolder(data_root='data/pets', data_prefix=dict(img='train'))
-        >>> dataset.metainfo['classes'], dataset.get_data_info(0)['img_path']
-        (('cat', 'dog'), 'data/pets/train/cat/1.jpg')
+        >>> import os, tempfile
+        >>> from mmsnn.datasets import ImageFolder
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for name in ('cat', 'dog'):
+        ...         os.makedirs(f'{root}/train/{name}')
+        ...         open(f'{root}/train/{name}/1.jpg', 'w').close()
+        ...     dataset = ImageFolder(data_root=root, data_prefix=dict(img='train'))
+        >>> dataset.metainfo['classes'], dataset.get_data_info(1)['gt_label']
+        (('cat', 'dog'), 1)
     """
 
     def __init__(

@@ -26,6 +26,15 @@ def fold(model: nn.Module) -> None:
 
     Raises:
         ValueError: A model in training mode, whose norms go by the batch.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.deploy import fold
+        >>> from mmsnn.models import SGResNet
+        >>> net = SGResNet(10, base_channels=8).eval()
+        >>> fold(net)
+        >>> net.stem[0].norm, net.stem[0].conv.bias is not None
+        (Identity(), True)
     """
     parents = list(model.modules())
     uses = Counter(id(child) for parent in parents for child in parent._modules.values())

@@ -148,6 +148,8 @@ class ClsMetric(BaseMetric):
             sample has no score or a label that is not a class.
 
     Example:
+        >>> import torch
+        >>> from mmsnn.evaluation import ClsMetric
         >>> metric = ClsMetric(topk=(1, 2))
         >>> sample = dict(gt_label=torch.tensor([1]), pred_score=torch.tensor([0.5, 0.4, 0.1]))
         >>> metric.process(None, [sample])

@@ -76,6 +76,7 @@ def use_backend(name: str) -> Iterator[None]:
         BackendError: It can't be used here; the message says why.
 
     Example:
+        >>> from mmsnn.ops import get_backend, use_backend
         >>> with use_backend('reference'):
         ...     get_backend()
         'reference'

@@ -19,7 +19,10 @@ def to_bytes(x: Tensor) -> tuple[Tensor, float, int]:
         q (uint8, in the memory layout of ``x``), :math:`\Delta`, and the byte that stands for 0.
 
     Example:
-        >>> to_bytes(torch.tensor([-1.0, 0.0, 1.55]))
+        >>> import torch
+        >>> from mmsnn.ops import to_bytes
+        >>> levels, scale, zero = to_bytes(torch.tensor([-1.0, 0.0, 1.55]))
+        >>> levels, round(scale, 4), zero
         (tensor([  0, 100, 255], dtype=torch.uint8), 0.01, 100)
     """
     x = x.detach()

@@ -24,6 +24,8 @@ def rate_decode(spikes: Tensor) -> Tensor:
         Tensor (...) in the dtype of `spikes`, float32 for uint8.
 
     Example:
+        >>> import torch
+        >>> from mmsnn.ops import rate_decode
         >>> rate_decode(torch.tensor([[1, 0], [1, 0], [1, 1], [0, 0]], dtype=torch.uint8))
         tensor([0.7500, 0.2500])
     """
@@ -61,6 +63,8 @@ def attention_statistics(spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         and bytes, else in the dtype of `spikes`.
 
     Example:
+        >>> import torch
+        >>> from mmsnn.ops import attention_statistics
         >>> [tuple(v.shape) for v in attention_statistics(torch.ones(4, 2, 8, 5, 6))]
         [(4, 2, 8), (4, 2, 5, 6), (4, 2, 5, 6)]
     """

@@ -73,6 +73,8 @@ def lif(
             time step, a gate without a shortcut or the other way round, or shapes that don't fit.
 
     Example:
+        >>> import torch
+        >>> from mmsnn.ops import lif
         >>> lif(torch.tensor([[0.6], [0.8], [0.2]])).flatten()
         tensor([0., 1., 0.])
     """

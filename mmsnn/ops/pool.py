@@ -47,6 +47,8 @@ def spike_max_pool2d(
             torch.compile and with a gradient, an input that is not spikes.
 
     Example:
+        >>> import torch
+        >>> from mmsnn.ops import spike_max_pool2d
         >>> spikes = (torch.rand(2, 8, 6, 6) > 0.8).float()
         >>> spike_max_pool2d(spikes, 3, stride=2, padding=1).shape
         torch.Size([2, 8, 3, 3])

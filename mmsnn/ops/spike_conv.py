@@ -78,6 +78,8 @@ def spike_conv2d(
         ValueError: Under torch.compile, an input that is not spikes.
 
     Example:
+        >>> import torch
+        >>> from mmsnn.ops import spike_conv2d
         >>> spikes = (torch.rand(2, 8, 5, 5) > 0.8).float()
         >>> spike_conv2d(spikes, torch.rand(4, 8, 3, 3), padding=1).shape
         torch.Size([2, 4, 5, 5])

@@ -68,6 +68,8 @@ def surrogate_gradient(u: Tensor, surrogate: str = 'arctan', width: float = 1.0)
         ValueError: Unknown surrogate, or a width that is not positive.
 
     Example:
+        >>> import torch
+        >>> from mmsnn.ops import surrogate_gradient
         >>> surrogate_gradient(torch.tensor([-1., 0., 0.25]), 'rectangle')
         tensor([0., 1., 1.])
     """

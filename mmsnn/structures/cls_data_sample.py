@@ -18,6 +18,8 @@ class ClsDataSample(BaseDataElement):
     - ``pred_label``: (1,), int64, the most probable class.
 
     Example:
+        >>> import torch
+        >>> from mmsnn.structures import ClsDataSample
         >>> sample = ClsDataSample(metainfo=dict(img_path='cat.png')).set_gt_label(3)
         >>> sample.gt_label
         tensor([3])

@@ -76,6 +76,17 @@ class EventFolder(ClsDataset):
 
     Raises:
         DatasetError: If files, folders or labels are missing or wrong.
+
+    Example:
+        >>> import os, tempfile
+        >>> from mmsnn.datasets import EventFolder
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for name in ('left', 'right'):
+        ...         os.mkdir(f'{root}/{name}')
+        ...         open(f'{root}/{name}/1.aedat', 'w').close()
+        ...     dataset = EventFolder(root)
+        >>> dataset.metainfo['classes'], dataset.get_data_info(1)['gt_label']
+        (('left', 'right'), 1)
     """
 
     def __init__(

@@ -56,7 +56,10 @@ def to_frames(events: Events, time_steps: int, split_by: str = 'count') -> np.nd
         ValueError: If ``time_steps`` is below 1 or ``split_by`` unknown.
 
     Example:
-        >>> events = read_events('two.npy', sensor_size=(8, 8))
+        >>> import numpy as np
+        >>> from mmsnn.datasets.events import Events, to_frames
+        >>> x, y, t, p = np.array([[3, 5, 100, 1], [4, 5, 120, 0]]).T
+        >>> events = Events(x, y, t, p, sensor_size=(8, 8))
         >>> to_frames(events, time_steps=2).sum(axis=(1, 2, 3))
         array([1, 1])
     """

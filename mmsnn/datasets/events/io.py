@@ -74,8 +74,12 @@ def read_events(path: Union[str, Path], sensor_size: Optional[tuple[int, int]] =
             run backwards, or if an event lies off the sensor.
 
     Example:
-        >>> np.save('two.npy', np.array([[3, 5, 100, 1], [4, 5, 120, 0]]))
-        >>> events = read_events('two.npy', sensor_size=(8, 8))
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from mmsnn.datasets.events import read_events
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f'{folder}/two.npy', np.array([[3, 5, 100, 1], [4, 5, 120, 0]]))
+        ...     events = read_events(f'{folder}/two.npy', sensor_size=(8, 8))
         >>> len(events), events.t.tolist(), events.p.tolist()
         (2, [100, 120], [1, 0])
     """

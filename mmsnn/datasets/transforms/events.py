@@ -326,6 +326,12 @@ class NDA(BaseTransform):
         max_angle: Of the rotation, in degrees.
         max_shear: Of the shear, in degrees. 0 leaves shear out.
         max_cutout: Side of the cutout, in pixels. 0 leaves cutout out.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmsnn.datasets.transforms import NDA
+        >>> NDA()(dict(frames=np.ones((4, 2, 48, 48), np.float32)))['frames'].shape
+        (4, 2, 48, 48)
     """
 
     def __init__(

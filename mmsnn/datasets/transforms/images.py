@@ -59,6 +59,8 @@ class RandomPadCrop(BaseTransform):
         ValueError: An argument makes no sense, or the padded image is smaller than the window.
 
     Example:
+        >>> import numpy as np
+        >>> from mmsnn.datasets.transforms import RandomPadCrop
         >>> results = dict(img=np.zeros((32, 32, 3), np.uint8))
         >>> RandomPadCrop(size=32, padding=4)(results)['img'].shape
         (32, 32, 3)
@@ -129,6 +131,8 @@ class RandomResizedCrop(BaseTransform):
         ValueError: An argument makes no sense.
 
     Example:
+        >>> import numpy as np
+        >>> from mmsnn.datasets.transforms import RandomResizedCrop
         >>> results = dict(img=np.zeros((375, 500, 3), np.uint8))
         >>> RandomResizedCrop(224)(results)['img'].shape
         (224, 224, 3)
@@ -220,6 +224,8 @@ class PackClsInputs(BaseTransform):
         meta_keys: Keys that go into the sample's metainfo where the results have them.
 
     Example:
+        >>> import numpy as np
+        >>> from mmsnn.datasets.transforms import PackClsInputs
         >>> results = dict(img=np.zeros((32, 32, 3), np.uint8), gt_label=3, img_path='a.png')
         >>> packed = PackClsInputs()(results)
         >>> packed['inputs'].shape, packed['data_samples'].gt_label

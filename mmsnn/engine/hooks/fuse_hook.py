@@ -20,6 +20,9 @@ class FuseHook(Hook):
 
     Raises:
         ValueError: An unknown precision, or one that the device cannot compute.
+
+    Example:
+        In a config: ``custom_hooks = [dict(type='FuseHook', precision='fp32')]``.
     """
 
     def __init__(self, precision: str = 'auto'):

@@ -17,6 +17,9 @@ class NonFiniteLossHook(Hook):
 
     MMDetection's ``CheckInvalidLossHook`` looks every 50 iterations and says only that the loss is
     invalid; this one looks at each, and says which loss, where, and what to try.
+
+    Example:
+        In a config: ``custom_hooks = [dict(type='NonFiniteLossHook')]``; ``_base_/`` has it.
     """
 
     # Ahead of the checkpoint hook, which would save what the bad step made of the weights.

@@ -18,6 +18,10 @@ class BF16OptimWrapper(OptimWrapper):
 
     Args:
         **kwargs: As of mmengine's ``OptimWrapper``.
+
+    Example:
+        In a config, or by ``tools/train.py --amp``:
+        ``optim_wrapper = dict(type='BF16OptimWrapper', optimizer=dict(type='SGD', lr=0.01))``.
     """
 
     @contextmanager

@@ -47,6 +47,13 @@ class BatchMixUp(BatchAugment):
 
     Args:
         alpha: Parameter of Beta(alpha, alpha), from which the share lambda is drawn.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import BatchMixUp
+        >>> inputs, scores = BatchMixUp(alpha=0.2)(torch.rand(2, 3, 8, 8), torch.eye(2))
+        >>> inputs.shape, scores.sum(1)
+        (torch.Size([2, 3, 8, 8]), tensor([1., 1.]))
     """
 
     def mix(self, inputs: Tensor, others: Tensor, share: float) -> tuple[Tensor, float]:

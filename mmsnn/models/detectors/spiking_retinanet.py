@@ -20,6 +20,14 @@ class SpikingRetinaNet(RetinaNet):
 
     Raises:
         ValueError: Parts that do not fit; the message says which and how to mend it.
+
+    Example:
+        >>> from mmdet.registry import MODELS
+        >>> from mmengine.config import Config
+        >>> cfg = Config.fromfile('configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py')
+        >>> detector = MODELS.build(cfg.model)
+        >>> type(detector).__name__, [type(neck).__name__ for neck in detector.neck]
+        ('SpikingRetinaNet', ['ASDNeck', 'FPN'])
     """
 
     def __init__(self, backbone: dict, neck=None, **kwargs):

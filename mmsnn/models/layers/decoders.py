@@ -68,7 +68,15 @@ class SpikeDecoder(nn.Module):
 
 @MODELS.register_module()
 class RateDecoder(SpikeDecoder):
-    """Rate coding: the mean over time."""
+    """Rate coding: the mean over time.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import RateDecoder
+        >>> spikes = torch.tensor([1.0, 0.0, 1.0, 1.0]).view(4, 1, 1, 1, 1)
+        >>> RateDecoder(1)(spikes).item()
+        0.75
+    """
 
     def decode(self, spikes: Tensor) -> Tensor:
         """Return the firing rate of every neuron."""
@@ -105,6 +113,13 @@ class MembraneDecoder(SpikeDecoder):
 
     Raises:
         ValueError: A decay out of range.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import MembraneDecoder
+        >>> spikes = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1, 1)
+        >>> MembraneDecoder(1, decay=0.5)(spikes).item()  # (1 + 0.5) / 2
+        0.75
     """
 
     def __init__(self, channels: int, decay: float = 0.5):
@@ -156,6 +171,8 @@ class AttentionSpikeDecoder(SpikeDecoder):
         ValueError: An even kernel size or a reduction below 1.
 
     Example:
+        >>> import torch
+        >>> from mmsnn.models import AttentionSpikeDecoder
         >>> decoder = AttentionSpikeDecoder(64)
         >>> spikes = (torch.rand(4, 2, 64, 8, 8) > 0.8).float()
         >>> decoder(spikes).shape

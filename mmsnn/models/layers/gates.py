@@ -55,6 +55,13 @@ class ResidualGate(Gate):
     With R silent the block is the identity and dO/dS = 1 - R = 1 exactly, so that gradients neither
     vanish nor explode with depth. Source: Zhang et al. 2023, SG ResNet; our reading,
     docs/method.md.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import ResidualGate
+        >>> residual, shortcut = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0]])
+        >>> ResidualGate()(residual, shortcut, time_steps=1)
+        tensor([0., 1., 1., 1.])
     """
 
     fused = 'or'
@@ -81,6 +88,14 @@ class LearnedGate(Gate):
 
     Raises:
         ValueError: The neuron's surrogate has no gradient where the gate starts.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import LearnedGate
+        >>> residual, shortcut = (torch.rand(2, 4 * 2, 8, 5, 5) > 0.5).float()
+        >>> gate = LearnedGate(8, norm_cfg=dict(type='TDBN'), act_cfg=dict(type='LIFNeuron')).eval()
+        >>> torch.equal(gate(residual, shortcut, time_steps=4), shortcut)  # at initialisation
+        True
     """
 
     def __init__(self, channels: int, norm_cfg: dict, act_cfg: dict):
@@ -124,7 +139,15 @@ class LearnedGate(Gate):
 
 @MODELS.register_module()
 class SEWAddGate(Gate):
-    """SEW ResNet's add, O = R + S: not binary (Fang et al. 2021)."""
+    """SEW ResNet's add, O = R + S: not binary (Fang et al. 2021).
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import SEWAddGate
+        >>> residual, shortcut = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0]])
+        >>> SEWAddGate()(residual, shortcut, time_steps=1)
+        tensor([0., 1., 1., 2.])
+    """
 
     fused = 'add'
     binary = False
@@ -136,7 +159,15 @@ class SEWAddGate(Gate):
 
 @MODELS.register_module()
 class SEWAndGate(Gate):
-    """SEW ResNet's and, O = R S (Fang et al. 2021)."""
+    """SEW ResNet's and, O = R S (Fang et al. 2021).
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import SEWAndGate
+        >>> residual, shortcut = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0]])
+        >>> SEWAndGate()(residual, shortcut, time_steps=1)
+        tensor([0., 0., 0., 1.])
+    """
 
     fused = 'and'
 
@@ -147,7 +178,15 @@ class SEWAndGate(Gate):
 
 @MODELS.register_module()
 class SEWIAndGate(Gate):
-    """SEW ResNet's iand, O = (1 - R) S (Fang et al. 2021)."""
+    """SEW ResNet's iand, O = (1 - R) S (Fang et al. 2021).
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import SEWIAndGate
+        >>> residual, shortcut = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0]])
+        >>> SEWIAndGate()(residual, shortcut, time_steps=1)
+        tensor([0., 1., 0., 0.])
+    """
 
     fused = 'iand'
 

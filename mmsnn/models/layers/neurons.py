@@ -36,6 +36,8 @@ class LIFNeuron(nn.Module):
             batch that ``time_steps`` doesn't divide.
 
     Example:
+        >>> import torch
+        >>> from mmsnn.models import LIFNeuron
         >>> LIFNeuron(decay=0.25, v_threshold=0.5, surrogate='rectangle')(torch.rand(4, 1, 8)).shape
         torch.Size([4, 1, 8])
     """
@@ -158,6 +160,12 @@ class IFNeuron(LIFNeuron):
 
     Args:
         **kwargs: As of :class:`LIFNeuron`, without decay and tau.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import IFNeuron
+        >>> IFNeuron(v_threshold=1.0, reset='soft')(torch.full((4, 1), 0.5)).flatten()
+        tensor([0., 1., 0., 1.])
     """
 
     def __init__(self, **kwargs):
@@ -178,6 +186,14 @@ class PLIFNeuron(LIFNeuron):
 
     Raises:
         ValueError: An initial value at or beyond the ends of the range.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import PLIFNeuron
+        >>> neuron = PLIFNeuron(decay=0.5)
+        >>> neuron(torch.rand(4, 1, 8)).sum().backward()
+        >>> neuron.w.grad is not None
+        True
     """
 
     def __init__(self, decay: Optional[float] = None, tau: Optional[float] = None, **kwargs):

@@ -42,6 +42,8 @@ class TDBN(nn.BatchNorm2d):
             (T, B, C, H, W).
 
     Example:
+        >>> import torch
+        >>> from mmsnn.models import TDBN
         >>> TDBN(8)(torch.rand(4, 2, 8, 5, 5)).shape
         torch.Size([4, 2, 8, 5, 5])
     """
@@ -214,6 +216,8 @@ class SyncTDBN(TDBN):
         ValueError: As of :class:`TDBN`.
 
     Example:
+        >>> import torch
+        >>> from mmsnn.models import SyncTDBN
         >>> SyncTDBN(8)(torch.rand(4, 2, 8, 5, 5)).shape
         torch.Size([4, 2, 8, 5, 5])
     """

@@ -21,6 +21,8 @@ class ClsLoss(nn.Module):
         ValueError: ``label_smoothing`` out of range.
 
     Example:
+        >>> import torch
+        >>> from mmsnn.models import ClsLoss
         >>> ClsLoss()(torch.zeros(2, 10), torch.tensor([3, 7]))
         tensor(2.3026)
     """
@@ -62,6 +64,12 @@ class TETLoss(ClsLoss):
     Args:
         label_smoothing: epsilon, in [0, 1).
         loss_weight: Factor on the loss.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import TETLoss
+        >>> TETLoss()(torch.zeros(4, 2, 10), torch.tensor([3, 7]))
+        tensor(2.3026)
     """
 
     per_step = True

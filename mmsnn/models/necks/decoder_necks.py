@@ -80,6 +80,14 @@ class RateNeck(DecoderNeck):
     Args:
         in_channels: Channels of each level.
         init_cfg: As in MMDetection.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import RateNeck
+        >>> neck = RateNeck(in_channels=[64, 128])
+        >>> outs = neck([torch.ones(4, 1, 64, 8, 8), torch.ones(4, 1, 128, 4, 4)])
+        >>> [tuple(out.shape) for out in outs]
+        [(1, 64, 8, 8), (1, 128, 4, 4)]
     """
 
     decoder = RateDecoder
