@@ -1,4 +1,4 @@
-"""What a spiking network does: firing rates, operations, energy; gradients by depth."""
+"""What a spiking network does: spikes, rates, operations, energy; gradients by depth."""
 
 from .isometry import (
     ISOMETRIC_PHI,
@@ -19,6 +19,7 @@ from .profile import (
     fan_out,
     profile,
 )
+from .record import Attention, SpikeRecorder
 
 __all__ = [
     'AC_ENERGY',
@@ -26,11 +27,13 @@ __all__ = [
     'MAC_ENERGY',
     'POTENTIAL_EDGES',
     'SOUND_GRADIENT',
+    'Attention',
     'BlockIsometry',
     'Isometry',
     'LayerProfile',
     'SpikeProfile',
     'SpikeProfiler',
+    'SpikeRecorder',
     'fan_out',
     'jacobian_moment',
     'measure_isometry',
