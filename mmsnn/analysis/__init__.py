@@ -9,6 +9,7 @@ from .isometry import (
     measure_isometry,
     residual_blocks,
 )
+from .observe import eval_mode, neuron_layers
 from .profile import (
     AC_ENERGY,
     MAC_ENERGY,
@@ -34,9 +35,11 @@ __all__ = [
     'SpikeProfile',
     'SpikeProfiler',
     'SpikeRecorder',
+    'eval_mode',
     'fan_out',
     'jacobian_moment',
     'measure_isometry',
+    'neuron_layers',
     'profile',
     'residual_blocks',
 ]

@@ -1,11 +1,46 @@
 """What every look at a running model's neurons shares."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..deploy import IntegerConv2d
-from ..models.layers import LIFNeuron
+from ..models.layers import Gate, LIFNeuron
+
+
+def neuron_layers(model: nn.Module) -> dict[str, LIFNeuron]:
+    """The layers of neurons that a network thinks with: all but those of learned gates.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        Neurons by name.
+    """
+    gates = [name for name, module in model.named_modules() if isinstance(module, Gate)]
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, LIFNeuron) and not any(name.startswith(f'{g}.') for g in gates)
+    }
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Set a model to eval mode inside the ``with`` block, and every module back behind it.
+
+    Args:
+        model: Any model.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def check_no_bytes(model: nn.Module) -> None:

@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from ..models.layers import LIFNeuron
 from ..models.layers.decoders import SpikeDecoder
 from ..models.layers.gates import Gate
-from .observe import check_no_bytes, check_no_observer, takes_observer, unfold_time
+from .observe import check_no_bytes, check_no_observer, eval_mode, takes_observer, unfold_time
 
 #: Energy of a 32-bit floating-point multiply and add at 45 nm, in joules: 3.7 pJ + 0.9 pJ.
 MAC_ENERGY = 4.6e-12
@@ -504,19 +504,13 @@ def profile(
         True
     """
     profiler = SpikeProfiler(model, **kwargs)
-    modes = {module: module.training for module in model.modules()}
     device = next((p.device for p in model.parameters()), None)
-    model.eval()
-    try:
-        with profiler, torch.no_grad():
-            for batch in itertools.islice(batches, max_batches):
-                if isinstance(batch, Tensor):
-                    model(batch.to(device))
-                else:
-                    model.test_step(batch)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with eval_mode(model), profiler, torch.no_grad():
+        for batch in itertools.islice(batches, max_batches):
+            if isinstance(batch, Tensor):
+                model(batch.to(device))
+            else:
+                model.test_step(batch)
     return profiler.result()
 
 

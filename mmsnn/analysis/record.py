@@ -8,8 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ..models.layers import AttentionSpikeDecoder, LIFNeuron
-from ..models.layers.gates import Gate
-from .observe import check_no_bytes, check_no_observer, takes_observer, unfold_time
+from .observe import (
+    check_no_bytes,
+    check_no_observer,
+    neuron_layers,
+    takes_observer,
+    unfold_time,
+)
 
 
 class Attention(NamedTuple):
@@ -71,13 +76,7 @@ class SpikeRecorder:
         if not neurons:
             raise ValueError(f'{type(model).__name__} has no spiking neurons to record')
         if layers is None:
-            in_gates = {
-                part
-                for gate in model.modules()
-                if isinstance(gate, Gate)
-                for part in gate.modules()
-            }
-            chosen = {n: m for n, m in neurons.items() if m not in in_gates}
+            chosen = neuron_layers(model)
         else:
             chosen = {name: neurons[name] for name in _check_names(layers, list(neurons))}
         decoders = {n: m for n, m in model.named_modules() if isinstance(m, AttentionSpikeDecoder)}
