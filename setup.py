@@ -58,10 +58,10 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.9',
     packages=find_packages(include=['mmsnn', 'mmsnn.*']),
-    package_data={'mmsnn.ops': ['kernels.c']},
+    package_data={'mmsnn.ops': ['kernels.c'], 'mmsnn.report': ['page.html']},
     ext_modules=[Extension('mmsnn.ops._kernels', ['mmsnn/ops/kernels.c'], optional=True)],
     cmdclass=COMMANDS,
-    install_requires=['torch>=2.4', 'numpy', 'pycocotools', 'pillow', 'rich'],
+    install_requires=['torch>=2.4', 'numpy', 'pycocotools', 'pillow', 'rich', 'jinja2'],
     extras_require={
         **STACKS,
         'demo': ['scikit-learn'],

@@ -1,6 +1,7 @@
 """What the command-line tools share."""
 
 from ..engine.wrappers import unwrap
+from .anytime import anytime, anytime_table, draw_anytime, score_names
 from .cli import (
     ToolError,
     add_common_arguments,
@@ -28,11 +29,14 @@ __all__ = [
     'add_config_arguments',
     'add_fuse_argument',
     'add_measuring_arguments',
+    'anytime',
+    'anytime_table',
     'build_runner',
     'check_data',
     'check_out',
     'check_sync_bn',
     'check_work_dir',
+    'draw_anytime',
     'enable_amp',
     'exit_on_error',
     'input_batches',
@@ -41,6 +45,7 @@ __all__ = [
     'load_model',
     'picture_path',
     'run_mmdet_tool',
+    'score_names',
     'set_time_steps',
     'setup_launcher',
     'unwrap',
