@@ -99,6 +99,7 @@ def choose(order: list[int], num_images: int) -> list[tuple[int, str]]:
         Numbers of images with ``'worst'``, ``'typical'`` or ``'best'``, in that order, none twice.
 
     Example:
+        >>> from mmsnn.report.gallery import choose
         >>> choose(list('abcdefghi'), 3)
         [('a', 'worst'), ('e', 'typical'), ('i', 'best')]
     """

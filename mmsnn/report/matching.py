@@ -87,6 +87,8 @@ def match_boxes(
         The verdicts. True boxes are numbered without the crowds.
 
     Example:
+        >>> import numpy as np
+        >>> from mmsnn.report.matching import match_boxes
         >>> one = np.array([[0.0, 0, 10, 10]])
         >>> match_boxes(one, [3], [0.9], one, [3], [False]).verdicts
         ['correct']

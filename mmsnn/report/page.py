@@ -133,6 +133,7 @@ def format_number(value: Any, form: str) -> str:
         The text.
 
     Example:
+        >>> from mmsnn.report import format_number
         >>> format_number(0.0000125, '1e6 .1f')
         '12.5'
     """

@@ -58,8 +58,10 @@ def heat_map(
         ValueError: Values of another rank, empty or not finite, or not vmin < vmax.
 
     Example:
-        >>> heat_map(np.array([[0.0, 1.0]]), 0, 1).tolist()
-        [[[68, 1, 84], [253, 231, 37]]]
+        >>> import numpy as np
+        >>> from mmsnn.visualization import heat_map
+        >>> heat_map(np.array([[0.0, 1.0]]), 0, 1).shape
+        (1, 2, 3)
     """
     values = _check_map(values)
     if not vmin < vmax:
@@ -123,6 +125,8 @@ def image_part(
         ValueError: A map without two axes, or an image that is empty or larger than with padding.
 
     Example:
+        >>> import numpy as np
+        >>> from mmsnn.visualization import image_part
         >>> image_part(np.zeros((4, 8, 8)), (50, 64), (64, 64)).shape  # 50 / 8 is 6.25
         (4, 7, 8)
     """
@@ -157,6 +161,8 @@ def raster(spikes: Values, max_neurons: int = MAX_NEURONS) -> np.ndarray:
             1.
 
     Example:
+        >>> import numpy as np
+        >>> from mmsnn.visualization import raster
         >>> spikes = np.eye(3).reshape(3, 3, 1, 1)  # neuron i fires at time step i
         >>> raster(spikes)[..., 0].tolist()
         [[0, 255, 255], [255, 0, 255], [255, 255, 0]]
@@ -200,6 +206,8 @@ def draw_spikes(
         ValueError: An image, spikes or maps of another shape, or nothing to draw.
 
     Example:
+        >>> import numpy as np
+        >>> from mmsnn.visualization import draw_spikes
         >>> from mmsnn.analysis import Attention, SpikeRecorder
         >>> from mmsnn.models import SGResNet
         >>> import torch
