@@ -67,7 +67,16 @@ setup(
         'demo': ['scikit-learn'],
         # Reads AEDAT 4 recordings: a wheel of 1 MB that needs numpy alone.
         'events': ['aedat>=2.1'],
-        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'scikit-learn', 'aedat>=2.1'],
+        'test': [
+            'pytest',
+            'pytest-xdist',
+            'hypothesis',
+            'scikit-learn',
+            'aedat>=2.1',
+            # To run docs/notebooks.
+            'nbclient',
+            'ipykernel',
+        ],
         # What SpikingJelly imports; itself comes without its dependencies (Makefile).
         'bench': ['h5py', 'loguru', 'tensorboard', 'scienceplots'],
         'lint': ['ruff==0.17.6'],
