@@ -18,6 +18,7 @@ from mmsnn.compat import (
     check_state_dict,
     enforce_safe_loading,
     load_checkpoint_file,
+    load_weights,
 )
 from mmsnn.compat.checkpoint import FORCE_SAFE, FORCE_UNSAFE
 
@@ -306,3 +307,17 @@ def test_environment_variables_never_contradict(monkeypatch):
     assert FORCE_SAFE not in os.environ
     enforce_safe_loading()
     assert FORCE_UNSAFE not in os.environ
+
+
+def test_load_weights(tmp_path):
+    """All weights, from a parallel wrapper's checkpoint too; or an error, and nothing changed."""
+    saved, model = nn.Conv2d(1, 2, 3), nn.Conv2d(1, 2, 3)
+    state = {f'module.{key}': value for key, value in saved.state_dict().items()}
+    torch.save(dict(state_dict=state, meta=dict(epoch=3)), tmp_path / 'whole.pth')
+    assert load_weights(model, tmp_path / 'whole.pth')['meta'] == dict(epoch=3)
+    assert torch.equal(model.weight, saved.weight)
+
+    torch.save(dict(state_dict=dict(weight=torch.zeros(2, 1, 3, 3))), tmp_path / 'half.pth')
+    with pytest.raises(CheckpointError, match='another architecture'):
+        load_weights(model, tmp_path / 'half.pth')
+    assert torch.equal(model.weight, saved.weight)
