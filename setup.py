@@ -67,7 +67,7 @@ setup(
         'demo': ['scikit-learn'],
         # Reads AEDAT 4 recordings: a wheel of 1 MB that needs numpy alone.
         'events': ['aedat>=2.1'],
-        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'scikit-learn', 'aedat>=2.1'],
+        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'scikit-learn', 'selenium', 'aedat>=2.1'],
         # What SpikingJelly imports; itself comes without its dependencies (Makefile).
         'bench': ['h5py', 'loguru', 'tensorboard', 'scienceplots'],
         'lint': ['ruff==0.17.6'],
