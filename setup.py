@@ -72,6 +72,7 @@ setup(
             'pytest-xdist',
             'hypothesis',
             'scikit-learn',
+            'selenium',
             'aedat>=2.1',
             # To run docs/notebooks.
             'nbclient',

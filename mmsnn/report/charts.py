@@ -25,8 +25,9 @@ def anytime_charts(rows: Sequence[dict[str, Any]], scores: dict[str, str], confi
     """
     steps = [row['time_steps'] for row in rows]
     figure, axes = _axes('time steps T', ' and '.join(scores.values()))
+    dots = dict(marker='o', clip_on=False)
     for (key, label), color in zip(scores.items(), SERIES):
-        axes.plot(steps, [row[key] for row in rows], 'o-', color=color, clip_on=False, label=label)
+        axes.plot(steps, [row[key] for row in rows], color=color, label=label, **dots)
     cost_figure, cost_axes = _axes('time steps T', 'ms an image')
     cost_axes.plot(
         steps, [row['ms_per_image'] for row in rows], 'o-', color=SERIES[0], clip_on=False

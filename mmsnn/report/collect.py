@@ -79,7 +79,10 @@ def collect(
         model, runner.test_dataloader, POTENTIAL_BATCHES, operations=False, potentials=True
     )
     configured = model.backbone.time_steps
-    rows = anytime(runner, model, steps, configured)
+    rows = [
+        {k: v if isinstance(v, int) else _known(v) for k, v in row.items()}
+        for row in anytime(runner, model, steps, configured)
+    ]
     task = task_of(runner, keep.samples, score_thr)
     runner.logger.info('mmsnn: pictures')
     images, pictures = show_images(runner, model, task, num_images)

@@ -145,7 +145,7 @@ def best_threshold(matches: Sequence[Matches]) -> float:
         matches: Of each image.
 
     Returns:
-        One of 0.05, 0.10, ... 0.95; of equals the one in their middle. 0.3 where there is nothing
+        One of 0.05, 0.10, ... 0.95; of equals the one in their middle; 0.3 where there is nothing
         to choose by.
     """
     thresholds = [round(0.05 * i, 2) for i in range(1, 20)]

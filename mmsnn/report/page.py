@@ -126,7 +126,7 @@ def format_number(value: Any, form: str) -> str:
     """A number for people.
 
     Args:
-        value: The number; None gives a dash.
+        value: The number; None gives ``'n/a'``.
         form: A format of Python's, with a factor in front: ``'1e6 .2f'`` is millionths.
 
     Returns:
@@ -139,7 +139,7 @@ def format_number(value: Any, form: str) -> str:
     """
     factor, _, spec = form.rpartition(' ')
     if value is None:
-        return '–'
+        return 'n/a'
     return format(value * float(factor) if factor else value, spec)
 
 
@@ -182,8 +182,9 @@ def write(numbers: dict[str, Any], pictures: Pictures, out: str) -> str:
     """
     json_path = f'{osp.splitext(out)[0]}.json'
     page = render(numbers, pictures, osp.basename(json_path))
+    text = json.dumps(numbers, indent=1, allow_nan=False)
     with open(json_path, 'x') as file:
-        json.dump(numbers, file, indent=1, allow_nan=False)
+        file.write(text)
     with open(out, 'x', encoding='utf-8') as file:
         file.write(page)
     return json_path

@@ -1,6 +1,7 @@
 """The curves of a training run, from what mmengine's logger left."""
 
 import json
+import math
 import os.path as osp
 from collections.abc import Mapping
 from glob import escape, glob
@@ -58,6 +59,6 @@ def _by_name(rows: dict[int, dict]) -> dict[str, list]:
     curves: dict[str, list] = {}
     for step in sorted(rows):
         for name, value in rows[step].items():
-            if isinstance(value, (int, float)):
+            if isinstance(value, (int, float)) and math.isfinite(value):
                 curves.setdefault(name, []).append([step, value])
     return curves
