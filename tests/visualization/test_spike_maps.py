@@ -126,7 +126,7 @@ def test_a_sheet():
     figure = draw_spikes(picture(), {'layer1.neuron': spikes}, {'neck.0': maps}, title='a skier')
     assert isinstance(figure, Figure)
     texts = {text.get_text() for text in figure.findobj(lambda x: hasattr(x, 'get_text'))}
-    assert {'a skier', 't = 1: 0.000', 't = 2: 0.042', '64 of 72 neurons'} <= texts
+    assert {'a skier', 't = 1: 0.000', 't = 2: 0.042', '64 of 72 neurons, over t'} <= texts
     assert {'t = 1: a_T = 0.750', 't = 2: a_T = 0.250', 'firing rate', 'a_S', 'a_C'} <= texts
     assert 'layer1.neuron: 3 channels of 4x6, firing rate 0.021' in texts
     images = [axes.images[0].get_array() for axes in figure.axes if axes.images]
