@@ -59,7 +59,7 @@ def heat_map(
 
     Example:
         >>> heat_map(np.array([[0.0, 1.0]]), 0, 1).tolist()
-        [[[68, 1, 84], [253, 231, 37]]]
+        [[[68, 1, 84], [253, 231, 36]]]
     """
     values = _check_map(values)
     if not vmin < vmax:
