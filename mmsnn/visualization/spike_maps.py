@@ -323,7 +323,7 @@ def _draw_layer(row: _Row, name: str, spikes: np.ndarray) -> None:
     row.draw_cells([heat_map(rate, 0, vmax) for rate in rates], captions)
     row.draw_bar(row.bar, 0, vmax, 'firing rate')
     rows, neurons = raster(spikes), channels * height * width
-    row.draw_side(rows, f'{len(rows)} of {neurons} neurons')
+    row.draw_side(rows, f'{len(rows)} of {neurons} neurons, over t')
 
 
 def _draw_decoder(row: _Row, name: str, maps: Attention, image: np.ndarray) -> None:
@@ -333,7 +333,7 @@ def _draw_decoder(row: _Row, name: str, maps: Attention, image: np.ndarray) -> N
     row.draw_cells([overlay(image, values, low, high) for values in maps.spatial], captions)
     row.draw_bar(row.bar, low, high, 'a_S', extend='both')
     low, high = _limits(maps.channel)
-    row.draw_side(heat_map(maps.channel.T, low, high), f'{maps.channel.shape[1]} channels')
+    row.draw_side(heat_map(maps.channel.T, low, high), f'{maps.channel.shape[1]} channels, over t')
     row.draw_bar(row.side_bar, low, high, 'a_C', extend='both')
 
 
