@@ -172,11 +172,10 @@ def _ratio(layers: Sequence[LayerProfile], result: SpikeProfile) -> Optional[flo
 def _same_data(cfg) -> bool:
     """Whether the scores of training are of the test images."""
     val, test = (
-        {k: v for k, v in (cfg.get(f'{split}_dataloader') or {}).get('dataset', {}).items()}
+        dict((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {})
         for split in ('val', 'test')
     )
     test.pop('indices', None)
-    val.pop('indices', None)
     return val == test
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from .charts import anytime_charts, training_charts
 from .gallery import Pictures
-from .matching import VERDICTS
+from .matching import STATES, VERDICTS
 
 #: Names and meanings of the numbers that evaluators give.
 METRICS = {
@@ -62,6 +62,7 @@ def render(numbers: dict[str, Any], pictures: Pictures, numbers_file: str) -> st
         pictures=pictures,
         charts={name: list(map(Markup, svgs)) for name, svgs in charts.items()},
         verdicts=VERDICTS,
+        states=STATES,
         metric_names=METRICS,
         neurons=neurons,
         weights=weights,

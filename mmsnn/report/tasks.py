@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from .matching import (
     VERDICTS,
     best_threshold,
+    count_states,
     count_verdicts,
     f1_score,
     match_boxes,

@@ -10,6 +10,7 @@ from pycocotools.cocoeval import COCOeval
 from mmsnn.report.matching import (
     Matches,
     best_threshold,
+    count_states,
     count_verdicts,
     f1_score,
     match_boxes,
@@ -32,7 +33,7 @@ def match(found, true, crowd=None):
         ((A, 1, 0.9), 'correct', 0),
         ((A, 2, 0.9), 'wrong class', 0),
         ((A_NEAR, 1, 0.9), 'badly placed', 0),
-        ((A_NEAR, 2, 0.9), 'nothing there', -1),
+        ((A_NEAR, 2, 0.9), 'class and place', 0),
         ((NOWHERE, 1, 0.9), 'nothing there', -1),
     ],
 )
@@ -53,7 +54,7 @@ def test_the_higher_score_comes_first():
 
 def test_crowds_are_neither_right_nor_wrong():
     matches = match([(A_NEAR, 1, 0.9), (A_NEAR, 2, 0.8)], [(A, 1)], crowd=[True])
-    assert matches.verdicts == ['ignored', 'nothing there']
+    assert matches.verdicts == ['ignored', 'nothing there']  # of another class
     assert matches.counts(0.5) == (0, 0, 1)
 
 
@@ -71,7 +72,23 @@ def test_threshold_with_the_best_f1():
     assert best_threshold([match([], [(A, 1)])]) == 0.3
     assert count_verdicts(matches, 0.3)['nothing there'] == 3
     assert count_verdicts(matches, 0.6)['nothing there'] == 0
-    assert count_verdicts(matches, 0.9)['missed'] == 3
+    assert count_verdicts(matches, 0.9)['correct'] == 0
+    assert count_states(matches, 0.9)['not seen'] == 3
+
+
+def test_states_of_true_boxes():
+    """The best that can be said of a true box, and of boxes above the least score only."""
+    true = [(A, 1), (B, 1)]
+    found = [(A, 2, 0.9), (A_NEAR, 1, 0.8), (A, 1, 0.7), (B, 2, 0.6)]
+    matches = match(found, true)
+    assert matches.verdicts == ['wrong class', 'badly placed', 'correct', 'wrong class']
+    assert matches.states(0.5) == ['found', 'taken for another']
+    assert matches.states(0.75) == ['taken for another', 'not seen']
+    assert matches.states(0.95) == ['not seen', 'not seen']
+    assert match([(A_NEAR, 1, 0.8)], true).states(0.5) == ['badly placed', 'not seen']
+    assert count_states([matches, matches], 0.5) == {
+        'found': 2, 'taken for another': 2, 'badly placed': 0, 'not seen': 0,
+    }  # fmt: skip
 
 
 box = st.tuples(*[st.integers(0, 8)] * 2, *[st.integers(1, 8)] * 2).map(

@@ -79,6 +79,10 @@ def test_the_numbers_are_those_of_the_other_tools(report, trained, tool, digits_
     assert list(rows) == [1, 2, 4]
     assert rows[4]['bbox_mAP'] == said['bbox_mAP']
     assert numbers['images'] == 8
+    assert numbers['validated_on_test']
+    # More time steps, more spikes: what is measured at each T was measured at that T.
+    assert rows[1]['energy'] < rows[2]['energy'] < rows[4]['energy']
+    assert rows[4]['energy'] == pytest.approx(numbers['profile']['energy'])
     assert numbers['training']['epochs'] == 2
     assert len(numbers['training']['losses']['loss']) == 8
     assert [step for step, _ in numbers['training']['scores']['bbox_mAP']] == [4, 8]
@@ -86,21 +90,28 @@ def test_the_numbers_are_those_of_the_other_tools(report, trained, tool, digits_
 
 def test_the_numbers_agree_with_each_other(report):
     _, r = report
-    verdicts, rows = r['verdicts'], r['by_class']
-    assert verdicts['correct'] + verdicts['missed'] == r['true_boxes'] > 0
-    assert sum(row['found'] for row in rows) == verdicts['correct']
-    assert sum(row['missed'] for row in rows) == verdicts['missed']
-    wrong = sum(verdicts[k] for k in ('wrong class', 'badly placed', 'double', 'nothing there'))
-    assert sum(row['wrong'] for row in rows) == wrong
+    verdicts, states, rows = r['verdicts'], r['states'], r['by_class']
+    assert sum(states.values()) == r['true_boxes'] > 0
+    assert verdicts['correct'] == states['found'] == sum(row['found'] for row in rows)
+    missed, wrong = (sum(row[key] for row in rows) for key in ('missed', 'wrong'))
+    assert missed == r['true_boxes'] - states['found']
+    assert wrong == sum(verdicts.values()) - verdicts['correct']
+    assert sum(pair['times'] for pair in r['confusions']) <= verdicts['wrong class']
+    assert r['recall'] == pytest.approx(states['found'] / r['true_boxes'])
+    assert r['precision'] == pytest.approx(states['found'] / sum(verdicts.values()))
     p = r['profile']
     assert sum(part['energy'] for part in r['parts']) == pytest.approx(p['energy'])
     assert sum(part['ann_energy'] for part in r['parts']) == pytest.approx(p['ann_energy'])
     assert p['energy'] == pytest.approx(p['sops'] * 0.9e-12 + p['macs'] * 4.6e-12)
+    assert sum(part['share'] for part in r['parts']) == pytest.approx(1)
+    spiking = [layer for layer in p['layers'] if layer['kind'] == 'spikes']
+    both = (sum(layer[key] for layer in spiking) for key in ('energy', 'ann_energy'))
+    assert p['spiking_ratio'] == pytest.approx(next(both) / next(both))
     assert p['silent'] == pytest.approx(1 - p['spikes'] / (p['neurons'] * r['time_steps']))
     for shot in r['gallery']:
         for seen in shot['attention'].values():
             assert sum(seen['temporal']) == pytest.approx(1, abs=1e-5)
-        missed = sum(not box['found'] for box in shot['true'])
+        missed = sum(box['state'] != 'found' for box in shot['true'])
         wrong = sum(box['verdict'] not in ('correct', 'ignored') for box in shot['found'])
         found = len(shot['true']) - missed
         assert shot['quality'] == pytest.approx(2 * found / (2 * found + missed + wrong))
@@ -116,6 +127,7 @@ def test_recognition(classified):
     rows = r['by_class']
     assert sum(row['true'] for row in rows) == 30
     assert sum(row['found'] for row in rows) == r['faultless']
+    assert sum(pair['times'] for pair in r['confusions']) <= 30 - r['faultless']
     assert r['metrics']['top1'] == pytest.approx(100 * r['faultless'] / 30, abs=1e-3)
     assert r['training'] is None
     assert [row['time_steps'] for row in r['anytime']] == [1, 4]
@@ -294,8 +306,8 @@ def test_what_it_shows_is_what_the_json_says(browser, request, kind):
         '!td.querySelector("[data-json]") && !td.querySelector("code") && !td.matches(".soft, '
         '.optional, :first-child")).map(td => td.textContent)'
     )
-    taken_for = [row.get('taken_for') for row in numbers['by_class']]
-    assert [text for text in loose if text not in taken_for] == []
+    classes = {pair['found'] for pair in numbers['confusions']}
+    assert [text for text in loose if text not in classes] == []
 
 
 @pytest.mark.parametrize('dark', [False, True])
@@ -307,7 +319,7 @@ def test_readable(browser, report, width, dark):
     assert page <= inner == width
     too_wide = chrome.execute_script(
         'return [...document.querySelectorAll(".wide")].filter(w => w.scrollWidth > w.clientWidth '
-        '+ 1 && !w.querySelector(".rates")).map(w => w.textContent.trim().slice(0, 40))'
+        '+ 1 && !w.querySelector(".sticky")).map(w => w.textContent.trim().slice(0, 40))'
     )
     assert too_wide == [], 'tables that have to be scrolled'
     smallest = chrome.execute_script(
@@ -356,8 +368,9 @@ def test_another_layer_can_be_chosen(browser, report):
 def test_boxes_can_be_hidden(browser, report):
     chrome = browser(report[0])
     count = (
-        'return [".true, .missed", ".correct, .wrong"].map(kind => [...document.querySelectorAll('
-        'kind)].filter(g => g.closest(".stage") && getComputedStyle(g).display !== "none").length)'
+        'return [".true, .missed, .mistaken", ".correct, .wrong"].map(kind => '
+        '[...document.querySelectorAll(`#gallery .stage :is(${kind})`)]'
+        '.filter(g => getComputedStyle(g).display !== "none").length)'
     )
     true, found = chrome.execute_script(count)
     assert true > 0
