@@ -71,5 +71,14 @@ setup(
         # What SpikingJelly imports; itself comes without its dependencies (Makefile).
         'bench': ['h5py', 'loguru', 'tensorboard', 'scienceplots'],
         'lint': ['ruff==0.17.6'],
+        'docs': [
+            'furo',
+            'matplotlib',
+            'myst-parser>=3',
+            'scikit-learn',
+            'sphinx>=7.4',
+            'sphinx-mathjax-offline',
+            'sphinxcontrib-programoutput',
+        ],
     },
 )
