@@ -61,7 +61,7 @@ SNIPPETS = [
 RUNNABLE = [
     pytest.param(text, id=name(page, number))
     for page, number, text in blocks('python')
-    if (page.name == 'start.md' or page.parent.name == 'tutorials')
+    if (page.name in ('start.md', 'CONTRIBUTING.md') or page.parent.name == 'tutorials')
     and '_base_ =' not in text
     and 'pets' not in text
 ]
