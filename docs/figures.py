@@ -32,6 +32,8 @@ STYLE = {
     'axes.titleweight': 'bold',
     'legend.frameon': False,
     'figure.facecolor': 'white',
+    'figure.constrained_layout.w_pad': 0.12,
+    'figure.constrained_layout.h_pad': 0.1,
     'svg.hashsalt': 'mmsnn',  # the same picture is the same file
 }
 
@@ -64,7 +66,7 @@ def draw_lif() -> Figure:
     figure = Figure(figsize=(8, 4.6), layout='constrained')
     axes = figure.subplots(3, 1, sharex=True, height_ratios=[1, 2, 2])
     axes[0].step(t, x, where='mid', color=GREY)
-    axes[0].set_ylabel('current x[t]')
+    axes[0].set_ylabel('current')
     axes[0].set_ylim(0, 2.8)
     for ax, reset, back in ((axes[1], 'hard', 'to 0'), (axes[2], 'soft', 'by V_th')):
         spikes = ops.lif(x, decay=0.5, v_threshold=1.0, reset=reset)
