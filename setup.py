@@ -73,10 +73,8 @@ setup(
         'lint': ['ruff==0.17.6'],
         'docs': [
             'furo',
-            'matplotlib',
-            'myst-parser>=3',
-            'scikit-learn',
-            'sphinx>=7.4',
+            'myst-parser>=3,<6',
+            'sphinx>=7.4,<10',
             'sphinx-mathjax-offline',
             'sphinxcontrib-programoutput',
         ],
