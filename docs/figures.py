@@ -254,9 +254,9 @@ def draw_asd() -> Figure:
     decoder = AttentionSpikeDecoder(channels, reduction=2)
     scale = torch.tensor(10.0, requires_grad=True)
     shift = torch.tensor(-3.0, requires_grad=True)
-    optimizer = torch.optim.AdamW([*decoder.parameters(), scale, shift], lr=1e-2)
-    for _ in range(400):
-        spikes, ring = sample(16)
+    optimizer = torch.optim.AdamW([*decoder.parameters(), scale, shift], lr=2e-2)
+    for _ in range(150):
+        spikes, ring = sample(8)
         logits = scale * decoder(spikes).mean(1) + shift
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, ring)
         optimizer.zero_grad()
