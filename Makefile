@@ -29,7 +29,7 @@ $(VENV)/.mmsnn-$(STACK)-%: setup.py
 	@$(INSTALL) --editable ".[$(STACK),$*]"
 	@touch $@
 
-demo: $(call STAMP,demo)  ## train a small Spiking RetinaNet on handwritten digits, evaluate it, leave pictures
+demo: $(call STAMP,demo)  ## train a small Spiking RetinaNet on handwritten digits, evaluate it, leave pictures and a report
 	@$(BIN)/python tools/demo.py
 
 # One thread a process: most tests wait for Python, and two of them at once are faster than one on

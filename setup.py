@@ -58,16 +58,16 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.9',
     packages=find_packages(include=['mmsnn', 'mmsnn.*']),
-    package_data={'mmsnn.ops': ['kernels.c']},
+    package_data={'mmsnn.ops': ['kernels.c'], 'mmsnn.report': ['page.html']},
     ext_modules=[Extension('mmsnn.ops._kernels', ['mmsnn/ops/kernels.c'], optional=True)],
     cmdclass=COMMANDS,
-    install_requires=['torch>=2.4', 'numpy', 'pycocotools', 'pillow', 'rich'],
+    install_requires=['torch>=2.4', 'numpy', 'pycocotools', 'pillow', 'rich', 'jinja2'],
     extras_require={
         **STACKS,
         'demo': ['scikit-learn'],
         # Reads AEDAT 4 recordings: a wheel of 1 MB that needs numpy alone.
         'events': ['aedat>=2.1'],
-        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'scikit-learn', 'aedat>=2.1'],
+        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'scikit-learn', 'selenium', 'aedat>=2.1'],
         # What SpikingJelly imports; itself comes without its dependencies (Makefile).
         'bench': ['h5py', 'loguru', 'tensorboard', 'scienceplots'],
         'lint': ['ruff==0.17.6'],

@@ -1,4 +1,4 @@
-"""The demo: make a data set of handwritten digits, train, evaluate, draw.
+"""The demo: make a data set of handwritten digits, train, evaluate, draw, report.
 
 It calls the tools that you would call, and prints each command before it runs.
 """
@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description='Train a small Spiking RetinaNet on handwritten digits (a few minutes on a '
-        'CPU), evaluate it, and leave pictures with the boxes it finds.'
+        'CPU), evaluate it, and leave pictures with the boxes it finds and a report on its spikes.'
     )
     parser.add_argument(
         '--work-dir',
@@ -49,16 +49,16 @@ def main() -> None:
     # times over; waiting less actively costs a tenth on an idle machine.
     os.environ.setdefault('GOMP_SPINCOUNT', '10000')
     run(
-        '1/4 data: handwritten digits on clutter',
+        '1/5 data: handwritten digits on clutter',
         'tools/dataset_converters/digits_to_coco.py',
         DATA,
     )
-    run('2/4 training', 'tools/train.py', CONFIG, '--work-dir', work_dir)
+    run('2/5 training', 'tools/train.py', CONFIG, '--work-dir', work_dir)
     with open(osp.join(ROOT, work_dir, 'last_checkpoint')) as file:
         checkpoint = osp.relpath(file.read().strip(), ROOT)
     predictions = osp.join(work_dir, 'predictions.pkl')
     run(
-        '3/4 evaluation on images that training never saw',
+        '3/5 evaluation on images that training never saw',
         'tools/test.py',
         CONFIG,
         checkpoint,
@@ -68,11 +68,23 @@ def main() -> None:
         predictions,
     )
     pictures = osp.join(work_dir, 'pictures')
-    run('4/4 pictures', 'tools/analysis_tools/draw_predictions.py', CONFIG, predictions, pictures)
+    run('4/5 pictures', 'tools/analysis_tools/draw_predictions.py', CONFIG, predictions, pictures)
+    report = osp.join(work_dir, 'spike_report.html')
+    run(
+        '5/5 report: results, pictures, spikes, energy, time',
+        'tools/analysis_tools/spike_report.py',
+        CONFIG,
+        checkpoint,
+        '--work-dir',
+        work_dir,
+        '--out',
+        report,
+    )
     minutes = (time.time() - start) / 60
     print(f'\nDone in {minutes:.1f} minutes.')
     print(f'Pictures (true boxes on the left, found boxes on the right): {osp.join(pictures, "")}')
     print(f'Checkpoint: {checkpoint}')
+    print(f'Report, for any browser: {report}')
 
 
 if __name__ == '__main__':

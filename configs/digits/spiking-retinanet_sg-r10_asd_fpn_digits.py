@@ -52,4 +52,8 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=10),
 )
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2))
+custom_hooks = [
+    dict(type='NonFiniteLossHook'),
+    dict(type='SpikeStatsHook', interval=50, num_images=2),
+]
 randomness = dict(seed=0)

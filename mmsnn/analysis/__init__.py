@@ -1,4 +1,4 @@
-"""What a spiking network does: firing rates, operations, energy; gradients by depth."""
+"""What a spiking network does: spikes, rates, operations, energy; gradients by depth."""
 
 from .isometry import (
     ISOMETRIC_PHI,
@@ -9,6 +9,7 @@ from .isometry import (
     measure_isometry,
     residual_blocks,
 )
+from .observe import eval_mode, neuron_layers
 from .profile import (
     AC_ENERGY,
     MAC_ENERGY,
@@ -19,6 +20,7 @@ from .profile import (
     fan_out,
     profile,
 )
+from .record import Attention, SpikeRecorder
 
 __all__ = [
     'AC_ENERGY',
@@ -26,14 +28,18 @@ __all__ = [
     'MAC_ENERGY',
     'POTENTIAL_EDGES',
     'SOUND_GRADIENT',
+    'Attention',
     'BlockIsometry',
     'Isometry',
     'LayerProfile',
     'SpikeProfile',
     'SpikeProfiler',
+    'SpikeRecorder',
+    'eval_mode',
     'fan_out',
     'jacobian_moment',
     'measure_isometry',
+    'neuron_layers',
     'profile',
     'residual_blocks',
 ]

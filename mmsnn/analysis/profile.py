@@ -13,10 +13,10 @@ from terminaltables import AsciiTable
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ..deploy import IntegerConv2d
 from ..models.layers import LIFNeuron
 from ..models.layers.decoders import SpikeDecoder
 from ..models.layers.gates import Gate
+from .observe import check_no_bytes, check_no_observer, eval_mode, takes_observer, unfold_time
 
 #: Energy of a 32-bit floating-point multiply and add at 45 nm, in joules: 3.7 pJ + 0.9 pJ.
 MAC_ENERGY = 4.6e-12
@@ -266,14 +266,7 @@ class SpikeProfiler:
         for name, value in (('mac_energy', mac_energy), ('ac_energy', ac_energy)):
             if not 0 <= value < math.inf:
                 raise ValueError(f'{name} must be a number of joules, got {value!r}')
-        for name, module in model.named_modules():
-            if isinstance(module, IntegerConv2d) or (
-                isinstance(module, LIFNeuron) and module.spike_dtype is not None
-            ):
-                raise ValueError(
-                    f'{name} is a layer of a fused model with integer convs, whose spikes are '
-                    'bytes: profile the unfused model; its operations are the same'
-                )
+        check_no_bytes(model)
         self.model = model
         self.operations = operations
         self.potentials = potentials
@@ -295,15 +288,13 @@ class SpikeProfiler:
     def __enter__(self):
         if self._handles:
             raise RuntimeError('this profiler is at work already')
-        for module, name in self._names.items():
-            if isinstance(module, LIFNeuron) and module.observer is not None:
-                raise RuntimeError(f'neuron {name!r} has an observer: one profiler at a time')
+        check_no_observer(self._names)
         begin = self.model.register_forward_pre_hook(self._begin, with_kwargs=True)
         self._handles.append(begin)
         for module in self._names:
             hook, options = None, {}
             if isinstance(module, LIFNeuron):
-                if not self.potentials and type(module).forward is LIFNeuron.forward:
+                if not self.potentials and takes_observer(module):
                     module.observer = self._see_spikes
                     self._observed.append(module)
                 else:
@@ -408,10 +399,7 @@ class SpikeProfiler:
     def _see_neuron(self, neuron, args, kwargs, output) -> None:
         if self._batch is None:
             return
-        x, time_steps = (*args, None)[:2]
-        time_steps = time_steps or kwargs.get('time_steps') or neuron.time_steps
-        if time_steps is not None:
-            x, output = (v.unflatten(0, (time_steps, -1)) for v in (x, output))
+        x, output = unfold_time(neuron, args, kwargs, output)
         self._see_spikes(neuron, output)
         if self.potentials:
             self._counts[neuron].add_potentials(neuron, x.detach())
@@ -516,19 +504,13 @@ def profile(
         True
     """
     profiler = SpikeProfiler(model, **kwargs)
-    modes = {module: module.training for module in model.modules()}
     device = next((p.device for p in model.parameters()), None)
-    model.eval()
-    try:
-        with profiler, torch.no_grad():
-            for batch in itertools.islice(batches, max_batches):
-                if isinstance(batch, Tensor):
-                    model(batch.to(device))
-                else:
-                    model.test_step(batch)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with eval_mode(model), profiler, torch.no_grad():
+        for batch in itertools.islice(batches, max_batches):
+            if isinstance(batch, Tensor):
+                model(batch.to(device))
+            else:
+                model.test_step(batch)
     return profiler.result()
 
 

@@ -1,6 +1,7 @@
 """What the command-line tools share."""
 
 from ..engine.wrappers import unwrap
+from .anytime import anytime, anytime_table, draw_anytime, score_names
 from .cli import (
     ToolError,
     add_common_arguments,
@@ -24,17 +25,21 @@ __all__ = [
     'ToolError',
     'add_common_arguments',
     'add_fuse_argument',
+    'anytime',
+    'anytime_table',
     'build_runner',
     'check_data',
     'check_out',
     'check_sync_bn',
     'check_work_dir',
+    'draw_anytime',
     'enable_amp',
     'exit_on_error',
     'leave_launcher',
     'load_config',
     'picture_path',
     'run_mmdet_tool',
+    'score_names',
     'set_time_steps',
     'setup_launcher',
     'unwrap',

@@ -7,6 +7,7 @@ import numpy as np
 from mmdet.registry import VISUALIZERS
 from mmengine.dist import master_only
 from mmengine.visualization import Visualizer
+from torch import Tensor
 
 from ..structures import ClsDataSample
 
@@ -90,6 +91,25 @@ class ClsVisualizer(Visualizer):
             for score, label in zip(scores.tolist(), labels.tolist()):
                 lines.append(f'{name(label)} {score:.2f}')
         return lines, right
+
+
+def input_picture(inputs: Tensor) -> np.ndarray:
+    """What a pipeline gives a network, as a picture.
+
+    Args:
+        inputs: An image (C, H, W) in mmcv's BGR, or grey, of values up to 255; or event frames
+            (T, 2, H, W).
+
+    Returns:
+        (H, W, 3), uint8, RGB.
+    """
+    values = inputs.cpu().numpy()
+    if values.ndim == 4:
+        return event_picture(values)
+    image = np.broadcast_to(values, (3, *values.shape[1:]))[::-1].transpose(1, 2, 0)
+    if image.dtype != np.uint8:
+        image = np.rint(image).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(image)
 
 
 def event_picture(frames: np.ndarray) -> np.ndarray:

@@ -4,14 +4,13 @@ import os.path as osp
 from collections.abc import Sequence
 from typing import Optional
 
-import numpy as np
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from ...structures import ClsDataSample
-from ...visualization import event_picture
+from ...visualization import input_picture
 
 
 @HOOKS.register_module()
@@ -67,21 +66,12 @@ class ClsVisualizationHook(Hook):
             self._draw('test', frames, sample, self._count, out_file)
 
     def _draw(self, name, inputs, sample, step, out_file=None) -> None:
-        frames = inputs.cpu().numpy()
-        picture = event_picture(frames) if frames.ndim == 4 else _image(frames)
         Visualizer.get_current_instance().add_datasample(
             name,
-            picture,
+            input_picture(inputs),
             sample,
             show=self.show,
             wait_time=self.wait_time,
             out_file=out_file,
             step=step,
         )
-
-
-def _image(image: np.ndarray) -> np.ndarray:
-    """(C, H, W) in mmcv's BGR to (H, W, 3) in RGB."""
-    return np.ascontiguousarray(
-        np.broadcast_to(image, (3, *image.shape[1:]))[::-1].transpose(1, 2, 0)
-    )

@@ -1,19 +1,37 @@
-"""Watches the firing rates while a network trains."""
+"""Watches the neurons while a network trains."""
 
+import os.path as osp
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Optional
 
+import numpy as np
+import torch
 from mmdet.registry import HOOKS
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.runner import autocast
+from torch import Tensor
 
-from ...analysis import LayerProfile, SpikeProfiler
-from ...models.layers import LIFNeuron
-from ...models.layers.gates import Gate
+from ...analysis import (
+    Attention,
+    LayerProfile,
+    SpikeProfiler,
+    SpikeRecorder,
+    eval_mode,
+    neuron_layers,
+)
+from ...visualization import draw_spikes, figure_picture, image_part, input_picture
 from ..wrappers import unwrap
+
+#: Layers on a sheet: of a deep network, so many from the first to the last.
+MAX_LAYERS = 8
 
 
 @HOOKS.register_module()
 class SpikeStatsHook(Hook):
-    """Log firing rates every so many iterations, and warn where a layer dies or saturates.
+    """Log firing rates, warn where a layer dies or saturates, and draw spikes and attention.
 
     One iteration in ``interval`` is measured; the others cost nothing. For every layer of neurons
     the message hub and every backend of the visualizer get ``spikes/<layer>/firing_rate``,
@@ -22,47 +40,72 @@ class SpikeStatsHook(Hook):
     saturated; the first time that happens to a layer there is a warning. A learned gate's neurons
     start silent by intention, and are not warned about.
 
-    Under distributed training each process looks at its own images, and the first one's are logged.
+    With ``num_images`` every validation ends with a sheet for each of the first images of the
+    validation set, always the same (:func:`mmsnn.visualization.draw_spikes`): the maps and rasters
+    of up to eight layers, from the first to the last, and the attention of every decoder. The
+    visualizer's backends get it as ``spikes_<number>_<name of the image>``; ``LocalVisBackend``
+    saves it under ``vis_data/vis_image``. Training goes on as it would have without.
+
+    Under distributed training each process looks at its own images, and the first one's are logged;
+    the first one draws.
 
     Args:
         interval: Measure one iteration in so many.
         dead_below: A channel is dead where its firing rate is not above this; 0 is one that never
             fired.
         saturated_above: A channel is saturated where its firing rate reaches this.
+        num_images: Images to draw at every validation; 0 draws nothing and costs nothing.
 
     Raises:
-        ValueError: An interval below 1, or rates that are not 0 <= dead_below < saturated_above <=
-            1; at the start of training, a model without spiking neurons.
+        ValueError: An interval below 1, a negative ``num_images``, or rates that are not 0 <=
+            dead_below < saturated_above <= 1; at the start of training, a model without spiking
+            neurons, or ``num_images`` without validation.
 
     Example:
-        In a config: ``custom_hooks = [dict(type='SpikeStatsHook', interval=50)]``.
+        In a config: ``custom_hooks = [dict(type='SpikeStatsHook', interval=50, num_images=2)]``.
     """
 
-    def __init__(self, interval: int = 100, dead_below: float = 0.0, saturated_above: float = 0.95):
+    def __init__(
+        self,
+        interval: int = 100,
+        dead_below: float = 0.0,
+        saturated_above: float = 0.95,
+        num_images: int = 0,
+    ):
         if not isinstance(interval, int) or interval < 1:
             raise ValueError(f'interval must be a whole number of at least 1, got {interval!r}')
+        if not isinstance(num_images, int) or num_images < 0:
+            raise ValueError(f'num_images must be a whole number, 0 or more, got {num_images!r}')
         if not 0 <= dead_below < saturated_above <= 1:
             raise ValueError(
                 'rates must be 0 <= dead_below < saturated_above <= 1, got '
                 f'dead_below={dead_below!r} and saturated_above={saturated_above!r}'
             )
         self.interval = interval
+        self.num_images = num_images
         self.dead_below = dead_below
         self.saturated_above = saturated_above
         self._profiler: Optional[SpikeProfiler] = None
+        self._batches: Optional[list[dict]] = None
         self._warned: set[tuple[str, str]] = set()
 
     def before_train(self, runner) -> None:
-        """Refuse a model that has nothing to watch.
+        """Refuse a model that has nothing to watch, and a run that has nothing to draw.
 
         Args:
             runner: The runner.
         """
         model = unwrap(runner.model)
-        if not any(isinstance(m, LIFNeuron) for m in model.modules()):
+        if not neuron_layers(model):
             raise ValueError(
                 f'SpikeStatsHook watches spiking neurons, and {type(model).__name__} has '
                 'none: take the hook out of custom_hooks'
+            )
+        if self.num_images and runner.val_loop is None:
+            raise ValueError(
+                f'SpikeStatsHook(num_images={self.num_images}) draws images of the validation set, '
+                'and this run has none: set num_images=0, or val_dataloader, val_cfg and '
+                'val_evaluator'
             )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
@@ -92,14 +135,15 @@ class SpikeStatsHook(Hook):
             return
         scalars = {}
         states: dict[str, list[str]] = dict(silent=[], saturated=[])
-        gates = [name for name, m in unwrap(runner.model).named_modules() if isinstance(m, Gate)]
+        # A learned gate's neurons may be silent.
+        watched = neuron_layers(unwrap(runner.model))
         for layer in profiler.result().layers:
             dead, saturated = self._shares(layer)
             key = f'spikes/{layer.name}'
             scalars[f'{key}/firing_rate'] = layer.firing_rate
             scalars[f'{key}/dead'] = dead
             scalars[f'{key}/saturated'] = saturated
-            if dead == 1 and not any(layer.name.startswith(f'{gate}.') for gate in gates):
+            if dead == 1 and layer.name in watched:
                 states['silent'].append(layer.name)
             if saturated == 1:
                 states['saturated'].append(layer.name)
@@ -108,6 +152,34 @@ class SpikeStatsHook(Hook):
         runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
         for state, names in states.items():
             self._warn(runner, state, names)
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        """Draw the images.
+
+        Args:
+            runner: The runner.
+            metrics: Numbers of the validation.
+        """
+        if not self.num_images or not is_main_process():
+            return
+        self._stop()
+        model = unwrap(runner.model)
+        names = list(neuron_layers(model))
+        chosen = np.linspace(0, len(names) - 1, min(len(names), MAX_LAYERS)).round().astype(int)
+        recorder = SpikeRecorder(model, [names[i] for i in chosen])
+        fp16 = getattr(runner.val_loop, 'fp16', False)
+        with _unchanged_random_numbers():
+            if self._batches is None:
+                # Kept: a pipeline may draw random numbers, and the images are to stay the same.
+                self._batches = _first_batches(runner.val_dataloader, self.num_images)
+            for i, batch in enumerate(self._batches):
+                with eval_mode(model), torch.no_grad(), recorder, autocast(enabled=fp16):
+                    sample = model.val_step(batch)[0]
+                name = osp.splitext(osp.basename(sample.metainfo.get('img_path') or ''))[0]
+                picture = _draw(batch['inputs'][0], sample, recorder, name)
+                # Not spikes/...: LocalVisBackend makes no folders.
+                key = f'spikes_{i}_{name}' if name else f'spikes_{i}'
+                runner.visualizer.add_image(key, picture, step=runner.iter)
 
     def after_train(self, runner) -> None:
         """Leave nothing behind.
@@ -141,3 +213,36 @@ class SpikeStatsHook(Hook):
         runner.logger.warning(
             f'mmsnn: {state} at iteration {runner.iter + 1}: {", ".join(new)}; {why[state]}'
         )
+
+
+def _first_batches(dataloader, num_images: int) -> list[dict]:
+    dataset = dataloader.dataset
+    return [dataloader.collate_fn([dataset[i]]) for i in range(min(num_images, len(dataset)))]
+
+
+def _draw(inputs: Tensor, sample, recorder: SpikeRecorder, name: str) -> np.ndarray:
+    img_shape = tuple(inputs.shape[-2:])
+    batch_shape = sample.metainfo.get('batch_input_shape', img_shape)
+
+    def part(values: Tensor) -> Tensor:
+        return image_part(values[:, 0], img_shape, batch_shape)
+
+    # Neurons without places, as of a linear layer, have no map.
+    spikes = {key: part(s) for key, s in recorder.spikes.items() if s.ndim == 5}
+    attention = {
+        key: Attention(maps.temporal[:, 0], maps.channel[:, 0], part(maps.spatial))
+        for key, maps in recorder.attention.items()
+    }
+    return figure_picture(draw_spikes(input_picture(inputs), spikes, attention, name))
+
+
+@contextmanager
+def _unchanged_random_numbers() -> Iterator[None]:
+    """Draw what you like: behind the block, the run's random numbers go on as before."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -1,5 +1,8 @@
 """Spike decoders: (T, B, C, H, W) spikes to a real-valued (B, C, H, W) map."""
 
+from collections.abc import Callable
+from typing import Optional
+
 import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
@@ -176,6 +179,9 @@ class AttentionSpikeDecoder(SpikeDecoder):
             nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels)
         )
         self.spatial = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2)
+        #: Called as ``observer(decoder, (a_T, a_C, a_S))`` with the maps of every decoding
+        #: (mmsnn.analysis).
+        self.observer: Optional[Callable[[nn.Module, tuple[Tensor, ...]], None]] = None
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -200,7 +206,10 @@ class AttentionSpikeDecoder(SpikeDecoder):
         temporal = self.temporal(torch.stack([rate, rate - rate.mean(0)], -1))[..., 0].softmax(0)
         channel = 2 * self.channel(channel_rate).sigmoid()
         spatial = 2 * self.spatial(torch.stack(seen, 2).flatten(0, 1)).sigmoid()
-        return temporal, channel, spatial[:, 0].unflatten(0, spikes.shape[:2])
+        maps = temporal, channel, spatial[:, 0].unflatten(0, spikes.shape[:2])
+        if self.observer is not None:
+            self.observer(self, maps)
+        return maps
 
     def decode(self, spikes: Tensor) -> Tensor:
         """Return the attention-weighted sum over time."""

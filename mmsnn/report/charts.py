@@ -1,0 +1,93 @@
+"""Line charts as SVG that takes its colours from the page, light or dark."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+# What Matplotlib draws in these colours, the page draws in its own.
+INK, SERIES = '#010101', ('#020202', '#030303', '#040404')
+VARIABLES = {INK: 'var(--ink)', **{c: f'var(--series{i})' for i, c in enumerate(SERIES)}}
+
+
+def anytime_charts(rows: Sequence[dict[str, Any]], scores: dict[str, str], configured: int):
+    """Scores against T, and time against T.
+
+    Args:
+        rows: As of :func:`mmsnn.utils.anytime`.
+        scores: Names for people by their keys in the rows.
+        configured: T of the config, which is marked.
+
+    Returns:
+        Two SVG texts.
+    """
+    steps = [row['time_steps'] for row in rows]
+    figure, axes = _axes('time steps T', ' and '.join(scores.values()))
+    dots = dict(marker='o', clip_on=False)
+    for (key, label), color in zip(scores.items(), SERIES):
+        axes.plot(steps, [row[key] for row in rows], color=color, label=label, **dots)
+    cost_figure, cost_axes = _axes('time steps T', 'ms an image')
+    cost_axes.plot(
+        steps, [row['ms_per_image'] for row in rows], 'o-', color=SERIES[0], clip_on=False
+    )
+    for ax in (axes, cost_axes):
+        ax.axvline(configured, color=INK, linewidth=0.8, linestyle=':')
+        ax.set_xticks(steps)
+        ax.set_ylim(bottom=0)
+    axes.legend(frameon=False, labelcolor=INK)
+    return _svg(figure), _svg(cost_figure)
+
+
+def training_charts(curves: dict[str, Any], scores: dict[str, str]):
+    """Losses against iterations, and validation scores.
+
+    Args:
+        curves: As of :func:`mmsnn.report.training.read_curves`.
+        scores: Names for people by their keys in the curves.
+
+    Returns:
+        One or two SVG texts.
+    """
+    figure, axes = _axes('iterations', 'loss')
+    # The sum first, then its largest parts: more lines than colours nobody can tell apart.
+    losses = sorted(curves['losses'].items(), key=lambda item: -item[1][-1][1])
+    for (name, points), color in zip(losses, SERIES):
+        axes.plot(*zip(*points), color=color, label=name, linewidth=1.2)
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    axes.legend(frameon=False, labelcolor=INK)
+    charts = [_svg(figure)]
+    if curves['scores']:
+        figure, axes = _axes('iterations', 'on the validation images')
+        for (key, points), color in zip(curves['scores'].items(), SERIES):
+            axes.plot(*zip(*points), 'o-', color=color, clip_on=False, label=scores[key])
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        axes.legend(frameon=False, labelcolor=INK)
+        charts.append(_svg(figure))
+    return charts
+
+
+def _axes(x: str, y: str):
+    figure = Figure(figsize=(4.4, 2.8), layout='constrained')
+    axes = figure.add_subplot()
+    axes.patch.set_visible(False)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.spines[['left', 'bottom']].set_color(INK)
+    axes.tick_params(colors=INK)
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    file = io.StringIO()
+    # Text stays text, in the font of the page.
+    with matplotlib.rc_context({'svg.fonttype': 'none', 'font.family': 'sans-serif'}):
+        figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
+    text = file.getvalue()
+    for color, variable in VARIABLES.items():
+        text = text.replace(color, variable)
+    return text[text.index('<svg') :]

@@ -1,0 +1,167 @@
+"""Everything that the report shows, measured on a model and its test data."""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+
+from ..analysis import SpikeProfiler, profile
+from ..analysis.profile import POTENTIAL_EDGES
+from ..ops.backend import ready_kernel_for
+from ..utils import ToolError, anytime, score_names
+from ..version import __version__
+from .gallery import Pictures, show_images
+from .tasks import task_of
+from .training import read_curves
+
+#: Batches whose membrane potentials are looked at: they need the slower, unfused layers.
+POTENTIAL_BATCHES = 4
+
+
+class _Keep(Hook):
+    """Keeps what a test run finds."""
+
+    def __init__(self):
+        self.samples: list = []
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.samples += [sample.to('cpu') for sample in outputs]
+
+
+def collect(
+    runner: Runner,
+    model: nn.Module,
+    steps: Sequence[int],
+    num_images: int = 9,
+    score_thr: Optional[float] = None,
+    log_dir: Optional[str] = None,
+    **energies: float,
+) -> tuple[dict[str, Any], Pictures]:
+    """Evaluate, measure and draw.
+
+    Args:
+        runner: The runner; the checkpoint is loaded, and the test data come in order.
+        model: Its detector or classifier.
+        steps: Numbers of time steps for the anytime table.
+        num_images: How many images to show: the worst third, the typical and the best.
+        score_thr: Least score of a detector's box; None for the one with the best F1.
+        log_dir: Folder of the training run, for its curves; None for none.
+        **energies: ``mac_energy`` and ``ac_energy`` of
+            :class:`~mmsnn.analysis.SpikeProfiler`, in joules.
+
+    Returns:
+        The numbers, ready for JSON, and the pictures.
+
+    Raises:
+        ToolError: The model has no spiking neurons, or its evaluator no score.
+    """
+    scores = score_names(runner.test_evaluator)
+    keep = _Keep()
+    runner.register_hook(keep)
+    runner.logger.info('mmsnn: evaluating, and counting spikes')
+    profiler = SpikeProfiler(model, **energies)
+    with profiler:
+        metrics = {k.rpartition('/')[2]: _known(v) for k, v in runner.test_loop.run().items()}
+    result = profiler.result()
+    if result.firing_rate is None:
+        raise ToolError(
+            f'{type(model).__name__} has no spiking neurons, and a spike report would be empty: '
+            'take tools/test.py'
+        )
+    runner.logger.info('mmsnn: membrane potentials')
+    potentials = profile(
+        model, runner.test_dataloader, POTENTIAL_BATCHES, operations=False, potentials=True
+    )
+    configured = model.backbone.time_steps
+    rows = [
+        {k: v if isinstance(v, int) else _known(v) for k, v in row.items()}
+        for row in anytime(runner, model, steps, configured)
+    ]
+    task = task_of(runner, keep.samples, score_thr)
+    runner.logger.info('mmsnn: pictures')
+    images, pictures = show_images(runner, model, task, num_images)
+    metrics = {**dict.fromkeys(scores, 0.0), **metrics}
+    numbers = dict(
+        mmsnn=__version__,
+        created=time.strftime('%Y-%m-%d %H:%M'),
+        machine=_machine(),
+        model=type(model).__name__,
+        backbone=type(model.backbone).__name__,
+        task=task.name,
+        classes=list(task.classes),
+        images=len(keep.samples),
+        time_steps=configured,
+        scores=scores,
+        metrics=metrics,
+        **task.numbers(),
+        profile=_profile(result, potentials),
+        parts=_parts(result),
+        anytime=rows,
+        ms_per_image=next((r['ms_per_image'] for r in rows if r['time_steps'] == configured), None),
+        gallery=images,
+        training=None if log_dir is None else read_curves(log_dir, scores),
+    )
+    return numbers, pictures
+
+
+def _known(value: float) -> Optional[float]:
+    """None where there was nothing to measure: -1 in COCO's evaluation, else not a number."""
+    return float(value) if value >= 0 else None
+
+
+def _machine() -> dict[str, Any]:
+    gpu = torch.cuda.is_available()
+    kernels = ready_kernel_for(torch.zeros(1, device='cuda' if gpu else 'cpu'))
+    return dict(
+        device=torch.cuda.get_device_name() if gpu else f'CPU, {os.cpu_count()} cores',
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        kernels=kernels or 'reference',
+    )
+
+
+def _profile(result, potentials) -> dict[str, Any]:
+    """The profile as JSON, with what the page says of whole layers."""
+    numbers = result.to_dict()
+    shares = {layer.name: layer.potentials for layer in potentials.layers}
+    for layer in numbers['layers']:
+        found = shares.get(layer['name'])
+        layer['ann_energy'] = layer['ann_macs'] * result.mac_energy
+        layer['potentials'] = None if found is None else np.asarray(found).tolist()
+    neurons = result.neuron_layers
+    channels = np.concatenate([layer.rate_by_channel for layer in neurons])
+    numbers.update(
+        potential_edges=POTENTIAL_EDGES.tolist(),
+        potential_images=potentials.images,
+        spikes=sum(layer.spikes for layer in neurons),
+        neurons=sum(layer.neurons for layer in neurons),
+        silent=1 - result.firing_rate,
+        dead=float((channels == 0).mean()),
+        saturated=float((channels >= result.saturated_above).mean()),
+        dead_layers=[layer.name for layer in neurons if layer.dead == 1],
+        saturated_layers=[layer.name for layer in neurons if layer.saturated == 1],
+        energy_ratio=result.energy / result.ann_energy if result.ann_energy else None,
+    )
+    return numbers
+
+
+def _parts(result) -> list[dict[str, Any]]:
+    """Operations and energy of backbone, neck and head."""
+    parts: dict[str, dict[str, Any]] = {}
+    for layer in result.layers:
+        name = layer.name.partition('.')[0]
+        part = parts.setdefault(
+            name, dict(name=name, sops=0.0, macs=0.0, ann_macs=0.0, energy=0.0, ann_energy=0.0)
+        )
+        for key in ('sops', 'macs', 'ann_macs', 'energy'):
+            part[key] += getattr(layer, key)
+        part['ann_energy'] += layer.ann_macs * result.mac_energy
+    for part in parts.values():
+        part['ratio'] = part['energy'] / part['ann_energy'] if part['ann_energy'] else None
+    return list(parts.values())

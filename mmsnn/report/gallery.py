@@ -1,0 +1,142 @@
+"""Pictures of the report: what the network saw, its spikes over time, and where it looked."""
+
+import base64
+import os.path as osp
+from typing import Any, Optional
+
+import cv2
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.runner import Runner, autocast
+from rich.progress import track
+from torch import nn
+
+from ..analysis import SpikeRecorder
+from ..visualization import heat_map, image_part, input_picture, overlay
+
+#: Pictures as ``data:`` addresses, by the number of the image, the layer or decoder where it is of
+#: one, and t.
+Pictures = dict[tuple, str]
+
+#: Longest sides in pixels; larger ones are shrunk, or a page would weigh hundreds of megabytes.
+PICTURE_SIDE, MAP_SIDE, OVERLAY_SIDE = 640, 96, 256
+
+
+def show_images(
+    runner: Runner, model: nn.Module, task, num_images: int
+) -> tuple[list[dict[str, Any]], Pictures]:
+    """Choose images, run each once more, and draw its spikes and attention.
+
+    Args:
+        runner: The runner, for its test data set.
+        model: The detector or classifier.
+        task: As of :func:`mmsnn.report.tasks.task_of`.
+        num_images: How many images.
+
+    Returns:
+        What is known of each image, the worst first, and the pictures.
+    """
+    dataset = runner.test_dataloader.dataset
+    entries, pictures = [], {}
+    for i, group in track(choose(task.order(), num_images), 'drawing'):
+        n = len(entries)
+        data = dataset[i]
+        recorder = SpikeRecorder(model)
+        with recorder, torch.no_grad(), autocast(enabled=runner.test_loop.fp16):
+            sample = model.test_step(pseudo_collate([data]))[0]
+        image = input_picture(data['inputs'])
+        shown = _shrink(image, PICTURE_SIDE)
+        height, width = shown.shape[:2]
+        own_height, own_width = sample.metainfo.get('ori_shape', image.shape)[:2]
+        padded = sample.metainfo.get('batch_input_shape', image.shape[:2])
+        path = sample.metainfo.get('img_path')
+        entry = dict(
+            index=i,
+            name=f'{i}' if path is None else osp.basename(path),
+            group=group,
+            width=width,
+            height=height,
+            **task.entry(i, (width / own_width, height / own_height)),
+            layer=_decoded_layer(recorder),
+            layers={},
+            attention={},
+        )
+        pictures[n,] = _encode(shown, '.jpg')
+        for name, spikes in recorder.spikes.items():
+            s = spikes[:, 0].float()
+            entry['layers'][name] = [float(step.mean()) for step in s]
+            maps = s.mean(1).numpy()
+            if maps.ndim == 3:
+                maps = image_part(maps, image.shape[:2], padded)
+                for t, values in enumerate(maps):
+                    values = _shrink(values, MAP_SIDE)
+                    pictures[n, name, t] = _encode(
+                        heat_map(values, 0, max(maps.max(), 1e-9)), '.png'
+                    )
+        small = _shrink(image, OVERLAY_SIDE)
+        for name, weights in recorder.attention.items():
+            maps = image_part(weights.spatial[:, 0].numpy(), image.shape[:2], padded)
+            low, high = float(maps.min()), float(maps.max())
+            entry['attention'][name] = dict(
+                temporal=weights.temporal[:, 0].tolist(), spatial=[low, high], size=maps.shape[1:]
+            )
+            for t, values in enumerate(maps):
+                drawn = overlay(small, values, low, max(high, low + 1e-6))
+                pictures[n, name, t] = _encode(drawn, '.jpg')
+        entries.append(entry)
+    return entries, pictures
+
+
+def choose(order: list[int], num_images: int) -> list[tuple[int, str]]:
+    """The worst, the typical and the best images, a third each.
+
+    Args:
+        order: Images from the worst to the best.
+        num_images: How many to choose.
+
+    Returns:
+        Numbers of images with ``'worst'``, ``'typical'`` or ``'best'``, in that order, none twice.
+
+    Example:
+        >>> choose(list('abcdefghi'), 3)
+        [('a', 'worst'), ('e', 'typical'), ('i', 'best')]
+    """
+    num_images = min(num_images, len(order))
+    few = num_images // 3
+    worst, middle = num_images - 2 * few, (len(order) - few) // 2
+    start = max(worst, min(middle, len(order) - 2 * few))
+    groups = dict(
+        worst=order[:worst],
+        typical=order[start : start + few],
+        best=order[len(order) - few :],
+    )
+    return [(i, group) for group, images in groups.items() for i in images]
+
+
+def _decoded_layer(recorder: SpikeRecorder) -> Optional[str]:
+    """The last layer with maps, of the size that the first decoder sees where there is one."""
+    sizes = {name: s.shape[3:] for name, s in recorder.spikes.items() if s.dim() == 5}
+    for weights in recorder.attention.values():
+        same = [name for name, size in sizes.items() if size == weights.spatial.shape[2:]]
+        if same:
+            return same[-1]
+    return max(sizes, key=list(sizes).index, default=None)
+
+
+def _shrink(image: np.ndarray, side: int) -> np.ndarray:
+    scale = side / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _encode(image: np.ndarray, suffix: str) -> str:
+    """An RGB picture as a ``data:`` address."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, 88] if suffix == '.jpg' else []
+    done, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]), options)
+    if not done:
+        raise RuntimeError(f'OpenCV could not write a picture of shape {image.shape}')
+    kind = 'jpeg' if suffix == '.jpg' else 'png'
+    return f'data:image/{kind};base64,{base64.b64encode(data).decode("ascii")}'

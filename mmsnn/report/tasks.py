@@ -1,0 +1,231 @@
+"""What differs between detection and recognition: what is right, and which image went worst."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import numpy as np
+from mmdet.structures import DetDataSample
+from mmengine.runner import Runner
+
+from .matching import (
+    VERDICTS,
+    best_threshold,
+    count_verdicts,
+    f1_score,
+    match_boxes,
+)
+
+
+class DetectionTask:
+    """Found boxes beside true ones.
+
+    Args:
+        dataset: The test data set, in the order of the samples.
+        samples: Predictions.
+        score_thr: Least score of a box; None for the one with the best F1.
+    """
+
+    name = 'detection'
+
+    def __init__(self, dataset, samples: Sequence[DetDataSample], score_thr: Optional[float]):
+        self.classes = dataset.metainfo['classes']
+        self.samples = samples
+        self.true = [_true_boxes(dataset.get_data_info(i)) for i in range(len(samples))]
+        self.matches = [
+            match_boxes(*_found_boxes(sample), *true) for sample, true in zip(samples, self.true)
+        ]
+        self.chosen = score_thr is None
+        self.score_thr = best_threshold(self.matches) if score_thr is None else score_thr
+
+    def order(self) -> list[int]:
+        """Images from the worst to the best: by F1, then mistakes, then boxes found."""
+
+        def quality(i: int) -> tuple:
+            found, missed, wrong = self.matches[i].counts(self.score_thr)
+            return f1_score(found, missed, wrong), -(missed + wrong), found
+
+        return sorted(range(len(self.samples)), key=quality)
+
+    def numbers(self) -> dict[str, Any]:
+        """Mistakes by kind and by class, over all images."""
+        counts = [m.counts(self.score_thr) for m in self.matches]
+        return dict(
+            score_thr=self.score_thr,
+            score_thr_chosen=self.chosen,
+            true_boxes=sum(len(m.found_by) for m in self.matches),
+            faultless=sum(not missed and not wrong for _, missed, wrong in counts),
+            verdicts=count_verdicts(self.matches, self.score_thr),
+            by_class=self._by_class(),
+        )
+
+    def _by_class(self) -> list[dict[str, Any]]:
+        rows: dict[int, Counter] = {i: Counter() for i in range(len(self.classes))}
+        for sample, (_, labels, crowd), m in zip(self.samples, self.true, self.matches):
+            for label, found in zip(labels[~crowd], m.found_by):
+                right = found >= 0 and m.scores[found] >= self.score_thr
+                rows[int(label)].update(true=1, found=int(right), missed=int(not right))
+            for label, verdict, score in zip(_found_boxes(sample)[1], m.verdicts, m.scores):
+                if score >= self.score_thr and verdict not in ('correct', 'ignored'):
+                    rows[int(label)]['wrong'] += 1
+        keys = ('true', 'found', 'missed', 'wrong')
+        return [
+            dict(name=str(self.classes[i]), **{key: row[key] for key in keys})
+            for i, row in rows.items()
+            if any(row.values())
+        ]
+
+    def entry(self, i: int, scale: Sequence[float]) -> dict[str, Any]:
+        """One image: its boxes, and its mistakes in words.
+
+        Args:
+            i: Number of the image.
+            scale: Factors from the image's own pixels to those of the picture, (x, y).
+        """
+        m = self.matches[i]
+        boxes, labels, scores = _found_boxes(self.samples[i])
+        true_boxes, true_labels, crowd = self.true[i]
+        true_boxes, true_labels = true_boxes[~crowd], true_labels[~crowd]
+        factor = np.array([*scale, *scale])
+        found = [
+            dict(
+                box=(box * factor).round(1).tolist(),
+                name=str(self.classes[label]),
+                score=float(score),
+                verdict=verdict,
+                partner=int(partner),
+            )
+            for box, label, score, verdict, partner in zip(
+                boxes, labels, scores, m.verdicts, m.partners
+            )
+            if score >= self.score_thr
+        ]
+        true = [
+            dict(
+                box=(box * factor).round(1).tolist(),
+                name=str(self.classes[label]),
+                found=bool(by >= 0 and scores[by] >= self.score_thr),
+            )
+            for box, label, by in zip(true_boxes, true_labels, m.found_by)
+        ]
+        right, missed, wrong = m.counts(self.score_thr)
+        return dict(
+            quality=f1_score(right, missed, wrong),
+            found=found,
+            true=true,
+            mistakes=_in_words(found, true),
+        )
+
+
+def _in_words(found: list[dict], true: list[dict]) -> list[str]:
+    missed = Counter(box['name'] for box in true if not box['found'])
+    lines = [f'missed: {_counted(missed)}'] if missed else []
+    kinds: dict[str, Counter] = {}
+    for box in found:
+        verdict = box['verdict']
+        if verdict in ('correct', 'ignored'):
+            continue
+        text = f'{box["name"]} ({box["score"]:.2f})'
+        if verdict == 'wrong class':
+            text = f'{true[box["partner"]]["name"]} taken for {text}'
+        kinds.setdefault(verdict, Counter())[text] += 1
+    lines += [f'{verdict}: {_counted(kinds[verdict])}' for verdict in VERDICTS if verdict in kinds]
+    return lines
+
+
+def _counted(names: Counter) -> str:
+    return ', '.join(name if n == 1 else f'{n} x {name}' for name, n in names.items())
+
+
+def _found_boxes(sample: DetDataSample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    found = sample.pred_instances
+    return tuple(found[key].numpy() for key in ('bboxes', 'labels', 'scores'))
+
+
+def _true_boxes(info: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    instances = info['instances']
+    return (
+        np.array([x['bbox'] for x in instances], np.float32).reshape(-1, 4),
+        np.array([x['bbox_label'] for x in instances], int),
+        np.array([x.get('ignore_flag', 0) for x in instances], bool),
+    )
+
+
+class RecognitionTask:
+    """Found classes beside true ones.
+
+    Args:
+        dataset: The test data set.
+        samples: Predictions.
+    """
+
+    name = 'recognition'
+
+    def __init__(self, dataset, samples: Sequence):
+        self.classes = dataset.metainfo['classes']
+        self.samples = samples
+        self.scores = np.stack([sample.pred_score.numpy() for sample in samples])
+        self.labels = np.array([int(sample.gt_label) for sample in samples])
+        self.preds = np.array([int(sample.pred_label) for sample in samples])
+
+    def order(self) -> list[int]:
+        """Images from the worst to the best: by what the true class is ahead of all others."""
+        own = self.scores[np.arange(len(self.labels)), self.labels]
+        others = self.scores.copy()
+        others[np.arange(len(self.labels)), self.labels] = 0
+        return np.argsort(own - others.max(1), kind='stable').tolist()
+
+    def numbers(self) -> dict[str, Any]:
+        """Mistakes by class, over all images."""
+        rows = []
+        for i, name in enumerate(self.classes):
+            taken = Counter(self.preds[self.labels == i].tolist())
+            true, found = sum(taken.values()), taken.pop(i, 0)
+            wrong = int((self.preds[self.labels != i] == i).sum())
+            if true or wrong:
+                often = ', '.join(f'{self.classes[c]} ({n})' for c, n in taken.most_common(3))
+                rows.append(
+                    dict(
+                        name=str(name), true=true, found=found, missed=true - found, wrong=wrong,
+                        taken_for=often,
+                    )
+                )  # fmt: skip
+        return dict(faultless=int((self.preds == self.labels).sum()), by_class=rows)
+
+    def entry(self, i: int, scale: Sequence[float]) -> dict[str, Any]:
+        """One image: its true class, the three most probable ones, and the mistake in words.
+
+        Args:
+            i: Number of the image.
+            scale: Not used.
+        """
+        first = np.argsort(-self.scores[i], kind='stable')[:3]
+        guesses = [dict(name=str(self.classes[c]), score=float(self.scores[i, c])) for c in first]
+        label, pred = self.labels[i], self.preds[i]
+        mistakes = []
+        if label != pred:
+            scores = f'{self.scores[i, pred]:.2f} against {self.scores[i, label]:.2f}'
+            mistakes = [f'{self.classes[label]} taken for {self.classes[pred]} ({scores})']
+        return dict(
+            quality=float(self.scores[i, label]),
+            true_class=str(self.classes[label]),
+            guesses=guesses,
+            mistakes=mistakes,
+        )
+
+
+def task_of(runner: Runner, samples: Sequence, score_thr: Optional[float] = None):
+    """The task of what a test run found.
+
+    Args:
+        runner: The runner, for its test data set.
+        samples: Predictions, in the order of the data set.
+        score_thr: Least score of a box; None for the one with the best F1.
+
+    Returns:
+        :class:`DetectionTask` or :class:`RecognitionTask`.
+    """
+    dataset = runner.test_dataloader.dataset
+    if isinstance(samples[0], DetDataSample):
+        return DetectionTask(dataset, samples, score_thr)
+    return RecognitionTask(dataset, samples)

@@ -1,0 +1,148 @@
+"""One checkpoint at several numbers of time steps: scores against time."""
+
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from statistics import median
+
+import torch
+from matplotlib.figure import Figure
+from mmdet.evaluation import CocoMetric
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner, autocast
+from rich.progress import track
+from torch import nn
+
+from ..evaluation import ClsMetric
+from .cli import ToolError, set_time_steps
+
+
+def score_names(evaluator: Evaluator) -> dict[str, str]:
+    """The numbers that say how good a model is.
+
+    Args:
+        evaluator: The test evaluator.
+
+    Returns:
+        Names for people by their names in the log, less the prefix.
+
+    Raises:
+        ToolError: It has no CocoMetric for boxes, and no ClsMetric.
+    """
+    for metric in evaluator.metrics:
+        if isinstance(metric, CocoMetric) and 'bbox' in metric.metrics and not metric.format_only:
+            return dict(bbox_mAP='mAP', bbox_mAP_50='mAP_50')
+        if isinstance(metric, ClsMetric):
+            return {f'top{k}': f'top-{k}' for k in metric.topk}
+    raise ToolError(
+        "the config's test_evaluator gives no bbox mAP: it needs "
+        "dict(type='CocoMetric', metric='bbox', ann_file=...) without format_only, or, for a "
+        "classifier, dict(type='ClsMetric')"
+    )
+
+
+def anytime(
+    runner: Runner, model: nn.Module, steps: Sequence[int], configured: int
+) -> list[dict[str, float]]:
+    """Evaluate and time a model at several T, side by side.
+
+    Every batch runs at every T before the next one is taken, so that whatever else the machine
+    does meets all T alike.
+
+    Args:
+        runner: The runner; its test data and evaluator are used.
+        model: The detector or classifier, in eval mode.
+        steps: Numbers of time steps.
+        configured: T to which the times are relative; the model has it again in the end.
+
+    Returns:
+        For each T ``time_steps``, the evaluator's numbers by their names in the log less the
+        prefix, ``ms_per_image``, the median over batches of the model with its pre- and
+        post-processing, and ``relative_time``.
+
+    Raises:
+        ToolError: As of :func:`score_names` and :func:`mmsnn.utils.set_time_steps`.
+    """
+    scores = score_names(runner.test_evaluator)
+    evaluators = {t: deepcopy(runner.test_evaluator) for t in steps}
+    times: dict[int, list] = {t: [] for t in sorted({*steps, configured})}
+    runs = [(batch, i == 0) for i, batch in enumerate(runner.test_dataloader)]
+    for batch, first in track(runs, 'evaluating at every T'):
+        for t in times:
+            set_time_steps(model, t)
+            # The first run of a T pays for what later ones find done.
+            for _ in range(2 if first else 1):
+                start = now()
+                with torch.no_grad(), autocast(enabled=runner.test_loop.fp16):
+                    found = model.test_step(deepcopy(batch))
+                elapsed = 1000 * (now() - start) / len(found)
+            times[t].append(elapsed)
+            if t in evaluators:
+                evaluators[t].process(data_samples=found, data_batch=batch)
+    set_time_steps(model, configured)
+    rows = []
+    for t, evaluator in evaluators.items():
+        metrics = evaluator.evaluate(len(runner.test_dataloader.dataset))
+        # CocoMetric gives nothing at all where the detector found no box in any image.
+        row = dict(time_steps=t, **dict.fromkeys(scores, 0.0))
+        row.update({key.rpartition('/')[2]: value for key, value in metrics.items()})
+        row['ms_per_image'] = round(median(times[t]), 2)
+        row['relative_time'] = round(median(times[t]) / median(times[configured]), 3)
+        rows.append(row)
+    return rows
+
+
+def now() -> float:
+    """Seconds, with the GPU's work done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def anytime_table(rows: Sequence[dict], scores: dict[str, str]) -> str:
+    """The results as text, one line a T.
+
+    Args:
+        rows: As of :func:`anytime`.
+        scores: As of :func:`score_names`.
+
+    Returns:
+        Several lines.
+    """
+    names = ''.join(f' {name:>7}' for name in scores.values())
+    lines = [f'{"T":>4}{names} {"ms/image":>10} {"relative time":>14}']
+    for row in rows:
+        numbers = ''.join(f' {row[key]:>7.3f}' for key in scores)
+        lines.append(
+            f'{row["time_steps"]:>4}{numbers} {row["ms_per_image"]:>10.2f} '
+            f'{row["relative_time"]:>14.3f}'
+        )
+    return '\n'.join(lines)
+
+
+def draw_anytime(rows: Sequence[dict], scores: dict[str, str], configured: int) -> Figure:
+    """Draw scores and time against T.
+
+    Args:
+        rows: As of :func:`anytime`.
+        scores: As of :func:`score_names`.
+        configured: T of the config, which is marked.
+
+    Returns:
+        The picture.
+    """
+    steps = [row['time_steps'] for row in rows]
+    figure = Figure(figsize=(9, 3.5), layout='constrained')
+    accuracy, cost = figure.subplots(1, 2)
+    for key, label in scores.items():
+        accuracy.plot(steps, [row[key] for row in rows], 'o-', label=label)
+    accuracy.set_ylabel(' and '.join(scores.values()))
+    cost.plot(steps, [row['ms_per_image'] for row in rows], 'o-', color='tab:red')
+    cost.set_ylabel('ms an image')
+    for axes in (accuracy, cost):
+        axes.axvline(configured, color='grey', linestyle=':', label="the config's T")
+        axes.set_xlabel('time steps T')
+        axes.set_xticks(steps)
+        axes.set_ylim(bottom=0)
+        axes.legend()
+    return figure

@@ -1,0 +1,379 @@
+"""The report: made by the tool, opened in a browser."""
+
+import base64
+import json
+import re
+import runpy
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from mmsnn.report import find_number, format_number
+from mmsnn.utils import ToolError
+
+DIGITS = 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
+CLASSIFIER = 'configs/digits/sg-r10_asd_digits-cls.py'
+NARROW = [
+    '--cfg-options',
+    'model.backbone.base_channels=8',
+    'model.neck.0.in_channels=[16,32]',
+    'model.neck.1.in_channels=[16,32]',
+    'train_cfg.max_epochs=2',
+    'train_cfg.val_interval=1',
+    'default_hooks.logger.interval=1',
+    'model.test_cfg.score_thr=0.0',
+]
+TOOL = 'analysis_tools/spike_report.py'
+SECTIONS = ('results', 'pictures', 'spikes', 'energy', 'time', 'training', 'about')
+
+
+@pytest.fixture(scope='module')
+def trained(tool, digits_root, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp('report') / 'run'
+    tool('train.py', DIGITS, '--work-dir', work_dir, *NARROW, MMSNN_DIGITS_ROOT=digits_root)
+    return work_dir
+
+
+@pytest.fixture(scope='module')
+def report(trained, tool, digits_root):
+    """The page and its numbers, of five images and three T, made at the default place."""
+    done = tool(
+        TOOL, DIGITS, trained / 'epoch_2.pth', '--work-dir', trained, '--time-steps', 1, 2, 4,
+        '--images', 5, '--score-thr', 0, *NARROW, MMSNN_DIGITS_ROOT=digits_root,
+    )  # fmt: skip
+    (page,) = trained.glob('*/spike_report.html')
+    assert f'report: {page}' in done.stdout
+    return page, json.loads(page.with_suffix('.json').read_text())
+
+
+@pytest.fixture(scope='module')
+def classified(tool, tmp_path_factory):
+    """The page and its numbers of an untrained classifier, one image and T = 1 besides 4."""
+    from mmsnn.apis import init_classifier
+
+    folder = tmp_path_factory.mktemp('classified')
+    tool('dataset_converters/digits_to_folder.py', folder / 'set')
+    model = init_classifier(CLASSIFIER)
+    torch.save(dict(state_dict=model.state_dict()), folder / 'start.pth')
+    tool(
+        TOOL, CLASSIFIER, folder / 'start.pth', '--out', folder / 'new/report.html',
+        '--work-dir', folder, '--time-steps', 1, '--images', 1, '--max-images', 30,
+        MMSNN_DIGITS_CLS_ROOT=folder / 'set',
+    )  # fmt: skip
+    page = folder / 'new/report.html'
+    return page, json.loads(page.with_suffix('.json').read_text())
+
+
+def test_the_numbers_are_those_of_the_other_tools(report, trained, tool, digits_root, tmp_path):
+    _, numbers = report
+    done = tool(
+        'test.py', DIGITS, trained / 'epoch_2.pth', '--work-dir', tmp_path, *NARROW,
+        MMSNN_DIGITS_ROOT=digits_root,
+    )  # fmt: skip
+    said = {k: float(v) for k, v in re.findall(r'coco/(bbox_\w+): (-?[\d.]+)', done.stdout)}
+    assert {k: -1 if v is None else v for k, v in numbers['metrics'].items()} == said
+    rows = {row['time_steps']: row for row in numbers['anytime']}
+    assert list(rows) == [1, 2, 4]
+    assert rows[4]['bbox_mAP'] == said['bbox_mAP']
+    assert numbers['images'] == 8
+    assert numbers['training']['epochs'] == 2
+    assert len(numbers['training']['losses']['loss']) == 8
+    assert [step for step, _ in numbers['training']['scores']['bbox_mAP']] == [4, 8]
+
+
+def test_the_numbers_agree_with_each_other(report):
+    _, r = report
+    verdicts, rows = r['verdicts'], r['by_class']
+    assert verdicts['correct'] + verdicts['missed'] == r['true_boxes'] > 0
+    assert sum(row['found'] for row in rows) == verdicts['correct']
+    assert sum(row['missed'] for row in rows) == verdicts['missed']
+    wrong = sum(verdicts[k] for k in ('wrong class', 'badly placed', 'double', 'nothing there'))
+    assert sum(row['wrong'] for row in rows) == wrong
+    p = r['profile']
+    assert sum(part['energy'] for part in r['parts']) == pytest.approx(p['energy'])
+    assert sum(part['ann_energy'] for part in r['parts']) == pytest.approx(p['ann_energy'])
+    assert p['energy'] == pytest.approx(p['sops'] * 0.9e-12 + p['macs'] * 4.6e-12)
+    assert p['silent'] == pytest.approx(1 - p['spikes'] / (p['neurons'] * r['time_steps']))
+    for shot in r['gallery']:
+        for seen in shot['attention'].values():
+            assert sum(seen['temporal']) == pytest.approx(1, abs=1e-5)
+        missed = sum(not box['found'] for box in shot['true'])
+        wrong = sum(box['verdict'] not in ('correct', 'ignored') for box in shot['found'])
+        found = len(shot['true']) - missed
+        assert shot['quality'] == pytest.approx(2 * found / (2 * found + missed + wrong))
+    qualities = [shot['quality'] for shot in r['gallery']]
+    assert qualities == sorted(qualities)
+    assert len(qualities) == 5
+
+
+def test_recognition(classified):
+    page, r = classified
+    assert r['task'] == 'recognition'
+    assert r['images'] == 30
+    rows = r['by_class']
+    assert sum(row['true'] for row in rows) == 30
+    assert sum(row['found'] for row in rows) == r['faultless']
+    assert r['metrics']['top1'] == pytest.approx(100 * r['faultless'] / 30, abs=1e-3)
+    assert r['training'] is None
+    assert [row['time_steps'] for row in r['anytime']] == [1, 4]
+    text = page.read_text()
+    assert 'id="training"' not in text
+
+
+def test_only_some_images(trained, tool, digits_root, tmp_path):
+    """COCO's evaluation does not count the images that were left out as missed."""
+    options = ['--time-steps', 4, '--images', 1, *NARROW]
+    done = tool(
+        TOOL, DIGITS, trained / 'epoch_2.pth', '--out', tmp_path / 'r.html', '--work-dir', tmp_path,
+        '--max-images', 3, *options, MMSNN_DIGITS_ROOT=digits_root,
+    )  # fmt: skip
+    full = json.loads((digits_root / 'annotations/instances_val.json').read_text())
+    kept = {image['id'] for image in full['images'][:3]}
+    few = dict(
+        full,
+        images=full['images'][:3],
+        annotations=[a for a in full['annotations'] if a['image_id'] in kept],
+    )
+    (tmp_path / 'few.json').write_text(json.dumps(few))
+    tested = tool(
+        'test.py', DIGITS, trained / 'epoch_2.pth', '--work-dir', tmp_path / 'w', *NARROW,
+        f'test_dataloader.dataset.ann_file={tmp_path / "few.json"}',
+        f'test_evaluator.ann_file={tmp_path / "few.json"}', MMSNN_DIGITS_ROOT=digits_root,
+    )  # fmt: skip
+    assert 'report:' in done.stdout
+    r = json.loads((tmp_path / 'r.json').read_text())
+    said = {k: float(v) for k, v in re.findall(r'coco/(bbox_\w+): (-?[\d.]+)', tested.stdout)}
+    assert {k: -1 if v is None else v for k, v in r['metrics'].items()} == said
+    assert r['images'] == 3
+
+
+@pytest.fixture(scope='module')
+def check_args():
+    return runpy.run_path(f'tools/{TOOL}')
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (['--out', 'report.pdf'], '--out must name a .html file, got report.pdf'),
+        (['--images', '0'], '--images must be at least 1, got 0'),
+        (['--max-images', '0'], '--max-images must be at least 1, got 0'),
+        (['--score-thr', '2'], '--score-thr must lie between 0 and 1, got 2.0'),
+        (['--train-dir', 'not-there'], '--train-dir not-there is not a folder'),
+        (['--launcher', 'pytorch'], 'take --launcher away'),
+        (['--mac-energy', '-1'], '--mac-energy must be a number of pJ, got -1.0'),
+        (['--ac-energy', 'inf'], '--ac-energy must be a number of pJ, got inf'),
+    ],
+)
+def test_options(check_args, monkeypatch, options, said):
+    monkeypatch.setattr('sys.argv', ['spike_report.py', 'CONFIG', 'CHECKPOINT', *options])
+    with pytest.raises(ToolError, match=re.escape(said)):
+        check_args['check_args'](check_args['parse_args']())
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (['--images', 0, *NARROW], '--images must be at least 1, got 0'),
+        (['--time-steps', 0, *NARROW], '--time-steps must be at least 1, got 0'),
+        ([], 'another architecture'),  # without the options that made it narrow
+    ],
+)
+def test_bad_input(trained, tool, digits_root, tmp_path, options, said):
+    done = tool(
+        TOOL, DIGITS, trained / 'epoch_2.pth', '--work-dir', tmp_path, *options, check=False,
+        MMSNN_DIGITS_ROOT=digits_root,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert said in done.stdout
+    assert 'Traceback' not in done.stdout
+    assert 'evaluating' not in done.stdout
+
+
+def test_nothing_is_overwritten(trained, tool, digits_root, tmp_path):
+    (tmp_path / 'r.json').write_text('mine')
+    done = tool(
+        TOOL, DIGITS, trained / 'epoch_2.pth', '--out', tmp_path / 'r.html', *NARROW, check=False,
+        MMSNN_DIGITS_ROOT=digits_root,
+    )  # fmt: skip
+    assert 'r.json is there already' in done.stdout
+    assert (tmp_path / 'r.json').read_text() == 'mine'
+
+
+# --- in the browser ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+    """Chromium without a screen; `browser(page, width, dark)` opens a page in it."""
+    chromium, driver = shutil.which('chromium'), shutil.which('chromedriver')
+    if not (chromium and driver):
+        pytest.skip('needs Chromium and its driver: apt-get install chromium chromium-driver')
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    options.set_capability('goog:loggingPrefs', dict(browser='ALL', performance='ALL'))
+    quiet = ('quic', 'background-networking', 'component-update', 'sync', 'gpu')
+    for flag in ('headless', 'no-sandbox', 'no-first-run', *(f'disable-{name}' for name in quiet)):
+        options.add_argument(f'--{flag}')
+    options.add_argument(f'--user-data-dir={tmp_path_factory.mktemp("chromium")}')
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+
+    def open_page(page, width=1440, dark=False):
+        chrome.execute_cdp_cmd(
+            'Emulation.setDeviceMetricsOverride',
+            dict(width=width, height=900, deviceScaleFactor=1, mobile=width < 600),
+        )
+        scheme = dict(name='prefers-color-scheme', value='dark' if dark else 'light')
+        chrome.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[scheme]))
+        for kind in ('browser', 'performance'):
+            chrome.get_log(kind)
+        chrome.get(page.as_uri())
+        return chrome
+
+    yield open_page
+    chrome.quit()
+
+
+def requests(chrome, page):
+    """Addresses that the page asked for, not the browser itself."""
+    messages = [json.loads(e['message'])['message'] for e in chrome.get_log('performance')]
+    return [
+        m['params']['request']['url']
+        for m in messages
+        if m['method'] == 'Network.requestWillBeSent'
+        and m['params']['documentURL'] == page.as_uri()
+    ]
+
+
+@pytest.mark.parametrize('kind', ['report', 'classified'])
+def test_it_stands_alone(browser, request, kind):
+    """No error, nothing asked for but itself, every picture there, every link leads somewhere."""
+    page, _ = request.getfixturevalue(kind)
+    chrome = browser(page)
+    time.sleep(0.5)
+    asked = requests(chrome, page)
+    assert page.as_uri() in asked
+    assert [url for url in asked if url != page.as_uri() and not url.startswith('data:')] == []
+    assert chrome.get_log('browser') == []
+    pictures = chrome.execute_script(
+        'return [...document.images].map(i => [i.complete, i.naturalWidth, i.src.slice(0, 11)])'
+    )
+    assert len(pictures) > 10
+    assert all(done and width > 0 and src == 'data:image/' for done, width, src in pictures)
+    broken = chrome.execute_script(
+        'return [...document.querySelectorAll("a")].map(a => a.getAttribute("href"))'
+        '.filter(h => !h.startsWith("#") || !document.getElementById(h.slice(1)))'
+    )
+    assert broken == []
+
+
+@pytest.mark.parametrize('kind', ['report', 'classified'])
+def test_what_it_shows_is_what_the_json_says(browser, request, kind):
+    page, numbers = request.getfixturevalue(kind)
+    chrome = browser(page)
+    shown = chrome.execute_script(
+        'return [...document.querySelectorAll("[data-json]")]'
+        '.map(e => [e.dataset.json, e.dataset.format, e.textContent])'
+    )
+    assert len(shown) > 150
+    wrong = [
+        (place, text)
+        for place, form, text in shown
+        if text != format_number(find_number(numbers, place), form)
+    ]
+    assert wrong == []
+    # No number of a table comes from anywhere else, but those that are no measurements.
+    loose = chrome.execute_script(
+        'return [...document.querySelectorAll("td")].filter(td => /\\d/.test(td.textContent) && '
+        '!td.querySelector("[data-json]") && !td.querySelector("code") && !td.matches(".soft, '
+        '.optional, :first-child")).map(td => td.textContent)'
+    )
+    taken_for = [row.get('taken_for') for row in numbers['by_class']]
+    assert [text for text in loose if text not in taken_for] == []
+
+
+@pytest.mark.parametrize('dark', [False, True])
+@pytest.mark.parametrize('width', [390, 1440])
+def test_readable(browser, report, width, dark):
+    """Fits the screen, in letters of a size and contrast that can be read."""
+    chrome = browser(report[0], width, dark)
+    inner, page = chrome.execute_script('return [innerWidth, document.documentElement.scrollWidth]')
+    assert page <= inner == width
+    too_wide = chrome.execute_script(
+        'return [...document.querySelectorAll(".wide")].filter(w => w.scrollWidth > w.clientWidth '
+        '+ 1 && !w.querySelector(".rates")).map(w => w.textContent.trim().slice(0, 40))'
+    )
+    assert too_wide == [], 'tables that have to be scrolled'
+    smallest = chrome.execute_script(
+        'return Math.min(...[...document.querySelectorAll("body *")].filter(e => '
+        '[...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()) && '
+        '!e.closest("svg, script, style")).map(e => parseFloat(getComputedStyle(e).fontSize)))'
+    )
+    assert smallest >= 11
+    ink, paper = chrome.execute_script(
+        'const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]'
+    )
+    assert contrast(ink, paper) > 7
+    assert (luminance(paper) < 0.1) == dark
+    picture = chrome.execute_cdp_cmd('Page.captureScreenshot', dict(format='png'))
+    assert np.frombuffer(base64.b64decode(picture['data']), np.uint8).size > 20_000
+
+
+def luminance(color):
+    """Relative luminance as WCAG defines it."""
+    channels = np.array([int(v) for v in re.findall(r'\d+', color)[:3]]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(a, b):
+    low, high = sorted([luminance(a), luminance(b)])
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_another_layer_can_be_chosen(browser, report):
+    page, numbers = report
+    chrome = browser(page)
+    seen = (
+        'return [...new Set([...document.querySelectorAll("[data-layer]")]'
+        '.filter(e => e.offsetParent).map(e => e.dataset.layer))]'
+    )
+    assert chrome.execute_script(seen) == [numbers['gallery'][0]['layer']]
+    other = 'backbone.layer1.0.neuron1'
+    chrome.execute_script(
+        f'const s = document.getElementById("layer"); s.value = "{other}"; '
+        's.dispatchEvent(new Event("change"))'
+    )
+    assert chrome.execute_script(seen) == [other]
+
+
+def test_boxes_can_be_hidden(browser, report):
+    chrome = browser(report[0])
+    count = (
+        'return [".true, .missed", ".correct, .wrong"].map(kind => [...document.querySelectorAll('
+        'kind)].filter(g => g.closest(".stage") && getComputedStyle(g).display !== "none").length)'
+    )
+    true, found = chrome.execute_script(count)
+    assert true > 0
+    assert found > 0
+    chrome.execute_script('document.getElementById("show-true").click()')
+    assert chrome.execute_script(count) == [0, found]
+    chrome.execute_script('document.getElementById("show-found").click()')
+    assert chrome.execute_script(count) == [0, 0]
+
+
+def test_printed(browser, report):
+    """Printing opens what is folded and leaves the controls away."""
+    chrome = browser(report[0])
+    chrome.execute_script('for (const d of document.querySelectorAll("details")) d.open = false')
+    pdf = chrome.execute_cdp_cmd('Page.printToPDF', dict(printBackground=True))
+    assert base64.b64decode(pdf['data']).startswith(b'%PDF')
+    assert chrome.execute_script(
+        'return [...document.querySelectorAll("details")].every(d => d.open)'
+    )

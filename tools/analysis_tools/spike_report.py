@@ -1,0 +1,200 @@
+"""One page about a spiking detector or classifier: results, pictures, spikes, energy, time."""
+
+import argparse
+import math
+import os
+import os.path as osp
+import shlex
+import sys
+
+# First: without mmcv's compiled ops, MMDetection's models import only behind it.
+import mmsnn  # noqa: F401  isort: skip
+
+from mmdet.evaluation import CocoMetric
+
+from mmsnn.analysis.profile import AC_ENERGY, MAC_ENERGY
+from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
+from mmsnn.datasets import DatasetError, check_frames
+from mmsnn.report import collect, write
+from mmsnn.utils import (
+    ToolError,
+    add_common_arguments,
+    build_runner,
+    check_data,
+    exit_on_error,
+    load_config,
+    set_time_steps,
+    unwrap,
+)
+
+EXAMPLES = """examples:
+  python tools/analysis_tools/spike_report.py CONFIG work_dirs/NAME/epoch_12.pth
+  python tools/analysis_tools/spike_report.py CONFIG CHECKPOINT --out report.html --images 30
+  python tools/analysis_tools/spike_report.py CONFIG CHECKPOINT --max-images 500   # of a large set
+  python tools/analysis_tools/spike_report.py CONFIG CHECKPOINT --mac-energy 3.1 --ac-energy 0.1"""
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description='Evaluate a checkpoint on the test data and write one HTML file that says how '
+        'good it is, how sparse, at what energy beside its ANN twin, when it would have been right '
+        'already, and what went wrong, with pictures of its spikes and its attention. The file '
+        'needs no network; FILE.json beside it has every number.',
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('checkpoint', help='path of the checkpoint')
+    parser.add_argument('--work-dir', help='folder for the log (default: work_dirs/NAME_OF_CONFIG)')
+    parser.add_argument(
+        '--out',
+        metavar='FILE.html',
+        help='the report (default: WORK_DIR/TIMESTAMP/spike_report.html)',
+    )
+    parser.add_argument(
+        '--time-steps',
+        type=int,
+        nargs='+',
+        default=[1, 2, 3, 4, 6, 8],
+        metavar='T',
+        help='numbers of time steps for accuracy and time over T (default: 1 2 3 4 6 8)',
+    )
+    parser.add_argument(
+        '--images',
+        type=int,
+        default=9,
+        metavar='N',
+        help='pictures to show: a third of them the worst, typical and best (default: 9)',
+    )
+    parser.add_argument(
+        '--max-images', type=int, metavar='N', help='look only at the first N images'
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        metavar='S',
+        help="least score of a detector's box in pictures and counts (default: the best F1)",
+    )
+    parser.add_argument(
+        '--train-dir',
+        metavar='DIR',
+        help="folder of the training run, for its curves (default: the checkpoint's)",
+    )
+    for name, joules, what in (
+        ('mac', MAC_ENERGY, 'multiply-accumulate'),
+        ('ac', AC_ENERGY, 'synaptic operation'),
+    ):
+        parser.add_argument(
+            f'--{name}-energy',
+            type=float,
+            default=joules * 1e12,
+            metavar='PJ',
+            help=f'picojoules a {what} (default: {joules * 1e12:g}, 45 nm)',
+        )
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what would fail after the long work.
+
+    Args:
+        args: The command line.
+
+    Raises:
+        ToolError: An option out of range, an output that is there already, or several processes.
+    """
+    if args.launcher != 'none':
+        raise ToolError('a report is made by one process: take --launcher away')
+    for name in ('images', 'max_images'):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ToolError(f'--{name.replace("_", "-")} must be at least 1, got {value}')
+    if args.score_thr is not None and not 0 <= args.score_thr <= 1:
+        raise ToolError(f'--score-thr must lie between 0 and 1, got {args.score_thr}')
+    for name in ('mac_energy', 'ac_energy'):
+        value = getattr(args, name)
+        if not 0 <= value < math.inf:
+            raise ToolError(f'--{name.replace("_", "-")} must be a number of pJ, got {value}')
+    if args.train_dir is not None and not osp.isdir(args.train_dir):
+        raise ToolError(f'--train-dir {args.train_dir} is not a folder')
+    if args.out is None:
+        return
+    if not args.out.endswith('.html'):
+        raise ToolError(f'--out must name a .html file, got {args.out}')
+    for path in (args.out, f'{osp.splitext(args.out)[0]}.json'):
+        if osp.exists(path):
+            raise ToolError(f'{path} is there already: choose another --out')
+    os.makedirs(osp.dirname(args.out) or '.', exist_ok=True)
+
+
+def main() -> None:
+    """Measure, and write the report."""
+    args = parse_args()
+    enforce_safe_loading(args.trust_checkpoint)
+    with exit_on_error(OSError, ValueError):
+        check_args(args)
+        cfg = load_config(args)
+        checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
+        check_data(cfg, ('test',))
+        steps = [t for t in sorted(set(args.time_steps)) if fits(cfg, t)]
+    cfg.load_from = args.checkpoint
+    # The images are gone through several times, and must be the same ones.
+    cfg.test_dataloader.sampler = dict(type='DefaultSampler', shuffle=False)
+    if args.max_images is not None:
+        cfg.test_dataloader.dataset.indices = args.max_images
+
+    runner = build_runner(cfg)
+    with exit_on_error():
+        model = unwrap(runner.model)
+        check_state_dict(model, checkpoint, args.checkpoint)
+        del checkpoint
+        configured = getattr(getattr(model, 'backbone', None), 'time_steps', None)
+        for t in (*steps, configured or 1):  # every one is checked before the work starts
+            set_time_steps(model, t)
+        runner.call_hook('before_run')
+        runner.load_or_resume()
+        if args.max_images is not None:
+            judge_only(runner)
+        numbers, pictures = collect(
+            runner,
+            model,
+            sorted({*steps, configured}),
+            num_images=args.images,
+            score_thr=args.score_thr,
+            log_dir=args.train_dir or osp.dirname(args.checkpoint),
+            mac_energy=args.mac_energy * 1e-12,
+            ac_energy=args.ac_energy * 1e-12,
+        )
+        runner.call_hook('after_run')
+    out = args.out or osp.join(runner.log_dir, 'spike_report.html')
+    numbers = dict(
+        config=args.config,
+        checkpoint=args.checkpoint,
+        command=shlex.join(['python', *sys.argv]),
+        **numbers,
+    )
+    json_path = write(numbers, pictures, out)
+    print(f'report: {out}\nnumbers: {json_path}')
+
+
+def judge_only(runner) -> None:
+    """Let COCO's evaluation look at the images that are run, and not count the others as missed."""
+    dataset = runner.test_dataloader.dataset
+    for metric in runner.test_evaluator.metrics:
+        if isinstance(metric, CocoMetric):
+            metric.img_ids = [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))]
+
+
+def fits(cfg, time_steps: int) -> bool:
+    """Whether the test data can be run at T: event frames come in a number of their own."""
+    try:
+        check_frames(cfg, ('test',), time_steps)
+    except DatasetError:
+        return False
+    return True
+
+
+if __name__ == '__main__':
+    main()
