@@ -34,6 +34,7 @@ autodoc_default_options = {'members': True, 'show-inheritance': True}
 autodoc_typehints_format = 'short'
 napoleon_numpy_docstring = False
 napoleon_preprocess_types = False
+napoleon_use_ivar = True  # fields of named tuples stand once, in the list of attributes
 python_maximum_signature_line_length = 88
 
 # Every reference within mmsnn must resolve; those to other projects cannot, without a network.

@@ -1,13 +1,14 @@
 """What the pages and the README tell people to write and to run is true."""
 
 import json
+import pkgutil
 import re
 import shlex
 import textwrap
 from pathlib import Path
 
 # First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
+import mmsnn  # isort: skip
 
 import mmdet
 import numpy as np
@@ -244,3 +245,20 @@ def test_links_of_pages_outside_the_site():
     for page in (ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md'):
         for link in re.findall(r'\]\(([^)#]+)[^)]*\)', page.read_text(encoding='utf-8')):
             assert link.startswith('https://') or (ROOT / link).exists(), f'{page.name}: {link}'
+
+
+def test_every_package_is_in_the_reference():
+    pages = ''.join(path.read_text() for path in (ROOT / 'docs' / 'reference').glob('*.rst'))
+    found = set(re.findall(r'automodule:: (\S+)', pages))
+    packages = {
+        module.name for module in pkgutil.walk_packages(mmsnn.__path__, 'mmsnn.') if module.ispkg
+    }
+    # Their names stand on the pages of the packages above or below them.
+    packages -= {'mmsnn.models', 'mmsnn.engine.hooks', 'mmsnn.engine.optimizers'}
+    assert packages - found == set()
+
+
+def test_every_tool_is_on_its_page():
+    page = (ROOT / 'docs' / 'tools.md').read_text()
+    tools = {path.name for path in (ROOT / 'tools').rglob('*') if path.suffix in ('.py', '.sh')}
+    assert {tool for tool in tools if tool not in page} == set()
