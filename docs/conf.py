@@ -34,7 +34,6 @@ autodoc_default_options = {'members': True, 'show-inheritance': True}
 autodoc_typehints_format = 'short'
 napoleon_numpy_docstring = False
 napoleon_preprocess_types = False
-napoleon_use_ivar = True  # fields of named tuples stand once, in the list of attributes
 python_maximum_signature_line_length = 88
 
 # Every reference within mmsnn must resolve; those to other projects cannot, without a network.
@@ -59,3 +58,13 @@ html_static_path = ['_static']
 html_css_files = ['mmsnn.css']
 html_copy_source = False
 html_show_sourcelink = False
+
+
+def skip_fields(app, what, name, obj, skip, options):
+    """Fields of named tuples stand in the docstrings; here they are 'Alias for field number 0'."""
+    return True if type(obj).__name__ == '_tuplegetter' else None
+
+
+def setup(app):
+    """Connect it."""
+    app.connect('autodoc-skip-member', skip_fields)
