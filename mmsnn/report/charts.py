@@ -35,7 +35,10 @@ def anytime_charts(rows: Sequence[dict[str, Any]], scores: dict[str, str], confi
     for ax in (axes, cost_axes):
         ax.axvline(configured, color=INK, linewidth=0.8, linestyle=':')
         ax.set_xticks(steps)
-        ax.set_ylim(bottom=0)
+    cost_axes.set_ylim(bottom=0)
+    # From 0 on, what separates one T from the next would be lost.
+    low, high = (f(row[key] or 0 for row in rows for key in scores) for f in (min, max))
+    axes.set_ylim(bottom=max(0, low - max(high - low, high / 10)))
     axes.legend(frameon=False, labelcolor=INK)
     return _svg(figure), _svg(cost_figure)
 

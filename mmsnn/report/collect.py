@@ -11,17 +11,17 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from ..analysis import SpikeProfiler, profile
+from ..analysis import LayerProfile, SpikeProfile, SpikeProfiler, profile
 from ..analysis.profile import POTENTIAL_EDGES
 from ..ops.backend import ready_kernel_for
-from ..utils import ToolError, anytime, score_names
+from ..utils import ToolError, anytime, score_names, set_time_steps
 from ..version import __version__
-from .gallery import Pictures, show_images
+from .gallery import Pictures, attention_summary, show_images
 from .tasks import task_of
 from .training import read_curves
 
-#: Batches whose membrane potentials are looked at: they need the slower, unfused layers.
-POTENTIAL_BATCHES = 4
+#: Batches for what is measured several times over, or needs the slower, unfused layers.
+FEW_BATCHES = 4
 
 
 class _Keep(Hook):
@@ -76,13 +76,18 @@ def collect(
         )
     runner.logger.info('mmsnn: membrane potentials')
     potentials = profile(
-        model, runner.test_dataloader, POTENTIAL_BATCHES, operations=False, potentials=True
+        model, runner.test_dataloader, FEW_BATCHES, operations=False, potentials=True
     )
     configured = model.backbone.time_steps
     rows = [
         {k: v if isinstance(v, int) else _known(v) for k, v in row.items()}
         for row in anytime(runner, model, steps, configured)
     ]
+    for row in rows:
+        set_time_steps(model, row['time_steps'])
+        measured = profile(model, runner.test_dataloader, FEW_BATCHES, **energies)
+        row.update(firing_rate=measured.firing_rate, energy=measured.energy)
+    set_time_steps(model, configured)
     task = task_of(runner, keep.samples, score_thr)
     runner.logger.info('mmsnn: pictures')
     images, pictures = show_images(runner, model, task, num_images)
@@ -96,6 +101,8 @@ def collect(
         task=task.name,
         classes=list(task.classes),
         images=len(keep.samples),
+        batch_size=runner.test_dataloader.batch_size,
+        validated_on_test=_same_data(runner.cfg),
         time_steps=configured,
         scores=scores,
         metrics=metrics,
@@ -105,6 +112,7 @@ def collect(
         anytime=rows,
         ms_per_image=next((r['ms_per_image'] for r in rows if r['time_steps'] == configured), None),
         gallery=images,
+        attention=attention_summary(images),
         training=None if log_dir is None else read_curves(log_dir, scores),
     )
     return numbers, pictures
@@ -132,13 +140,14 @@ def _profile(result, potentials) -> dict[str, Any]:
     shares = {layer.name: layer.potentials for layer in potentials.layers}
     for layer in numbers['layers']:
         found = shares.get(layer['name'])
+        layer['share'] = layer['energy'] / result.energy if result.energy else None
         layer['ann_energy'] = layer['ann_macs'] * result.mac_energy
         layer['potentials'] = None if found is None else np.asarray(found).tolist()
     neurons = result.neuron_layers
     channels = np.concatenate([layer.rate_by_channel for layer in neurons])
     numbers.update(
         potential_edges=POTENTIAL_EDGES.tolist(),
-        potential_images=potentials.images,
+        few_images=potentials.images,
         spikes=sum(layer.spikes for layer in neurons),
         neurons=sum(layer.neurons for layer in neurons),
         silent=1 - result.firing_rate,
@@ -146,9 +155,29 @@ def _profile(result, potentials) -> dict[str, Any]:
         saturated=float((channels >= result.saturated_above).mean()),
         dead_layers=[layer.name for layer in neurons if layer.dead == 1],
         saturated_layers=[layer.name for layer in neurons if layer.saturated == 1],
+        busiest=max(neurons, key=lambda layer: layer.firing_rate).name,
+        quietest=min(neurons, key=lambda layer: layer.firing_rate).name,
+        # Layers on spikes by themselves, without those that see real values.
+        spiking_ratio=_ratio([x for x in result.layers if x.kind == 'spikes'], result),
         energy_ratio=result.energy / result.ann_energy if result.ann_energy else None,
     )
     return numbers
+
+
+def _ratio(layers: Sequence[LayerProfile], result: SpikeProfile) -> Optional[float]:
+    ann = sum(layer.ann_macs for layer in layers) * result.mac_energy
+    return sum(layer.energy for layer in layers) / ann if ann else None
+
+
+def _same_data(cfg) -> bool:
+    """Whether the scores of training are of the test images."""
+    val, test = (
+        {k: v for k, v in (cfg.get(f'{split}_dataloader') or {}).get('dataset', {}).items()}
+        for split in ('val', 'test')
+    )
+    test.pop('indices', None)
+    val.pop('indices', None)
+    return val == test
 
 
 def _parts(result) -> list[dict[str, Any]]:
@@ -163,5 +192,6 @@ def _parts(result) -> list[dict[str, Any]]:
             part[key] += getattr(layer, key)
         part['ann_energy'] += layer.ann_macs * result.mac_energy
     for part in parts.values():
+        part['share'] = part['energy'] / result.energy if result.energy else None
         part['ratio'] = part['energy'] / part['ann_energy'] if part['ann_energy'] else None
     return list(parts.values())

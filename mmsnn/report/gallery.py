@@ -2,6 +2,7 @@
 
 import base64
 import os.path as osp
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import cv2
@@ -78,14 +79,57 @@ def show_images(
         for name, weights in recorder.attention.items():
             maps = image_part(weights.spatial[:, 0].numpy(), image.shape[:2], padded)
             low, high = float(maps.min()), float(maps.max())
+            inside, outside = _split(maps.mean(0), entry.get('true', ()), (height, width))
             entry['attention'][name] = dict(
-                temporal=weights.temporal[:, 0].tolist(), spatial=[low, high], size=maps.shape[1:]
+                temporal=weights.temporal[:, 0].tolist(),
+                spatial=[low, high],
+                channel=[float(weights.channel.min()), float(weights.channel.max())],
+                inside=inside,
+                outside=outside,
+                size=maps.shape[1:],
             )
             for t, values in enumerate(maps):
                 drawn = overlay(small, values, low, max(high, low + 1e-6))
                 pictures[n, name, t] = _encode(drawn, '.jpg')
         entries.append(entry)
     return entries, pictures
+
+
+def _split(values: np.ndarray, true: Sequence[dict], shape: tuple[int, int]) -> tuple:
+    """Mean of a map inside the true boxes and outside; None where there is no such place."""
+    inside = np.zeros(shape, np.uint8)
+    for box in true:
+        x1, y1, x2, y2 = (round(v) for v in box['box'])
+        inside[max(y1, 0) : y2, max(x1, 0) : x2] = 1
+    share = cv2.resize(inside.astype(np.float32), values.shape[::-1], interpolation=cv2.INTER_AREA)
+    means = []
+    for weight in (share, 1 - share):
+        total = float(weight.sum())
+        means.append(float((values * weight).sum()) / total if true and total > 0.5 else None)
+    return tuple(means)
+
+
+def attention_summary(images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the attention of each decoder is like on the images shown.
+
+    Args:
+        images: As of :func:`show_images`.
+
+    Returns:
+        Of each decoder its name, the range of its weights of time, of channels and of space, and
+        the means of space inside and outside of true boxes, over images.
+    """
+    rows = []
+    for name in images[0]['attention']:
+        seen = [image['attention'][name] for image in images]
+        row = dict(name=name)
+        for key in ('temporal', 'channel', 'spatial'):
+            row[key] = [min(min(s[key]) for s in seen), max(max(s[key]) for s in seen)]
+        for key in ('inside', 'outside'):
+            means = [s[key] for s in seen if s[key] is not None]
+            row[key] = sum(means) / len(means) if means else None
+        rows.append(row)
+    return rows
 
 
 def choose(order: list[int], num_images: int) -> list[tuple[int, str]]:

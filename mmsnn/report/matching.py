@@ -13,8 +13,16 @@ VERDICTS = {
     'correct': 'class and place of a true box',
     'wrong class': 'place of a true box, but of another class',
     'badly placed': 'class of a true box, which it overlaps by less than half',
+    'class and place': 'neither class nor place of a true box, but overlaps one',
     'double': 'a true box that a box of a higher score has found already',
-    'nothing there': 'no true box that it could stand for',
+    'nothing there': 'no true box near it',
+}
+#: What became of a true box.
+STATES = {
+    'found': 'by a correct box',
+    'taken for another': 'a box has its place, but another class',
+    'badly placed': 'a box has its class, but overlaps it by less than half',
+    'not seen': 'no box stands for it',
 }
 
 
@@ -52,6 +60,24 @@ class Matches:
         wrong = len(kept) - found - kept.count('ignored')
         return found, len(self.found_by) - found, wrong
 
+    def states(self, score_thr: float) -> list[str]:
+        """What became of each true box, with found boxes below a score left out.
+
+        Args:
+            score_thr: Least score.
+
+        Returns:
+            Keys of :data:`STATES`.
+        """
+        states = ['not seen'] * len(self.found_by)
+        names = dict(zip(('badly placed', 'wrong class', 'correct'), reversed(list(STATES)[:3])))
+        # A box that is right settles it, whatever else is there.
+        for verdict, state in names.items():
+            for partner, own, score in zip(self.partners, self.verdicts, self.scores):
+                if own == verdict and score >= score_thr:
+                    states[partner] = state
+        return states
+
 
 def match_boxes(
     boxes: np.ndarray,
@@ -67,10 +93,9 @@ def match_boxes(
 
     In the order of their scores, each found box takes the true box of its class that it overlaps
     most, if that is at least ``iou_thr`` and nobody has taken it. What is left over gets its reason
-    as in TIDE: the right place but another class; the right class but an overlap between
-    ``iou_near`` and ``iou_thr``; a true box for the second time; or nothing at all.
-    Source: Bolya et al. 2020, *TIDE: a general toolbox for identifying object detection errors*;
-    its sixth kind, class and place both wrong, counts as nothing here.
+    as in TIDE: a true box for the second time; the right place but another class; the right class
+    but an overlap between ``iou_near`` and ``iou_thr``; both wrong; or nothing at all.
+    Source: Bolya et al. 2020, *TIDE: a general toolbox for identifying object detection errors*.
 
     Args:
         boxes: (N, 4), x1, y1, x2, y2.
@@ -128,6 +153,7 @@ def _mistake(iou: np.ndarray, same: np.ndarray, iou_thr: float, iou_near: float)
         ('double', same, iou_thr),
         ('wrong class', ~same, iou_thr),
         ('badly placed', same, iou_near),
+        ('class and place', ~same, iou_near),
     )
     for verdict, candidates, least in kinds:
         overlap = np.where(candidates, iou, 0)
@@ -168,17 +194,30 @@ def f1_score(found: int, missed: int, wrong: int) -> float:
 
 
 def count_verdicts(matches: Sequence[Matches], score_thr: float) -> dict[str, int]:
-    """How often each verdict is given, and how many true boxes are missed.
+    """How often each verdict is given.
 
     Args:
         matches: Of each image.
         score_thr: Least score of a box.
 
     Returns:
-        Numbers by the keys of :data:`VERDICTS`, and ``'missed'``.
+        Numbers by the keys of :data:`VERDICTS`.
     """
     kept = Counter(
         verdict for m in matches for verdict, s in zip(m.verdicts, m.scores) if s >= score_thr
     )
-    missed = sum(m.counts(score_thr)[1] for m in matches)
-    return {**{verdict: kept[verdict] for verdict in VERDICTS}, 'missed': missed}
+    return {verdict: kept[verdict] for verdict in VERDICTS}
+
+
+def count_states(matches: Sequence[Matches], score_thr: float) -> dict[str, int]:
+    """How often each thing happens to true boxes.
+
+    Args:
+        matches: Of each image.
+        score_thr: Least score of a found box.
+
+    Returns:
+        Numbers by the keys of :data:`STATES`.
+    """
+    counts = Counter(state for m in matches for state in m.states(score_thr))
+    return {state: counts[state] for state in STATES}

@@ -50,30 +50,40 @@ class DetectionTask:
     def numbers(self) -> dict[str, Any]:
         """Mistakes by kind and by class, over all images."""
         counts = [m.counts(self.score_thr) for m in self.matches]
+        found, missed, wrong = map(sum, zip(*counts))
         return dict(
             score_thr=self.score_thr,
             score_thr_chosen=self.chosen,
-            true_boxes=sum(len(m.found_by) for m in self.matches),
+            precision=found / (found + wrong) if found + wrong else None,
+            recall=found / (found + missed) if found + missed else None,
+            f1=f1_score(found, missed, wrong),
+            true_boxes=found + missed,
             faultless=sum(not missed and not wrong for _, missed, wrong in counts),
             verdicts=count_verdicts(self.matches, self.score_thr),
-            by_class=self._by_class(),
+            states=count_states(self.matches, self.score_thr),
+            **self._by_class(),
         )
 
-    def _by_class(self) -> list[dict[str, Any]]:
+    def _by_class(self) -> dict[str, Any]:
         rows: dict[int, Counter] = {i: Counter() for i in range(len(self.classes))}
-        for sample, (_, labels, crowd), m in zip(self.samples, self.true, self.matches):
-            for label, found in zip(labels[~crowd], m.found_by):
-                right = found >= 0 and m.scores[found] >= self.score_thr
-                rows[int(label)].update(true=1, found=int(right), missed=int(not right))
-            for label, verdict, score in zip(_found_boxes(sample)[1], m.verdicts, m.scores):
+        pairs: Counter = Counter()
+        for sample, true, m in zip(self.samples, self.true, self.matches):
+            labels = true[1][~true[2]]
+            for label, state in zip(labels, m.states(self.score_thr)):
+                rows[int(label)].update(['true', 'found' if state == 'found' else 'missed'])
+            found = zip(_found_boxes(sample)[1], m.verdicts, m.partners, m.scores)
+            for label, verdict, partner, score in found:
                 if score >= self.score_thr and verdict not in ('correct', 'ignored'):
                     rows[int(label)]['wrong'] += 1
+                    if verdict == 'wrong class':
+                        pairs[int(labels[partner]), int(label)] += 1
         keys = ('true', 'found', 'missed', 'wrong')
-        return [
+        by_class = [
             dict(name=str(self.classes[i]), **{key: row[key] for key in keys})
             for i, row in rows.items()
             if any(row.values())
         ]
+        return dict(by_class=by_class, confusions=_confusions(pairs, self.classes))
 
     def entry(self, i: int, scale: Sequence[float]) -> dict[str, Any]:
         """One image: its boxes, and its mistakes in words.
@@ -104,9 +114,9 @@ class DetectionTask:
             dict(
                 box=(box * factor).round(1).tolist(),
                 name=str(self.classes[label]),
-                found=bool(by >= 0 and scores[by] >= self.score_thr),
+                state=state,
             )
-            for box, label, by in zip(true_boxes, true_labels, m.found_by)
+            for box, label, state in zip(true_boxes, true_labels, m.states(self.score_thr))
         ]
         right, missed, wrong = m.counts(self.score_thr)
         return dict(
@@ -118,19 +128,27 @@ class DetectionTask:
 
 
 def _in_words(found: list[dict], true: list[dict]) -> list[str]:
-    missed = Counter(box['name'] for box in true if not box['found'])
-    lines = [f'missed: {_counted(missed)}'] if missed else []
+    missed = Counter(box['name'] for box in true if box['state'] == 'not seen')
+    lines = [f'not seen: {_counted(missed)}'] if missed else []
     kinds: dict[str, Counter] = {}
     for box in found:
         verdict = box['verdict']
         if verdict in ('correct', 'ignored'):
             continue
         text = f'{box["name"]} ({box["score"]:.2f})'
-        if verdict == 'wrong class':
+        if verdict in ('wrong class', 'class and place'):
             text = f'{true[box["partner"]]["name"]} taken for {text}'
         kinds.setdefault(verdict, Counter())[text] += 1
     lines += [f'{verdict}: {_counted(kinds[verdict])}' for verdict in VERDICTS if verdict in kinds]
     return lines
+
+
+def _confusions(pairs: Counter, classes: Sequence[str], most: int = 12) -> list[dict[str, Any]]:
+    """The pairs of true and found class that are mixed up most often."""
+    return [
+        dict(true=str(classes[true]), found=str(classes[found]), times=n)
+        for (true, found), n in pairs.most_common(most)
+    ]
 
 
 def _counted(names: Counter) -> str:
@@ -179,18 +197,18 @@ class RecognitionTask:
         """Mistakes by class, over all images."""
         rows = []
         for i, name in enumerate(self.classes):
-            taken = Counter(self.preds[self.labels == i].tolist())
-            true, found = sum(taken.values()), taken.pop(i, 0)
-            wrong = int((self.preds[self.labels != i] == i).sum())
-            if true or wrong:
-                often = ', '.join(f'{self.classes[c]} ({n})' for c, n in taken.most_common(3))
-                rows.append(
-                    dict(
-                        name=str(name), true=true, found=found, missed=true - found, wrong=wrong,
-                        taken_for=often,
-                    )
-                )  # fmt: skip
-        return dict(faultless=int((self.preds == self.labels).sum()), by_class=rows)
+            true, found = int((self.labels == i).sum()), int((self.preds == i).sum())
+            right = int((self.preds[self.labels == i] == i).sum())
+            if true or found:
+                counts = dict(true=true, found=right, missed=true - right, wrong=found - right)
+                rows.append(dict(name=str(name), **counts))
+        wrong = self.preds != self.labels
+        pairs = Counter(zip(self.labels[wrong].tolist(), self.preds[wrong].tolist()))
+        return dict(
+            faultless=int((~wrong).sum()),
+            by_class=rows,
+            confusions=_confusions(pairs, self.classes),
+        )
 
     def entry(self, i: int, scale: Sequence[float]) -> dict[str, Any]:
         """One image: its true class, the three most probable ones, and the mistake in words.

@@ -59,7 +59,7 @@ def heat_map(
 
     Example:
         >>> heat_map(np.array([[0.0, 1.0]]), 0, 1).tolist()
-        [[[68, 1, 84], [253, 231, 37]]]
+        [[[68, 1, 84], [253, 231, 36]]]
     """
     values = _check_map(values)
     if not vmin < vmax:
@@ -315,7 +315,7 @@ def _draw_layer(row: _Row, name: str, spikes: np.ndarray) -> None:
     row.draw_cells([heat_map(rate, 0, vmax) for rate in rates], captions)
     row.draw_bar(row.bar, 0, vmax, 'firing rate')
     rows, neurons = raster(spikes), channels * height * width
-    row.draw_side(rows, f'{len(rows)} of {neurons} neurons')
+    row.draw_side(rows, f'{len(rows)} of {neurons} neurons, over t')
 
 
 def _draw_decoder(row: _Row, name: str, maps: Attention, image: np.ndarray) -> None:
@@ -325,7 +325,7 @@ def _draw_decoder(row: _Row, name: str, maps: Attention, image: np.ndarray) -> N
     row.draw_cells([overlay(image, values, low, high) for values in maps.spatial], captions)
     row.draw_bar(row.bar, low, high, 'a_S', extend='both')
     low, high = _limits(maps.channel)
-    row.draw_side(heat_map(maps.channel.T, low, high), f'{maps.channel.shape[1]} channels')
+    row.draw_side(heat_map(maps.channel.T, low, high), f'{maps.channel.shape[1]} channels, over t')
     row.draw_bar(row.side_bar, low, high, 'a_C', extend='both')
 
 

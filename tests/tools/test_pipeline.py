@@ -56,6 +56,9 @@ def test_training_says_what_it_does(trained):
     assert len(coco_table(output)) == 6
     assert (work_dir / 'epoch_2.pth').is_file()
     assert list(work_dir.glob('*.py')), 'the config is dumped beside the checkpoint'
+    # SpikeStatsHook: two images at each of two validations, and nothing that it warns about.
+    assert len(list(work_dir.glob('*/vis_data/vis_image/spikes_*.png'))) == 4
+    assert 'mmsnn: silent' not in output
 
 
 def test_test_prints_the_map_of_training(trained, tool, digits_root, tmp_path):
@@ -249,6 +252,7 @@ def test_two_processes(shell, digits_root, tmp_path):
     assert done.returncode == 0, done.stdout[-6000:]
     # 32 images, 2 processes, 8 a batch: 2 iterations an epoch each.
     assert 'Epoch(train) [1][2/2]' in done.stdout.replace('  ', ' ')
+    assert len(list(work_dir.glob('*/vis_data/vis_image/spikes_*.png'))) == 2
     tested = shell(
         'bash',
         'tools/dist_test.sh',

@@ -1,19 +1,32 @@
 """The hook that watches firing rates, in real training runs."""
 
 import json
+import random
+from pathlib import Path
 
+import mmcv
+import numpy as np
 import pytest
 import torch
 from mmdet.registry import HOOKS, MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 import mmsnn.engine
+import mmsnn.evaluation
 import mmsnn.models  # noqa: F401
 from mmsnn.engine import SpikeStatsHook
+from mmsnn.engine.hooks import spike_stats_hook
 from mmsnn.models.layers import LIFNeuron
 from mmsnn.structures import ClsDataSample
+from mmsnn.visualization import draw_spikes
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def batches(samples):
@@ -22,12 +35,8 @@ def batches(samples):
     )
 
 
-def train(work_dir, iterations=4, threshold=0.1, gate='ResidualGate', model=None, **hook):
-    data = []
-    for i in range(4):
-        image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
-        data.append((image, ClsDataSample().set_gt_label(i % 2)))
-    model = model or MODELS.build(
+def classifier(threshold=0.1, gate='ResidualGate', norm='TDBN'):
+    return MODELS.build(
         dict(
             type='SpikingClassifier',
             data_preprocessor=dict(type='ClsDataPreprocessor', mean=[127.5] * 3, std=[50.0] * 3),
@@ -37,20 +46,68 @@ def train(work_dir, iterations=4, threshold=0.1, gate='ResidualGate', model=None
                 base_channels=8,
                 stem='cifar',
                 gate_cfg=dict(type=gate),
+                norm_cfg=dict(type=norm),
                 act_cfg=dict(type='LIFNeuron', v_threshold=threshold),
             ),
             head=dict(type='SpikingClsHead', num_classes=2, in_channels=64),
         )
     )
+
+
+def neurons_of(model):
+    return {name: m for name, m in model.named_modules() if isinstance(m, LIFNeuron)}
+
+
+class Wrapper(torch.nn.Module):
+    """As that of a distributed run."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
+class Images(list):
+    """A validation set that would disturb the training's random numbers."""
+
+    def __getitem__(self, i):
+        random.random(), np.random.rand(), torch.rand(1)
+        return super().__getitem__(i)
+
+
+def train(
+    work_dir,
+    iterations=4,
+    threshold=0.1,
+    gate='ResidualGate',
+    model=None,
+    validate=False,
+    backends=('LocalVisBackend',),
+    **hook,
+):
+    generator = torch.Generator().manual_seed(0)
+    data = []
+    for i in range(4):
+        image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=generator)
+        sample = ClsDataSample(metainfo=dict(img_path=f'folder/image.{i}.png'))
+        data.append((image, sample.set_gt_label(i % 2)))
+    validation = {}
+    if validate:
+        validation = dict(
+            val_dataloader=DataLoader(Images(data), batch_size=2, collate_fn=batches),
+            val_evaluator=dict(type='ClsMetric'),
+            val_cfg=dict(),
+        )
+    model = model or classifier(threshold, gate)
     runner = Runner(
         model,
         str(work_dir),
         train_dataloader=DataLoader(data, batch_size=2, collate_fn=batches),
-        train_cfg=dict(by_epoch=False, max_iters=iterations),
+        train_cfg=dict(by_epoch=False, max_iters=iterations, val_interval=2),
+        **validation,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
         default_hooks=dict(checkpoint=None, timer=dict(type='IterTimerHook')),
         custom_hooks=[dict(type='SpikeStatsHook', **hook)],
-        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
+        visualizer=dict(type='Visualizer', vis_backends=[dict(type=b) for b in backends]),
         experiment_name=f'{work_dir.name}_{len(MMLogger._instance_dict)}',
         default_scope='mmdet',
     )
@@ -125,10 +182,146 @@ def test_gates_that_start_silent_are_not_warned_about(tmp_path):
     assert warnings == []
 
 
+@pytest.mark.parametrize('norm', ['TDBN', 'BN'])
+def test_a_threshold_far_too_high_is_warned_about(tmp_path, norm):
+    model = classifier(threshold=1.0, norm=norm)
+    _, healthy = train(tmp_path / 'healthy', model=model, interval=1)
+    for neuron in neurons_of(model).values():
+        neuron.v_threshold = 50.0
+    _, dying = train(tmp_path / 'dying', model=model, interval=1)
+    assert healthy == []
+    assert 'silent at iteration 1' in dying[0]
+    assert 'v_threshold (too high?)' in dying[0]
+
+
+@pytest.fixture
+def small_sheets(monkeypatch):
+    monkeypatch.setattr(spike_stats_hook, 'MAX_LAYERS', 1)
+
+
+def test_it_draws_the_same_images_at_every_validation(tmp_path, small_sheets):
+    runner, warnings = train(tmp_path, iterations=4, validate=True, num_images=2)
+    files = sorted(tmp_path.rglob('vis_image/*.png'))
+    names = [f'spikes_{i}_image.{i}_{step}.png' for i in (0, 1) for step in (2, 4)]
+    assert [file.name for file in files] == names
+    first, later, other, _ = (mmcv.imread(file) for file in files)
+    assert first.shape == later.shape
+    head = slice(0, first.shape[0] // 4)  # the picture and the text
+    assert np.array_equal(first[head, :200], later[head, :200])
+    assert not np.array_equal(first[head, :200], other[head, :200])
+    assert not np.array_equal(first, later), 'the weights changed in between'
+    assert warnings == []
+    assert all(not m._forward_hooks for m in runner.model.modules())
+    assert all(m.observer is None for m in neurons_of(runner.model).values())
+
+
+def test_drawing_changes_nothing_else(tmp_path, small_sheets):
+    states = []
+    for num_images in (0, 1):
+        random.seed(0), np.random.seed(0), torch.manual_seed(0)
+        model = classifier()
+        if num_images == 0:
+            weights = {key: value.clone() for key, value in model.state_dict().items()}
+        model.load_state_dict(weights)
+        modes = []
+
+        def note(module, args, modes=modes):
+            modes.append(module.training)
+
+        model.backbone.layer1[0].register_forward_pre_hook(note)
+        runner, _ = train(
+            tmp_path / str(num_images), model=model, validate=True, num_images=num_images
+        )
+        left = random.random(), np.random.rand(), torch.rand(1).item()
+        states.append((runner.model.state_dict(), left, sum(modes)))
+        assert len(modes) - sum(modes) == 2 * (2 + num_images)  # passes in eval mode
+    assert states[0][1:] == states[1][1:]
+    assert all(torch.equal(value, states[1][0][key]) for key, value in states[0][0].items())
+
+
+def test_images_for_every_backend(tmp_path, small_sheets):
+    pytest.importorskip('tensorboard')
+    train(
+        tmp_path,
+        iterations=2,
+        validate=True,
+        num_images=1,
+        backends=('LocalVisBackend', 'TensorboardVisBackend'),
+    )
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (file,) = tmp_path.rglob('events.out.tfevents*')
+    events = EventAccumulator(str(file)).Reload()
+    assert 'spikes_0_image.0' in events.Tags()['images']
+    (event,) = events.Images('spikes_0_image.0')
+    (saved,) = tmp_path.rglob('vis_image/*.png')
+    assert event.step == 2
+    drawn = mmcv.imfrombytes(event.encoded_image_string)
+    assert np.array_equal(drawn, mmcv.imread(saved))
+
+
+def test_only_the_first_process_draws(monkeypatch):
+    monkeypatch.setattr(spike_stats_hook, 'is_main_process', lambda: False)
+    SpikeStatsHook(num_images=1).after_val_epoch(runner=None)  # looks at nothing
+
+
+def test_a_detector_on_a_padded_image(tmp_path):
+    config = ROOT / 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
+    init_default_scope('mmdet')
+    model = MODELS.build(Config.fromfile(config).model)
+    image = torch.full((3, 40, 64), 128, dtype=torch.uint8)
+    meta = dict(img_shape=(40, 64), ori_shape=(40, 64), scale_factor=(1.0, 1.0))
+    drawn = {}
+
+    class Run:
+        iter = 7
+        val_loop = None
+        val_dataloader = DataLoader(
+            [dict(inputs=image, data_samples=DetDataSample(metainfo=meta))],
+            collate_fn=pseudo_collate,
+        )
+
+        class visualizer:
+            @staticmethod
+            def add_image(name, picture, step):
+                drawn[name] = picture, step
+
+    Run.model = Wrapper(model.train())
+    seen = {}
+
+    def see(image, spikes, attention, title):
+        seen.update(image=image, spikes=spikes, attention=attention)
+        return draw_spikes(image, spikes, attention, title)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmsnn.engine.hooks.spike_stats_hook.draw_spikes', see)
+        SpikeStatsHook(num_images=5).after_val_epoch(Run)
+    assert list(drawn) == ['spikes_0']
+    assert drawn['spikes_0'][1] == 7
+    assert model.training
+    # 40 rows at strides 2, 4, 8 and 16 of 48 padded ones: 20, 10, 5 and, in part, 3.
+    assert seen['image'].shape == (40, 64, 3)
+    assert len(seen['spikes']) == 8
+    assert seen['spikes']['backbone.stem.0.neuron'].shape == (4, 16, 20, 32)
+    assert seen['spikes']['backbone.layer3.0.neuron2'].shape[2:] == (3, 4)
+    assert seen['attention']['neck.0.decoders.0'].spatial.shape == (4, 5, 8)
+
+
+def test_drawing_without_validation_is_refused():
+    class NoValidation:
+        model = classifier()
+        val_loop = None
+
+    with pytest.raises(ValueError, match='num_images=0'):
+        SpikeStatsHook(num_images=2).before_train(NoValidation)
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
         (dict(interval=0), 'interval'),
+        (dict(num_images=-1), 'num_images'),
+        (dict(num_images=1.5), 'num_images'),
         (dict(dead_below=-0.1), 'dead_below'),
         (dict(dead_below=0.5, saturated_above=0.5), 'dead_below'),
         (dict(saturated_above=1.5), 'saturated_above'),
