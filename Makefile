@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 STAMP = $(VENV)/.mmsnn-$(STACK)-$(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench lint clean
+.PHONY: help demo test test-slow bench docs figures lint clean
 
 help:  ## this list
 	@echo "mmsnn: spiking neural networks for MMDetection"
@@ -49,9 +49,17 @@ $(call STAMP,spikingjelly): $(call STAMP,bench)
 bench: $(call STAMP,spikingjelly)  ## time and memory against SpikingJelly, MMDetection's ANN and the convs alone
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
+# -W: a warning, such as a link that leads nowhere, ends the build.
+docs: $(call STAMP,docs)  ## the site, in docs/_build/index.html
+	@$(BIN)/python -m sphinx -W --keep-going --quiet docs docs/_build
+	@echo "the site: docs/_build/index.html"
+
+figures: $(call STAMP,docs)  ## the pictures of docs/concepts.md, from the code
+	@$(BIN)/python docs/figures.py docs/images
+
 lint: $(call STAMP,lint)  ## ruff
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
 clean:  ## remove the venv and build leftovers (work_dirs/ and data/ stay)
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build docs/_build *.egg-info .pytest_cache .ruff_cache .hypothesis

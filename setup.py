@@ -81,5 +81,12 @@ setup(
         # What SpikingJelly imports; itself comes without its dependencies (Makefile).
         'bench': ['h5py', 'loguru', 'tensorboard', 'scienceplots'],
         'lint': ['ruff==0.17.6'],
+        'docs': [
+            'furo',
+            'myst-parser>=3,<6',
+            'sphinx>=7.4,<10',
+            'sphinx-mathjax-offline',
+            'sphinxcontrib-programoutput',
+        ],
     },
 )

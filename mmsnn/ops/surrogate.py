@@ -52,7 +52,7 @@ def surrogate_gradient(u: Tensor, surrogate: str = 'arctan', width: float = 1.0)
     neither the scale of the gradient nor its integral:
 
     - ``rectangle``: 1 / width where :math:`|u| < width / 2`, else 0 (STBP, Wu et al. 2018)
-    - ``triangle``: max(0, 1 - |u| / width) / width
+    - ``triangle``: :math:`\max(0, 1 - |u| / width) / width`
     - ``arctan``: 1 / (width (1 + (pi u / width)^2)); width 1 is SpikingJelly's ``ATan(alpha=2)``
     - ``sigmoid``: the derivative of sigmoid(4 u / width); width 1 is ``Sigmoid(alpha=4)``
 
