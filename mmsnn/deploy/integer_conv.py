@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
@@ -22,9 +23,11 @@ class IntegerConv2d(nn.Module):
     two sums of 8-bit products, q = 256 high + low. A CPU with VNNI or AMX does at least four such
     products in the time of one in float32.
 
-    A 1x1 conv is computed as the matrix product that it is: oneDNN's integer convs of that kernel
-    fall to code up to sixty times slower for some widths, its integer matrix products don't. The
-    sums are the same to the last bit.
+    oneDNN's integer convs bring their packed weights into another order at every call, in up to
+    sixty times the time of the conv, where it chooses other blocks of channels for the input at
+    hand than it chose when it packed them. So a 1x1 conv is computed as the matrix product that it
+    is, and any other gets outputs of zeros up to a multiple of 64 channels: neither was found to
+    depend on the input's size, and the sums are the same to the last bit.
 
     Args:
         conv: The conv to replace; it is kept.
@@ -40,11 +43,13 @@ class IntegerConv2d(nn.Module):
         self.bits = bits
         self.real = real
         self._is_matrix = conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
+        odd = conv.groups == 1 and conv.out_channels > 32 and not self._is_matrix
+        self._zeros = -conv.out_channels % 64 if odd else 0
         self._parts = None
 
     def _pack(self) -> list:
         """(packed weights, scale, zero point) of each byte of q, the lowest first."""
-        weight = self.conv.weight.detach().float()
+        weight = F.pad(self.conv.weight.detach().float(), (0,) * 7 + (self._zeros,))
         limit = 127 * 256 ** (self.bits // 8 - 1)
         scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-30) / limit
         q = (weight / scale.view(-1, 1, 1, 1)).round()
@@ -81,13 +86,16 @@ class IntegerConv2d(nn.Module):
         if self._parts is None:  # packed weights can be neither copied nor saved
             self._parts = self._pack()
         if not self._is_matrix:
-            return self._sum(torch.ops.onednn.qconv2d_pointwise, x, scale, zero, *self._geometry())
+            y = self._sum(torch.ops.onednn.qconv2d_pointwise, x, scale, zero, *self._geometry())
+            channels = self.conv.out_channels
+            return y[:, :channels].contiguous(memory_format=torch.channels_last)
         rows, columns = self.conv.stride
         x = x[:, :, ::rows, ::columns].permute(0, 2, 3, 1)
         return self._sum(torch.ops.onednn.qlinear_pointwise, x, scale, zero).permute(0, 3, 1, 2)
 
     def _sum(self, multiply: Callable[..., Tensor], x: Tensor, scale, zero, *geometry) -> Tensor:
-        bias = None if self.conv.bias is None else self.conv.bias.float()
+        bias = self.conv.bias
+        bias = None if bias is None else F.pad(bias.float(), (0, self._zeros))
         out = None
         for part in self._parts:
             y = multiply(
