@@ -48,7 +48,7 @@ class IntegerConv2d(nn.Module):
         self._parts = None
 
     def _pack(self) -> list:
-        """(packed weights, scale, zero point) of each byte of q, the lowest first."""
+        """(packed weights, scale, zero point, bias) of each byte of q, the lowest first."""
         weight = F.pad(self.conv.weight.detach().float(), (0,) * 7 + (self._zeros,))
         limit = 127 * 256 ** (self.bits // 8 - 1)
         scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-30) / limit
@@ -57,8 +57,12 @@ class IntegerConv2d(nn.Module):
         if self.bits == 16:
             high = ((q + 128) / 256).floor()
             parts = [(q - 256 * high, scale), (high, 256 * scale)]
-        zero = torch.zeros(len(scale), dtype=torch.int32)
-        return [(self._packed(part.to(torch.int8), step), step, zero) for part, step in parts]
+        zero, bias = torch.zeros(len(scale), dtype=torch.int32), self.conv.bias
+        biases = None if bias is None else F.pad(bias.detach().float(), (0, self._zeros)), None
+        return [
+            (self._packed(part.to(torch.int8), step), step, zero, bias)
+            for (part, step), bias in zip(parts, biases)
+        ]
 
     def _packed(self, weight: Tensor, scale: Tensor) -> Tensor:
         if self._is_matrix:
@@ -85,23 +89,20 @@ class IntegerConv2d(nn.Module):
             x, scale, zero = ops.to_bytes(x)
         if self._parts is None:  # packed weights can be neither copied nor saved
             self._parts = self._pack()
-        if not self._is_matrix:
-            y = self._sum(torch.ops.onednn.qconv2d_pointwise, x, scale, zero, *self._geometry())
-            channels = self.conv.out_channels
-            return y[:, :channels].contiguous(memory_format=torch.channels_last)
-        rows, columns = self.conv.stride
-        x = x[:, :, ::rows, ::columns].permute(0, 2, 3, 1)
-        return self._sum(torch.ops.onednn.qlinear_pointwise, x, scale, zero).permute(0, 3, 1, 2)
+        if self._is_matrix:
+            rows, columns = self.conv.stride
+            x = x[:, :, ::rows, ::columns].permute(0, 2, 3, 1)
+            return self._sum(torch.ops.onednn.qlinear_pointwise, x, scale, zero).permute(0, 3, 1, 2)
+        y = self._sum(torch.ops.onednn.qconv2d_pointwise, x, scale, zero, *self._geometry())
+        if self._zeros:
+            y = y[:, : -self._zeros].contiguous(memory_format=torch.channels_last)
+        return y
 
     def _sum(self, multiply: Callable[..., Tensor], x: Tensor, scale, zero, *geometry) -> Tensor:
-        bias = self.conv.bias
-        bias = None if bias is None else F.pad(bias.float(), (0, self._zeros))
         out = None
         for part in self._parts:
-            y = multiply(
-                x, scale, zero, *part, bias, *geometry, 1.0, 0, torch.float32, 'none', [], ''
-            )
-            out, bias = y if out is None else out.add_(y), None
+            y = multiply(x, scale, zero, *part, *geometry, 1.0, 0, torch.float32, 'none', [], '')
+            out = y if out is None else out.add_(y)
         return out
 
     def __getstate__(self) -> dict:
