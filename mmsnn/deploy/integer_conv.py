@@ -1,6 +1,5 @@
 """Convolution in whole numbers."""
 
-from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -45,10 +44,10 @@ class IntegerConv2d(nn.Module):
         self._is_matrix = conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
         odd = conv.groups == 1 and conv.out_channels > 32 and not self._is_matrix
         self._zeros = -conv.out_channels % 64 if odd else 0
-        self._parts = None
+        self._packed = None
 
-    def _pack(self) -> list:
-        """(packed weights, scale, zero point, bias) of each byte of q, the lowest first."""
+    def _pack(self) -> tuple[list, Tensor, Tensor]:
+        """(packed weights, scale, zero point) of each byte of q; bias; sums of the weights."""
         weight = F.pad(self.conv.weight.detach().float(), (0,) * 7 + (self._zeros,))
         limit = 127 * 256 ** (self.bits // 8 - 1)
         scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-30) / limit
@@ -57,14 +56,14 @@ class IntegerConv2d(nn.Module):
         if self.bits == 16:
             high = ((q + 128) / 256).floor()
             parts = [(q - 256 * high, scale), (high, 256 * scale)]
-        zero, bias = torch.zeros(len(scale), dtype=torch.int32), self.conv.bias
-        biases = None if bias is None else F.pad(bias.detach().float(), (0, self._zeros)), None
-        return [
-            (self._packed(part.to(torch.int8), step), step, zero, bias)
-            for (part, step), bias in zip(parts, biases)
-        ]
+        zero = torch.zeros(len(scale), dtype=torch.int32)
+        parts = [(self._pack_bytes(part.to(torch.int8), step), step, zero) for part, step in parts]
+        bias = torch.zeros_like(scale)
+        if self.conv.bias is not None:
+            bias[: self.conv.out_channels] = self.conv.bias.detach()
+        return parts, bias, q.sum((1, 2, 3)) * scale
 
-    def _packed(self, weight: Tensor, scale: Tensor) -> Tensor:
+    def _pack_bytes(self, weight: Tensor, scale: Tensor) -> Tensor:
         if self._is_matrix:
             return torch.ops.onednn.qlinear_prepack(weight.flatten(1), None)
         return torch.ops.onednn.qconv_prepack(weight, scale, 1.0, 0, *self._geometry())
@@ -87,26 +86,35 @@ class IntegerConv2d(nn.Module):
             if not self.real:
                 return self.conv(x)
             x, scale, zero = ops.to_bytes(x)
-        if self._parts is None:  # packed weights can be neither copied nor saved
-            self._parts = self._pack()
+        if self._packed is None:  # packed weights can be neither copied nor saved
+            self._packed = self._pack()
+        parts, bias, weight_sums = self._packed
+        stride, padding, dilation, groups = self._geometry()
+        if zero:
+            # oneDNN would sum up the weights anew at every call, which takes longer than a conv of
+            # a small map. Its padding is the byte 0, ours the byte that stands for 0.
+            rows, columns = padding
+            x = F.pad(x, (columns, columns, rows, rows), value=zero)
+            padding = (0, 0)
+            bias = bias - scale * zero * weight_sums
         if self._is_matrix:
-            rows, columns = self.conv.stride
-            x = x[:, :, ::rows, ::columns].permute(0, 2, 3, 1)
-            return self._sum(torch.ops.onednn.qlinear_pointwise, x, scale, zero).permute(0, 3, 1, 2)
-        y = self._sum(torch.ops.onednn.qconv2d_pointwise, x, scale, zero, *self._geometry())
-        if self._zeros:
-            y = y[:, : -self._zeros].contiguous(memory_format=torch.channels_last)
-        return y
-
-    def _sum(self, multiply: Callable[..., Tensor], x: Tensor, scale, zero, *geometry) -> Tensor:
+            x = x[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1)
+            multiply, geometry = torch.ops.onednn.qlinear_pointwise, ()
+        else:
+            multiply = torch.ops.onednn.qconv2d_pointwise
+            geometry = stride, padding, dilation, groups
         out = None
-        for part in self._parts:
-            y = multiply(x, scale, zero, *part, *geometry, 1.0, 0, torch.float32, 'none', [], '')
-            out = y if out is None else out.add_(y)
+        for part in parts:
+            y = multiply(x, scale, 0, *part, bias, *geometry, 1.0, 0, torch.float32, 'none', [], '')
+            out, bias = y if out is None else out.add_(y), None
+        if self._is_matrix:
+            return out.permute(0, 3, 1, 2)
+        if self._zeros:
+            return out[:, : -self._zeros].contiguous(memory_format=torch.channels_last)
         return out
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, '_parts': None}
+        return {**self.__dict__, '_packed': None}
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
