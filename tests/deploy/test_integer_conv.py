@@ -137,6 +137,20 @@ def test_real_values_in_256_steps(span):
 
 
 @needs_integers
+@pytest.mark.parametrize('name', ['qconv2d_pointwise', 'qlinear_pointwise', 'qlinear_prepack'])
+def test_a_pytorch_without_the_operators(name, monkeypatch):
+    def missing(*_):
+        raise AttributeError(f'no {name}')
+
+    monkeypatch.setattr(torch.ops.onednn, name, missing)
+    integer_convs.cache_clear()
+    try:
+        assert integer_convs() == f'this PyTorch has no integer convs: no {name}'
+    finally:
+        integer_convs.cache_clear()
+
+
+@needs_integers
 def test_copies_and_checkpoints():
     conv = IntegerConv2d(nn.Conv2d(4, 4, 3), 8)
     x = spikes(1, 4, 5, 5)
