@@ -22,11 +22,11 @@ class IntegerConv2d(nn.Module):
     two sums of 8-bit products, q = 256 high + low. A CPU with VNNI or AMX does at least four such
     products in the time of one in float32.
 
-    oneDNN's integer convs bring their packed weights into another order at every call, in up to
-    sixty times the time of the conv, where it chooses other blocks of channels for the input at
-    hand than it chose when it packed them. So a 1x1 conv is computed as the matrix product that it
-    is, and any other gets outputs of zeros up to a multiple of 64 channels: neither was found to
-    depend on the input's size, and the sums are the same to the last bit.
+    oneDNN's integer convs order their packed weights anew at every call, in many times the time of
+    the conv, where the input at hand wants other blocks of channels than the one that was guessed
+    when they were packed. So a 1x1 conv is computed as the matrix product that it is, and any other
+    gets outputs of zeros up to a multiple of 64 channels: neither was found to depend on the
+    input's size, and the sums are the same to the last bit.
 
     Args:
         conv: The conv to replace; it is kept.
