@@ -410,20 +410,27 @@ def _convs_of_bytes(convs: list[Conv], times: int, device: str) -> Callable[[], 
     resolve_precision('int8', torch.device(device))  # says why where there are no integer convs
     first = convs_inference(convs[:1], 'bf16' if has_amx() else 'fp32', device)
     onednn, spikes = torch.ops.onednn, some_spikes(torch.uint8, device)
+    end = 1.0, 0, torch.float32, 'none', [], ''
     calls = []
     for conv in convs[1:]:
-        out_channels = conv.weight[0]
-        scales, zeros = torch.ones(out_channels), torch.zeros(out_channels, dtype=torch.int32)
-        weight = torch.randint(-127, 128, conv.weight, dtype=torch.int8)
-        geometry = (conv.stride, conv.padding, (1, 1), 1)
-        packed = onednn.qconv_prepack(weight, scales, 1.0, 0, *geometry)
-        calls.append((spikes(conv.x), 1.0, 0, packed, scales, zeros, None, *geometry))
+        x, weight = spikes(conv.x), torch.randint(-127, 128, conv.weight, dtype=torch.int8)
+        scales = torch.ones(len(weight))
+        zeros = torch.zeros(len(weight), dtype=torch.int32)
+        if conv.weight[2:] == (1, 1):  # what is faster, as in mmsnn.deploy
+            rows, columns = conv.stride
+            x = x[:, :, ::rows, ::columns].permute(0, 2, 3, 1).contiguous()
+            multiply, geometry = onednn.qlinear_pointwise, ()
+            packed = onednn.qlinear_prepack(weight.flatten(1), None)
+        else:
+            multiply, geometry = onednn.qconv2d_pointwise, (conv.stride, conv.padding, (1, 1), 1)
+            packed = onednn.qconv_prepack(weight, scales, 1.0, 0, *geometry)
+        calls.append(partial(multiply, x, 1.0, 0, packed, scales, zeros, None, *geometry, *end))
 
     def run() -> None:
         first()
         for call in calls:
             for _ in range(times):
-                onednn.qconv2d_pointwise(*call, 1.0, 0, torch.float32, 'none', [], '')
+                call()
 
     return run
 

@@ -151,7 +151,6 @@ def _use_integers(part: nn.Module, bits: int, real: bool = False) -> None:
         for name, child in list(module.named_children()):
             if type(child) is not nn.Conv2d or child.padding_mode != 'zeros':
                 continue
-            # A conv of a few real channels is little work, as that of an attention map; and for an
-            # odd number of outputs oneDNN falls back to slow code.
-            if not real or (child.in_channels >= 16 and child.out_channels % 16 == 0):
+            # A conv of a few real channels is little work, as that of an attention map.
+            if not real or child.in_channels >= 16:
                 setattr(module, name, IntegerConv2d(child, bits, real))

@@ -3,6 +3,7 @@
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
@@ -21,6 +22,12 @@ class IntegerConv2d(nn.Module):
     two sums of 8-bit products, q = 256 high + low. A CPU with VNNI or AMX does at least four such
     products in the time of one in float32.
 
+    oneDNN's integer convs order their packed weights anew at every call, in many times the time of
+    the conv, where the input at hand wants other blocks of channels than the one that was guessed
+    when they were packed. So a 1x1 conv is computed as the matrix product that it is, and any other
+    gets outputs of zeros up to a multiple of 64 channels: neither was found to depend on the
+    input's size, and the sums are the same to the last bit.
+
     Args:
         conv: The conv to replace; it is kept.
         bits: 8 or 16.
@@ -34,11 +41,14 @@ class IntegerConv2d(nn.Module):
         self.conv = conv
         self.bits = bits
         self.real = real
-        self._parts = None
+        self._is_matrix = conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
+        odd = conv.groups == 1 and conv.out_channels > 32 and not self._is_matrix
+        self._zeros = -conv.out_channels % 64 if odd else 0
+        self._packed = None
 
-    def _pack(self) -> list:
-        """(packed weights, scale, zero point) of each byte of q, the lowest first."""
-        weight = self.conv.weight.detach().float()
+    def _pack(self) -> tuple[list, Tensor, Tensor]:
+        """(packed weights, scale, zero point) of each byte of q; bias; sums of the weights."""
+        weight = F.pad(self.conv.weight.detach().float(), (0,) * 7 + (self._zeros,))
         limit = 127 * 256 ** (self.bits // 8 - 1)
         scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-30) / limit
         q = (weight / scale.view(-1, 1, 1, 1)).round()
@@ -46,15 +56,17 @@ class IntegerConv2d(nn.Module):
         if self.bits == 16:
             high = ((q + 128) / 256).floor()
             parts = [(q - 256 * high, scale), (high, 256 * scale)]
-        pack = torch.ops.onednn.qconv_prepack
-        return [
-            (
-                pack(part.to(torch.int8), step, 1.0, 0, *self._geometry()),
-                step,
-                torch.zeros(len(step), dtype=torch.int32),
-            )
-            for part, step in parts
-        ]
+        zero = torch.zeros(len(scale), dtype=torch.int32)
+        parts = [(self._pack_bytes(part.to(torch.int8), step), step, zero) for part, step in parts]
+        bias = torch.zeros_like(scale)
+        if self.conv.bias is not None:
+            bias[: self.conv.out_channels] = self.conv.bias.detach()
+        return parts, bias, q.sum((1, 2, 3)) * scale
+
+    def _pack_bytes(self, weight: Tensor, scale: Tensor) -> Tensor:
+        if self._is_matrix:
+            return torch.ops.onednn.qlinear_prepack(weight.flatten(1), None)
+        return torch.ops.onednn.qconv_prepack(weight, scale, 1.0, 0, *self._geometry())
 
     def _geometry(self) -> tuple:
         conv = self.conv
@@ -74,30 +86,35 @@ class IntegerConv2d(nn.Module):
             if not self.real:
                 return self.conv(x)
             x, scale, zero = ops.to_bytes(x)
-        if self._parts is None:  # packed weights can be neither copied nor saved
-            self._parts = self._pack()
-        bias = None if self.conv.bias is None else self.conv.bias.float()
+        if self._packed is None:  # packed weights can be neither copied nor saved
+            self._packed = self._pack()
+        parts, bias, weight_sums = self._packed
+        stride, padding, dilation, groups = self._geometry()
+        if zero:
+            # oneDNN would sum up the weights anew at every call, which takes longer than a conv of
+            # a small map. Its padding is the byte 0, ours the byte that stands for 0.
+            rows, columns = padding
+            x = F.pad(x, (columns, columns, rows, rows), value=zero)
+            padding = (0, 0)
+            bias = bias - scale * zero * weight_sums
+        if self._is_matrix:
+            x = x[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1)
+            multiply, geometry = torch.ops.onednn.qlinear_pointwise, ()
+        else:
+            multiply = torch.ops.onednn.qconv2d_pointwise
+            geometry = stride, padding, dilation, groups
         out = None
-        for part in self._parts:
-            y = torch.ops.onednn.qconv2d_pointwise(
-                x,
-                scale,
-                zero,
-                *part,
-                bias,
-                *self._geometry(),
-                1.0,
-                0,
-                torch.float32,
-                'none',
-                [],
-                '',
-            )
+        for part in parts:
+            y = multiply(x, scale, 0, *part, bias, *geometry, 1.0, 0, torch.float32, 'none', [], '')
             out, bias = y if out is None else out.add_(y), None
+        if self._is_matrix:
+            return out.permute(0, 3, 1, 2)
+        if self._zeros:
+            return out[:, : -self._zeros].contiguous(memory_format=torch.channels_last)
         return out
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, '_parts': None}
+        return {**self.__dict__, '_packed': None}
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
@@ -110,12 +127,14 @@ def integer_convs() -> str:
     if not getattr(torch.cpu, '_is_vnni_supported', lambda: False)():
         return 'this CPU has no VNNI'
     torch_rng = torch.random.get_rng_state()
-    conv = nn.Conv2d(4, 8, 3, padding=1)
+    convs = nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(4, 8, 1)
     torch.random.set_rng_state(torch_rng)
     try:
         x = torch.ones(1, 4, 5, 5, dtype=torch.uint8)
         with torch.no_grad():
-            error = (IntegerConv2d(conv, 16)(x) - conv(x.float())).abs().max()
+            error = max(
+                (IntegerConv2d(conv, 16)(x) - conv(x.float())).abs().max() for conv in convs
+            )
     except (AttributeError, RuntimeError, NotImplementedError) as reason:
         return f'this PyTorch has no integer convs: {reason}'.split('\n')[0]
     return '' if error < 1e-3 else f'integer convs gave wrong numbers (off by {error:.1e})'

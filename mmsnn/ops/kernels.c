@@ -668,6 +668,22 @@ static void spikes_of_step(const struct lif *p, const float *current, float *v, 
     }
 }
 
+/* What the next chunk reads and writes: a chunk of a time step is too short for the processor to
+ * see by itself that the next one follows. Beyond the end of a tensor it does nothing. */
+INLINE void fetch(const void *base, int64_t index, int n, int dtype) {
+    const char *from = (const char *)base + index * item_size(dtype);
+    for (int64_t i = 0; i < n * item_size(dtype); i += 64)
+        __builtin_prefetch(from + i);
+}
+
+INLINE void fetch_next(const struct lif *p, int64_t t, int64_t start, int n) {
+    if (t == 0 || p->x_step)
+        fetch(p->x, t * p->x_step + start + n, n, p->dtype);
+    if (p->gate != NO_GATE && !p->packed)
+        fetch(p->shortcut, t * p->shortcut_step + start + n, n, p->spike_dtype);
+    fetch(p->out, t * p->n + start + n, n, p->spike_dtype);
+}
+
 static int forward_share(const void *task, int thread, int threads) {
     const struct lif *p = task;
     float x_buffer[LANES], y_buffer[LANES], s_buffer[LANES], out_buffer[LANES], v[LANES];
@@ -684,6 +700,7 @@ static int forward_share(const void *task, int thread, int threads) {
         for (int64_t t = 0; t < p->steps; t++) {
             int64_t at = t * p->n + start;
             float *out;
+            fetch_next(p, t, start, n);
             if (t == 0 || p->x_step)
                 y = mmsnn_current(load(p->x, t * p->x_step + start, n, p->dtype, x_buffer), scales,
                                   shifts, p->gain, n, y_buffer);

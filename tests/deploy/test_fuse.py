@@ -43,7 +43,7 @@ def oracle(net, fast):
     exact = copy.deepcopy(net).double()
     fold(exact)
     for name, module in fast.named_modules():
-        if isinstance(module, IntegerConv2d) and module._parts is not None:
+        if isinstance(module, IntegerConv2d) and module._packed is not None:
             weight = exact.get_submodule(name).weight.data
             limit = {8: 127, 16: 127 * 256}[module.bits]
             step = weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-30) / limit
@@ -90,7 +90,7 @@ def test_the_same_spikes(kwargs, precision):
         assert differing(exact, outs) < (0.4 if precision == 'bf16' else 0.02)
     if precision == 'int8':
         convs = [m for m in fast.modules() if isinstance(m, IntegerConv2d)]
-        used = [m for m in convs if m._parts is not None]
+        used = [m for m in convs if m._packed is not None]
         # The stem sees the image; MS's projections see membrane potentials.
         real = 1 if kwargs.get('block') != 'ms' else 1 + 3
         assert len(used) == len(convs) - real

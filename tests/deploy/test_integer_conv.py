@@ -1,6 +1,7 @@
 """Integer convs: exact sums of rounded weights."""
 
 import copy
+import timeit
 
 import pytest
 import torch
@@ -26,8 +27,13 @@ def spikes(*shape):
         dict(in_channels=8, out_channels=16, kernel_size=3, padding=1),
         dict(in_channels=8, out_channels=16, kernel_size=3, stride=2, padding=1, bias=False),
         dict(in_channels=8, out_channels=4, kernel_size=1, stride=2, bias=False),
+        dict(in_channels=8, out_channels=24, kernel_size=1, stride=(1, 3)),
+        dict(in_channels=8, out_channels=8, kernel_size=1, padding=1),
+        dict(in_channels=8, out_channels=8, kernel_size=1, groups=2),
         dict(in_channels=8, out_channels=8, kernel_size=3, groups=2, dilation=2),
         dict(in_channels=8, out_channels=3, kernel_size=(1, 3)),
+        dict(in_channels=8, out_channels=36, kernel_size=3, padding=1),
+        dict(in_channels=8, out_channels=72, kernel_size=3, stride=2, bias=False),
     ],
 )
 def test_only_weights_are_rounded(conv, last, bits):
@@ -53,6 +59,44 @@ def test_only_weights_are_rounded(conv, last, bits):
     # A weight halfway between two steps may be rounded either way in float32.
     scale = expected.abs().amax((0, 2, 3), keepdim=True).clamp_min(1e-6)
     assert ((out - expected) / scale).abs().max() < (1e-6 if bits == 8 else 1e-4)
+
+
+@needs_integers
+@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize('values', ['spikes', 'real'])
+@pytest.mark.parametrize('last', [False, True])
+@pytest.mark.parametrize('stride', [1, 2, (3, 1)])
+@pytest.mark.parametrize('size', [(9, 11), (1, 6), (7, 1), (1, 1)])
+def test_a_1x1_conv_is_a_matrix_product_to_the_last_bit(size, stride, last, values, bits):
+    torch.manual_seed(0)
+    matrix = IntegerConv2d(nn.Conv2d(16, 24, 1, stride), bits, real=True)
+    conv = copy.deepcopy(matrix)
+    conv._is_matrix = False
+    x = spikes(3, 16, *size) if values == 'spikes' else torch.randn(3, 16, *size)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        out, expected = matrix(x), conv(x)
+    assert torch.equal(out, expected)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+@needs_integers
+@pytest.mark.parametrize(
+    ('channels', 'kernel', 'size'),
+    [((512, 2048), 1, 10), ((2048, 512), 1, 10), ((256, 36), 3, 5), ((256, 720), 3, 16)],
+)
+def test_weights_are_not_packed_again_at_every_call(channels, kernel, size):
+    # Where they are, it takes from ten to hundreds of times as long as in float32.
+    conv = nn.Conv2d(*channels, kernel, padding=kernel // 2).to(memory_format=torch.channels_last)
+    x = spikes(1, channels[0], size, size).contiguous(memory_format=torch.channels_last)
+    real, integer = x.float(), IntegerConv2d(conv, 8)
+    with torch.no_grad():
+        times = [
+            min(timeit.repeat(call, number=1, repeat=7))
+            for call in (lambda: integer(x), lambda: conv(real))
+        ]
+    assert times[0] < 3 * times[1]
 
 
 @needs_integers
@@ -90,6 +134,20 @@ def test_real_values_in_256_steps(span):
     out = IntegerConv2d(conv, 8, real=True)(x)
     expected = exact(back.double())
     torch.testing.assert_close(out.double(), expected, rtol=1e-3, atol=1e-4)
+
+
+@needs_integers
+@pytest.mark.parametrize('name', ['qconv2d_pointwise', 'qlinear_pointwise', 'qlinear_prepack'])
+def test_a_pytorch_without_the_operators(name, monkeypatch):
+    def missing(*_):
+        raise AttributeError(f'no {name}')
+
+    monkeypatch.setattr(torch.ops.onednn, name, missing)
+    integer_convs.cache_clear()
+    try:
+        assert integer_convs() == f'this PyTorch has no integer convs: no {name}'
+    finally:
+        integer_convs.cache_clear()
 
 
 @needs_integers

@@ -456,11 +456,13 @@ class SGResNet(BaseModule):
         binary = False  # images and frames are not spikes
         for layer in self.stem:
             if 'neuron' in layer:
-                x = spiking_layer(*layer.values(), x, time_steps, shared=shared, binary=binary)
+                pool = self.maxpool if layer is self.stem[-1] else None
+                x = spiking_layer(
+                    *layer.values(), x, time_steps, shared=shared, binary=binary, pool=pool
+                )
                 shared, binary = False, True
             else:
-                x = layer['norm'](layer['conv'](x))
-        x = self.maxpool(x)
+                x = self.maxpool(layer['norm'](layer['conv'](x)))
         return x.repeat(time_steps, 1, 1, 1) if shared else x
 
     def _freeze_stages(self) -> None:

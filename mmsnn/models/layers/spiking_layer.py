@@ -2,10 +2,12 @@
 
 from typing import Optional
 
+import torch
 from torch import Tensor, nn
 
 from ... import ops
 from .neurons import LIFNeuron
+from .pool import SpikeMaxPool2d
 from .tdbn import TDBN, SyncTDBN, batch_norm_arguments
 
 
@@ -20,14 +22,18 @@ def spiking_layer(
     *,
     shared: bool = False,
     binary: bool = True,
+    pool: Optional[nn.Module] = None,
 ) -> Tensor:
-    """gate(neuron(norm(conv(x))), shortcut), in as few passes over the data as there can be.
+    """pool(gate(neuron(norm(conv(x))), shortcut)), in as few passes over the data as there can be.
 
     Norm, neuron and gate are one pass (:func:`mmsnn.ops.norm_lif`) where they are a tdBN or batch
     norm, one of mmsnn's neurons and a gate that names its ``fused`` operation. Any other module is
     called as it is, and so is one that somebody hooks, so that hooks see what they ask for. A
     neuron with an ``observer`` stays fused with its norm, and its gate becomes a pass of its own:
     the observer sees the neuron's spikes, not the gate's.
+
+    Without gradients, what lies between a neuron and a pool of spikes is bytes on a CPU: behind a
+    stem these maps are the largest of all, and spikes are exact in every dtype.
 
     Args:
         conv: Conv layer.
@@ -39,6 +45,7 @@ def spiking_layer(
         shortcut: Spikes (T*B, C_out, H', W').
         shared: Whether all time steps see the same ``x``.
         binary: Whether ``x`` is spikes, 0 and 1, which are kept for backward at one bit a value.
+        pool: What comes last, as a max pool; default nothing.
 
     Returns:
         Spikes (T*B, C_out, H', W').
@@ -49,7 +56,8 @@ def spiking_layer(
         if shared:
             x = x.expand(time_steps, *x.shape).flatten(0, 1)
         x = neuron(x, time_steps)
-        return x if gate is None else gate(x, shortcut, time_steps)
+        x = x if gate is None else gate(x, shortcut, time_steps)
+        return x if pool is None else pool(x)
     fold = (time_steps, -1)
     options = neuron.options()
     gate_apart = gate is not None and neuron.observer is not None
@@ -59,6 +67,9 @@ def spiking_layer(
         options['time_steps'] = time_steps
     else:
         x = x.unflatten(0, fold)
+    dtype = options['dtype'] or x.dtype
+    if gate is None and neuron.observer is None and _pools_bytes(pool, x):
+        options['dtype'] = torch.uint8
     if isinstance(norm, nn.Identity):
         spikes = ops.lif(x, **options)
     elif isinstance(norm, SyncTDBN) and norm.synchronises:
@@ -67,7 +78,9 @@ def spiking_layer(
     else:
         spikes = ops.norm_lif(x, **batch_norm_arguments(norm), **options)
     spikes = neuron.observed(spikes).flatten(0, 1)
-    return gate(spikes, shortcut, time_steps) if gate_apart else spikes
+    if gate_apart:
+        spikes = gate(spikes, shortcut, time_steps)
+    return spikes if pool is None else pool(spikes).to(dtype)
 
 
 def conv_of_spikes(conv: nn.Module, x: Tensor) -> Tensor:
@@ -95,6 +108,15 @@ def _fuses(norm: nn.Module, neuron: nn.Module, gate: Optional[nn.Module]) -> boo
         and type(neuron).forward is LIFNeuron.forward
         and (gate is None or gate.fused is not None)
         and not any(_is_hooked(module) for module in (norm, neuron, gate))
+    )
+
+
+def _pools_bytes(pool: Optional[nn.Module], currents: Tensor) -> bool:
+    return (
+        type(pool) is SpikeMaxPool2d
+        and not _is_hooked(pool)
+        and not torch.is_grad_enabled()
+        and currents.device.type == 'cpu'
     )
 
 

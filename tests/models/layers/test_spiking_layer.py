@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from mmsnn import ops
 from mmsnn.models import SGResNet
 from mmsnn.models.layers import IFNeuron, LIFNeuron, PLIFNeuron, build_gate, spiking_layer
+from mmsnn.models.layers.pool import SpikeMaxPool2d
 from mmsnn.models.layers.tdbn import TDBN, SyncTDBN
 
 GATES = [None, 'ResidualGate', 'SEWAddGate', 'SEWAndGate', 'SEWIAndGate', 'LearnedGate']
@@ -133,3 +135,33 @@ def test_memory_of_a_training_step():
         kept.append(sum(n for pointer, n in stores.items() if pointer not in params))
         del outs
     assert kept[0] < 0.45 * kept[1], kept
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('shared', [True, False])
+def test_pooled_in_bytes_the_spikes_are_the_same(shared, dtype, monkeypatch):
+    conv, norm, neuron, _ = layers(v_threshold=0.5)
+    pool = SpikeMaxPool2d(3, 2, padding=1)
+    seen = []
+    plain = ops.spike_max_pool2d
+    monkeypatch.setattr(ops, 'spike_max_pool2d', lambda x, *w: seen.append(x.dtype) or plain(x, *w))
+    x = torch.randn(2, 6, 7, 9) if shared else spikes(6, 6, 7, 9)
+    conv, norm, x = (v.to(dtype) for v in (conv, norm.eval(), x))
+
+    def forward():
+        return spiking_layer(conv, norm, neuron, x, 3, shared=shared, pool=pool)
+
+    expected = forward()
+    with torch.no_grad():
+        out = forward()
+        neuron.observer = lambda neuron, spikes: seen.append(spikes.dtype)
+        observed = forward()
+        neuron.observer = None
+        pool.register_forward_hook(lambda *_: None)
+        hooked = forward()
+    assert seen == [dtype, torch.uint8, dtype, dtype, dtype]
+    assert out.dtype == dtype
+    assert 0.05 < out.float().mean() < 0.95
+    assert torch.equal(out, expected)
+    assert torch.equal(observed, expected)
+    assert torch.equal(hooked, expected)
