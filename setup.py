@@ -83,6 +83,7 @@ setup(
         'lint': ['ruff==0.17.6'],
         'docs': [
             'furo',
+            'myst-nb>=1.1',
             'myst-parser>=3,<6',
             'sphinx>=7.4,<10',
             'sphinx-mathjax-offline',

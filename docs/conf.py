@@ -13,7 +13,7 @@ copyright = f'2026, {author}'
 release = version = mmsnn.__version__
 
 extensions = [
-    'myst_parser',
+    'myst_nb',  # MyST, for pages and notebooks
     'sphinx.ext.autodoc',
     'sphinx.ext.mathjax',
     'sphinx.ext.napoleon',
@@ -26,6 +26,9 @@ exclude_patterns = ['_build']
 
 # Headings are link targets by the names that code hosts give them.
 myst_heading_anchors = 3
+
+# Notebooks are run by the tests; the site shows them as they are committed.
+nb_execution_mode = 'off'
 
 # --- reference ---------------------------------------------------------------------------------
 
