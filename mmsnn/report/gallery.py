@@ -14,7 +14,7 @@ from rich.progress import track
 from torch import nn
 
 from ..analysis import SpikeRecorder
-from ..visualization import heat_map, image_part, input_picture, overlay
+from ..visualization import first_image, heat_map, input_picture, overlay
 
 #: Pictures as ``data:`` addresses, by the number of the image, the layer or decoder where it is of
 #: one, and t.
@@ -50,7 +50,7 @@ def show_images(
         shown = _shrink(image, PICTURE_SIDE)
         height, width = shown.shape[:2]
         own_height, own_width = sample.metainfo.get('ori_shape', image.shape)[:2]
-        padded = sample.metainfo.get('batch_input_shape', image.shape[:2])
+        spikes, attention = first_image(recorder, data['inputs'], sample)
         path = sample.metainfo.get('img_path')
         entry = dict(
             index=i,
@@ -59,31 +59,27 @@ def show_images(
             width=width,
             height=height,
             **task.entry(i, (width / own_width, height / own_height)),
-            layer=_decoded_layer(recorder),
+            layer=_decoded_layer(spikes, attention),
             layers={},
             attention={},
         )
         pictures[n,] = _encode(shown, '.jpg')
-        for name, spikes in recorder.spikes.items():
-            s = spikes[:, 0].float()
-            entry['layers'][name] = [float(step.mean()) for step in s]
-            maps = s.mean(1).numpy()
-            if maps.ndim == 3:
-                maps = image_part(maps, image.shape[:2], padded)
-                for t, values in enumerate(maps):
-                    values = _shrink(values, MAP_SIDE)
-                    pictures[n, name, t] = _encode(
-                        heat_map(values, 0, max(maps.max(), 1e-9)), '.png'
-                    )
+        for name, s in spikes.items():
+            maps = s.float().mean(1).numpy()
+            entry['layers'][name] = maps.mean((1, 2)).tolist()
+            top = max(maps.max(), 1e-9)
+            for t, values in enumerate(maps):
+                cells = heat_map(_shrink(values, MAP_SIDE), 0, top)
+                pictures[n, name, t] = _encode(cells, '.png')
         small = _shrink(image, OVERLAY_SIDE)
-        for name, weights in recorder.attention.items():
-            maps = image_part(weights.spatial[:, 0].numpy(), image.shape[:2], padded)
+        for name, weights in attention.items():
+            maps = weights.spatial.numpy()
             low, high = float(maps.min()), float(maps.max())
             inside, outside = _split(maps.mean(0), entry.get('true', ()), (height, width))
             entry['attention'][name] = dict(
-                temporal=weights.temporal[:, 0].tolist(),
-                spatial=[low, high],
+                temporal=weights.temporal.tolist(),
                 channel=[float(weights.channel.min()), float(weights.channel.max())],
+                spatial=[low, high],
                 inside=inside,
                 outside=outside,
                 size=maps.shape[1:],
@@ -159,14 +155,13 @@ def choose(order: list[int], num_images: int) -> list[tuple[int, str]]:
     return [(i, group) for group, images in groups.items() for i in images]
 
 
-def _decoded_layer(recorder: SpikeRecorder) -> Optional[str]:
+def _decoded_layer(spikes: dict, attention: dict) -> Optional[str]:
     """The last layer with maps, of the size that the first decoder sees where there is one."""
-    sizes = {name: s.shape[3:] for name, s in recorder.spikes.items() if s.dim() == 5}
-    for weights in recorder.attention.values():
-        same = [name for name, size in sizes.items() if size == weights.spatial.shape[2:]]
+    for weights in attention.values():
+        same = [name for name, s in spikes.items() if s.shape[2:] == weights.spatial.shape[1:]]
         if same:
             return same[-1]
-    return max(sizes, key=list(sizes).index, default=None)
+    return next(reversed(spikes), None)
 
 
 def _shrink(image: np.ndarray, side: int) -> np.ndarray:

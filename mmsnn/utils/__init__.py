@@ -20,7 +20,7 @@ from .cli import (
     set_time_steps,
     setup_launcher,
 )
-from .measuring import add_measuring_arguments, input_batches, load_model
+from .measuring import add_measuring_arguments, input_batches, load_model, now
 from .mmdet_tools import run_mmdet_tool
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     'leave_launcher',
     'load_config',
     'load_model',
+    'now',
     'picture_path',
     'run_mmdet_tool',
     'score_names',

@@ -1,6 +1,5 @@
 """One checkpoint at several numbers of time steps: scores against time."""
 
-import time
 from collections.abc import Sequence
 from copy import deepcopy
 from statistics import median
@@ -15,6 +14,7 @@ from torch import nn
 
 from ..evaluation import ClsMetric
 from .cli import ToolError, set_time_steps
+from .measuring import now
 
 
 def score_names(evaluator: Evaluator) -> dict[str, str]:
@@ -90,13 +90,6 @@ def anytime(
         row['relative_time'] = round(median(times[t]) / median(times[configured]), 3)
         rows.append(row)
     return rows
-
-
-def now() -> float:
-    """Seconds, with the GPU's work done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def anytime_table(rows: Sequence[dict], scores: dict[str, str]) -> str:

@@ -4,6 +4,7 @@ import argparse
 import copy
 import itertools
 import os.path as osp
+import time
 from collections.abc import Iterable, Iterator
 from typing import Optional
 
@@ -154,3 +155,10 @@ def _random_batches(
             meta = dict(img_id=i, ori_shape=shape, img_shape=shape, scale_factor=(1.0, 1.0))
             samples.append(kind(metainfo=meta))
         yield dict(inputs=inputs, data_samples=samples)
+
+
+def now() -> float:
+    """Seconds of a clock for measuring, with the GPU's work done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

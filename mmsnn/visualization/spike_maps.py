@@ -19,7 +19,7 @@ from matplotlib.gridspec import GridSpec, SubplotSpec
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from ..analysis import Attention
+from ..analysis import Attention, SpikeRecorder
 
 #: The colour map, perceptually uniform: dark violet is low, yellow is high.
 COLOURS = 'viridis'
@@ -141,6 +141,36 @@ def image_part(
             )
         sides.append(-(-size * part // whole))
     return values[..., : sides[0], : sides[1]]
+
+
+def first_image(
+    recorder: SpikeRecorder, inputs: Tensor, sample
+) -> tuple[dict[str, Tensor], dict[str, Attention]]:
+    """What a recorder kept of the first image of a batch, of the picture's part alone.
+
+    Args:
+        recorder: It has seen a forward pass.
+        inputs: The image or event frames (..., H, W), before the data preprocessor.
+        sample: The data sample that came out, whose metainfo has ``batch_input_shape`` where there
+            was padding.
+
+    Returns:
+        Spikes (T, C, h, w) of the layers that have maps, by name; and attention by name: a_T (T,),
+        a_C (T, C) and a_S (T, h, w).
+    """
+    img_shape = tuple(inputs.shape[-2:])
+    batch_shape = sample.metainfo.get('batch_input_shape', img_shape)
+
+    def part(values: Tensor) -> Tensor:
+        return image_part(values[:, 0], img_shape, batch_shape)
+
+    # Neurons without places, as of a linear layer, have no map.
+    spikes = {name: part(s) for name, s in recorder.spikes.items() if s.ndim == 5}
+    attention = {
+        name: Attention(maps.temporal[:, 0], maps.channel[:, 0], part(maps.spatial))
+        for name, maps in recorder.attention.items()
+    }
+    return spikes, attention
 
 
 def raster(spikes: Values, max_neurons: int = MAX_NEURONS) -> np.ndarray:

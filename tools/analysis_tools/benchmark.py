@@ -35,6 +35,7 @@ from mmsnn.utils import (
     input_batches,
     load_config,
     load_model,
+    now,
 )
 
 EPILOG = """tasks:
@@ -90,13 +91,6 @@ def parse_args() -> argparse.Namespace:
                 f'--{name.replace("_", "-")} must be at least 1, got {getattr(args, name)}'
             )
     return args
-
-
-def now() -> float:
-    """Seconds, with the GPU's work done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def peak_memory() -> float:

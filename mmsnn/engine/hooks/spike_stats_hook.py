@@ -15,14 +15,13 @@ from mmengine.runner import autocast
 from torch import Tensor
 
 from ...analysis import (
-    Attention,
     LayerProfile,
     SpikeProfiler,
     SpikeRecorder,
     eval_mode,
     neuron_layers,
 )
-from ...visualization import draw_spikes, figure_picture, image_part, input_picture
+from ...visualization import draw_spikes, figure_picture, first_image, input_picture
 from ..wrappers import unwrap
 
 #: Layers on a sheet: of a deep network, so many from the first to the last.
@@ -221,19 +220,8 @@ def _first_batches(dataloader, num_images: int) -> list[dict]:
 
 
 def _draw(inputs: Tensor, sample, recorder: SpikeRecorder, name: str) -> np.ndarray:
-    img_shape = tuple(inputs.shape[-2:])
-    batch_shape = sample.metainfo.get('batch_input_shape', img_shape)
-
-    def part(values: Tensor) -> Tensor:
-        return image_part(values[:, 0], img_shape, batch_shape)
-
-    # Neurons without places, as of a linear layer, have no map.
-    spikes = {key: part(s) for key, s in recorder.spikes.items() if s.ndim == 5}
-    attention = {
-        key: Attention(maps.temporal[:, 0], maps.channel[:, 0], part(maps.spatial))
-        for key, maps in recorder.attention.items()
-    }
-    return figure_picture(draw_spikes(input_picture(inputs), spikes, attention, name))
+    sheet = draw_spikes(input_picture(inputs), *first_image(recorder, inputs, sample), name)
+    return figure_picture(sheet)
 
 
 @contextmanager
