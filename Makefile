@@ -50,9 +50,9 @@ bench: $(call STAMP,spikingjelly)  ## time and memory against SpikingJelly, MMDe
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
 # -W: a warning, such as a link that leads nowhere, ends the build.
-docs: $(call STAMP,docs)  ## the site, in docs/_build/index.html
-	@$(BIN)/python -m sphinx -W --keep-going --quiet docs docs/_build
-	@echo "the site: docs/_build/index.html"
+docs: $(call STAMP,docs)  ## the site, in docs/_build/html/index.html
+	@$(BIN)/python -m sphinx -W --keep-going --quiet docs docs/_build/html
+	@echo "the site: docs/_build/html/index.html"
 
 figures: $(call STAMP,docs)  ## the pictures of docs/concepts.md, from the code
 	@$(BIN)/python docs/figures.py docs/images

@@ -157,7 +157,7 @@ class SpikeProfile:
             The attributes, and the sums over layers.
         """
         sums = ('firing_rate', 'sops', 'macs', 'ann_macs', 'energy', 'ann_energy')
-        return _plain({**{name: getattr(self, name) for name in sums}, **asdict(self)})
+        return plain_numbers({**{name: getattr(self, name) for name in sums}, **asdict(self)})
 
     def table(self) -> str:
         """A text table: neurons first, then layers with weights, then the sums.
@@ -723,12 +723,19 @@ def _version(x: Tensor) -> int:
     return -1 if x.is_inference() else x._version
 
 
-def _plain(value: Any) -> Any:
-    """Numpy to lists, and nothing that JSON cannot say."""
+def plain_numbers(value: Any) -> Any:
+    """Numpy to lists, and None for what JSON cannot say.
+
+    Args:
+        value: Numbers, strings and arrays, in lists and dicts.
+
+    Returns:
+        The same without arrays, infinities and NaN.
+    """
     if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
+        return {key: plain_numbers(v) for key, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(v) for v in value]
+        return [plain_numbers(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

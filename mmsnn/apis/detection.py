@@ -30,7 +30,8 @@ def init_detector(
 
     As ``mmdet.apis.init_detector``, except that checkpoints are loaded as weights only and must be
     of this architecture, that the classes are the config's where there is no checkpoint, not
-    COCO's, and that a config which is handed in stays as it is.
+    COCO's, that a config which is handed in stays as it is, and that the device is the CPU unless
+    another one is given.
 
     Args:
         config: Path of a config, or the config.

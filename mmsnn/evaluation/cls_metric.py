@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
@@ -17,6 +16,8 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 from terminaltables import AsciiTable
 from torch import Tensor
+
+from ..visualization import figure_picture
 
 # Up to so many classes the cells of the picture carry their counts, and the axes names.
 MAX_WRITTEN = 20
@@ -94,7 +95,6 @@ def draw_confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> np.ndar
     width, height = margin + side + 1.2, margin + side + 0.5
     # Without pyplot: it would keep the figure, and pick a backend for the whole process.
     figure = Figure(figsize=(width, height), dpi=100)
-    canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
     picture = axes.imshow(share, cmap='Blues', vmin=0, vmax=100, interpolation='nearest')
     accuracy = 100 * np.trace(counts) / max(counts.sum(), 1)
@@ -118,8 +118,7 @@ def draw_confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> np.ndar
             )
     scale = ((margin + side + 0.2) / width, margin / height, 0.2 / width, side / height)
     figure.colorbar(picture, cax=figure.add_axes(scale), label='% of the true class')
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return figure_picture(figure, dpi=100)
 
 
 @METRICS.register_module()

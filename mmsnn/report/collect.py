@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -11,8 +11,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from ..analysis import LayerProfile, SpikeProfile, SpikeProfiler, profile
-from ..analysis.profile import POTENTIAL_EDGES
+from ..analysis import LayerProfile, SpikeProfile, SpikeProfiler, neuron_layers, profile
+from ..analysis.profile import POTENTIAL_EDGES, plain_numbers
 from ..ops.backend import ready_kernel_for
 from ..utils import ToolError, anytime, score_names, set_time_steps
 from ..version import __version__
@@ -61,7 +61,16 @@ def collect(
     Raises:
         ToolError: The model has no spiking neurons, or its evaluator no score.
     """
+    if not neuron_layers(model):
+        raise ToolError(
+            f'{type(model).__name__} has no spiking neurons, and a spike report would be empty: '
+            'take tools/test.py'
+        )
     scores = score_names(runner.test_evaluator)
+    configured = getattr(getattr(model, 'backbone', None), 'time_steps', None)
+    for t in (*steps, configured or 1):  # every one is checked before the work starts
+        set_time_steps(model, t)
+    steps = sorted({*steps, configured})
     keep = _Keep()
     runner.register_hook(keep)
     runner.logger.info('mmsnn: evaluating, and counting spikes')
@@ -69,16 +78,10 @@ def collect(
     with profiler:
         metrics = {k.rpartition('/')[2]: _known(v) for k, v in runner.test_loop.run().items()}
     result = profiler.result()
-    if result.firing_rate is None:
-        raise ToolError(
-            f'{type(model).__name__} has no spiking neurons, and a spike report would be empty: '
-            'take tools/test.py'
-        )
     runner.logger.info('mmsnn: membrane potentials')
     potentials = profile(
         model, runner.test_dataloader, FEW_BATCHES, operations=False, potentials=True
     )
-    configured = model.backbone.time_steps
     rows = [
         {k: v if isinstance(v, int) else _known(v) for k, v in row.items()}
         for row in anytime(runner, model, steps, configured)
@@ -107,7 +110,7 @@ def collect(
         scores=scores,
         metrics=metrics,
         **task.numbers(),
-        profile=_profile(result, potentials),
+        profile=_profile(result, potentials, neuron_layers(model)),
         parts=_parts(result),
         anytime=rows,
         ms_per_image=next((r['ms_per_image'] for r in rows if r['time_steps'] == configured), None),
@@ -115,7 +118,7 @@ def collect(
         attention=attention_summary(images),
         training=None if log_dir is None else read_curves(log_dir, scores),
     )
-    return numbers, pictures
+    return plain_numbers(numbers), pictures
 
 
 def _known(value: float) -> Optional[float]:
@@ -134,22 +137,26 @@ def _machine() -> dict[str, Any]:
     )
 
 
-def _profile(result, potentials) -> dict[str, Any]:
+def _profile(
+    result: SpikeProfile, potentials: SpikeProfile, watched: Collection[str]
+) -> dict[str, Any]:
     """The profile as JSON, with what the page says of whole layers."""
     numbers = result.to_dict()
     shares = {layer.name: layer.potentials for layer in potentials.layers}
     for layer in numbers['layers']:
         found = shares.get(layer['name'])
+        layer['in_gate'] = layer['kind'] == 'neuron' and layer['name'] not in watched
         layer['share'] = layer['energy'] / result.energy if result.energy else None
         layer['ann_energy'] = layer['ann_macs'] * result.mac_energy
         layer['potentials'] = None if found is None else np.asarray(found).tolist()
-    neurons = result.neuron_layers
+    # Learned gates start silent by intention, and are no layers of the network.
+    neurons = [layer for layer in result.neuron_layers if layer.name in watched]
     channels = np.concatenate([layer.rate_by_channel for layer in neurons])
     numbers.update(
         potential_edges=POTENTIAL_EDGES.tolist(),
         few_images=potentials.images,
-        spikes=sum(layer.spikes for layer in neurons),
-        neurons=sum(layer.neurons for layer in neurons),
+        spikes=sum(layer.spikes for layer in result.neuron_layers),
+        neurons=sum(layer.neurons for layer in result.neuron_layers),
         silent=1 - result.firing_rate,
         dead=float((channels == 0).mean()),
         saturated=float((channels >= result.saturated_above).mean()),

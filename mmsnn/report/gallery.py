@@ -49,7 +49,9 @@ def show_images(
         image = input_picture(data['inputs'])
         shown = _shrink(image, PICTURE_SIDE)
         height, width = shown.shape[:2]
-        own_height, own_width = sample.metainfo.get('ori_shape', image.shape)[:2]
+        shrunk = width / image.shape[1], height / image.shape[0]
+        # Not the ratio of the sizes: the pipeline may have padded.
+        resized = sample.metainfo.get('scale_factor', (1, 1))
         spikes, attention = first_image(recorder, data['inputs'], sample)
         path = sample.metainfo.get('img_path')
         entry = dict(
@@ -58,7 +60,7 @@ def show_images(
             group=group,
             width=width,
             height=height,
-            **task.entry(i, (width / own_width, height / own_height)),
+            **task.entry(i, (resized[0] * shrunk[0], resized[1] * shrunk[1])),
             layer=_decoded_layer(spikes, attention),
             layers={},
             attention={},
@@ -73,7 +75,7 @@ def show_images(
                 pictures[n, name, t] = _encode(cells, '.png')
         small = _shrink(image, OVERLAY_SIDE)
         for name, weights in attention.items():
-            maps = weights.spatial.numpy()
+            maps = np.nan_to_num(weights.spatial.numpy())
             low, high = float(maps.min()), float(maps.max())
             inside, outside = _split(maps.mean(0), entry.get('true', ()), (height, width))
             entry['attention'][name] = dict(

@@ -17,6 +17,9 @@ VERDICTS = {
     'double': 'a true box that a box of a higher score has found already',
     'nothing there': 'no true box near it',
 }
+#: Overlaps (IoU) from which on a box is in the right place, and near it.
+IOU_RIGHT, IOU_NEAR = 0.5, 0.1
+
 #: What became of a true box.
 STATES = {
     'found': 'by a correct box',
@@ -86,15 +89,13 @@ def match_boxes(
     true_boxes: np.ndarray,
     true_labels: np.ndarray,
     crowd: np.ndarray,
-    iou_thr: float = 0.5,
-    iou_near: float = 0.1,
 ) -> Matches:
     """Judge the found boxes of an image, as COCO's evaluation at one IoU does.
 
     In the order of their scores, each found box takes the true box of its class that it overlaps
-    most, if that is at least ``iou_thr`` and nobody has taken it. What is left over gets its reason
-    as in TIDE: a true box for the second time; the right place but another class; the right class
-    but an overlap between ``iou_near`` and ``iou_thr``; both wrong; or nothing at all.
+    most, if that is at least ``IOU_RIGHT`` and nobody has taken it. What is left over gets its
+    reason as in TIDE: a true box for the second time; the right place but another class; the right
+    class but an overlap between ``IOU_NEAR`` and ``IOU_RIGHT``; both wrong; or nothing at all.
     Source: Bolya et al. 2020, *TIDE: a general toolbox for identifying object detection errors*.
 
     Args:
@@ -105,8 +106,6 @@ def match_boxes(
         true_labels: (M,).
         crowd: (M,), True for regions that stand for many objects; what lies in them by half is
             neither right nor wrong.
-        iou_thr: Overlap from which on a box is in the right place.
-        iou_near: Overlap from which on it is near.
 
     Returns:
         The verdicts. True boxes are numbered without the crowds.
@@ -127,7 +126,7 @@ def match_boxes(
     iou = _overlaps(boxes, true_boxes[single], 'iou')
     within = _overlaps(boxes, true_boxes[crowd], 'iof')
     same = labels[:, None] == true_labels[single]
-    in_crowd = ((within >= iou_thr) & (labels[:, None] == true_labels[crowd])).any(1)
+    in_crowd = ((within >= IOU_RIGHT) & (labels[:, None] == true_labels[crowd])).any(1)
 
     verdicts = [''] * len(boxes)
     partners = np.full(len(boxes), -1)
@@ -135,13 +134,13 @@ def match_boxes(
     # Stable: of equal scores the first one counts first, as in COCO's evaluation.
     for i in np.argsort(-scores, kind='stable'):
         free = np.where(same[i] & (found_by < 0), iou[i], 0)
-        if free.size and free.max() >= iou_thr:
+        if free.size and free.max() >= IOU_RIGHT:
             verdict, partner = 'correct', free.argmax()
             found_by[partner] = i
         elif in_crowd[i]:
             verdict, partner = 'ignored', -1
         else:
-            verdict, partner = _mistake(iou[i], same[i], iou_thr, iou_near)
+            verdict, partner = _mistake(iou[i], same[i])
         verdicts[i], partners[i] = verdict, partner
     return Matches(verdicts, partners, scores, found_by)
 
@@ -150,12 +149,12 @@ def _overlaps(a: np.ndarray, b: np.ndarray, mode: str) -> np.ndarray:
     return bbox_overlaps(torch.from_numpy(a), torch.from_numpy(b), mode).numpy()
 
 
-def _mistake(iou: np.ndarray, same: np.ndarray, iou_thr: float, iou_near: float) -> tuple[str, int]:
+def _mistake(iou: np.ndarray, same: np.ndarray) -> tuple[str, int]:
     kinds = (
-        ('double', same, iou_thr),
-        ('wrong class', ~same, iou_thr),
-        ('badly placed', same, iou_near),
-        ('class and place', ~same, iou_near),
+        ('double', same, IOU_RIGHT),
+        ('wrong class', ~same, IOU_RIGHT),
+        ('badly placed', same, IOU_NEAR),
+        ('class and place', ~same, IOU_NEAR),
     )
     for verdict, candidates, least in kinds:
         overlap = np.where(candidates, iou, 0)

@@ -7,7 +7,7 @@ from statistics import median
 import torch
 from matplotlib.figure import Figure
 from mmdet.evaluation import CocoMetric
-from mmengine.evaluator import Evaluator
+from mmengine.evaluator import DumpResults, Evaluator
 from mmengine.runner import Runner, autocast
 from rich.progress import track
 from torch import nn
@@ -30,8 +30,14 @@ def score_names(evaluator: Evaluator) -> dict[str, str]:
         ToolError: It has no CocoMetric for boxes, and no ClsMetric.
     """
     for metric in evaluator.metrics:
-        if isinstance(metric, CocoMetric) and 'bbox' in metric.metrics and not metric.format_only:
-            return dict(bbox_mAP='mAP', bbox_mAP_50='mAP_50')
+        # LVIS's metric is one of COCO's, with other names.
+        if isinstance(metric, CocoMetric) and metric.default_prefix == 'coco':
+            if 'bbox' not in metric.metrics or metric.format_only:
+                continue
+            wanted = metric.metric_items or ('mAP', 'mAP_50')
+            scores = {f'bbox_{key}': key for key in ('mAP', 'mAP_50') if key in wanted}
+            if scores:
+                return scores
         if isinstance(metric, ClsMetric):
             return {f'top{k}': f'top-{k}' for k in metric.topk}
     raise ToolError(
@@ -64,17 +70,17 @@ def anytime(
         ToolError: As of :func:`score_names` and :func:`mmsnn.utils.set_time_steps`.
     """
     scores = score_names(runner.test_evaluator)
-    evaluators = {t: deepcopy(runner.test_evaluator) for t in steps}
+    evaluators = {t: _copy(runner.test_evaluator) for t in steps}
     times: dict[int, list] = {t: [] for t in sorted({*steps, configured})}
-    runs = [(batch, i == 0) for i, batch in enumerate(runner.test_dataloader)]
-    for batch, first in track(runs, 'evaluating at every T'):
+    for i, batch in enumerate(track(runner.test_dataloader, 'evaluating at every T')):
         for t in times:
             set_time_steps(model, t)
             # The first run of a T pays for what later ones find done.
-            for _ in range(2 if first else 1):
+            for _ in range(2 if i == 0 else 1):
+                own = deepcopy(batch)
                 start = now()
                 with torch.no_grad(), autocast(enabled=runner.test_loop.fp16):
-                    found = model.test_step(deepcopy(batch))
+                    found = model.test_step(own)
                 elapsed = 1000 * (now() - start) / len(found)
             times[t].append(elapsed)
             if t in evaluators:
@@ -90,6 +96,17 @@ def anytime(
         row['relative_time'] = round(median(times[t]) / median(times[configured]), 3)
         rows.append(row)
     return rows
+
+
+def _copy(evaluator: Evaluator) -> Evaluator:
+    """An evaluator of its own for a T, which leaves the files of the config's alone."""
+    evaluator = deepcopy(evaluator)
+    evaluator.metrics = [m for m in evaluator.metrics if not isinstance(m, DumpResults)]
+    for metric in evaluator.metrics:
+        for name in ('out_file', 'outfile_prefix', 'confusion_matrix'):
+            if getattr(metric, name, None):
+                setattr(metric, name, None)
+    return evaluator
 
 
 def anytime_table(rows: Sequence[dict], scores: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Optional
 
 import torch
 from mmdet.registry import MODELS, RUNNERS
@@ -305,19 +306,20 @@ def picture_path(out: str) -> str:
     return f'{os.path.splitext(out)[0]}.png'
 
 
-def check_out(out: str, picture: bool = True) -> None:
+def check_out(out: str, suffix: str = '.json', beside: Optional[str] = '.png') -> None:
     """Refuse an output that can't be written, or would replace something.
 
     Args:
         out: The file of results.
-        picture: Whether a picture goes beside it.
+        suffix: What its name must end in.
+        beside: Suffix of a file that goes beside it; None for none.
 
     Raises:
-        ToolError: No JSON file, or it or its picture is there already.
+        ToolError: The name ends in something else, or one of the files is there already.
     """
-    if not out.endswith('.json'):
-        raise ToolError(f'--out must name a .json file, got {out}')
-    for path in (out, picture_path(out)) if picture else (out,):
+    if not out.endswith(suffix):
+        raise ToolError(f'--out must name a {suffix} file, got {out}')
+    for path in (out, *([f'{os.path.splitext(out)[0]}{beside}'] if beside else [])):
         if os.path.exists(path):
             raise ToolError(f'{path} is there already: choose another --out')
     os.makedirs(os.path.dirname(out) or '.', exist_ok=True)

@@ -6,7 +6,7 @@ import itertools
 import os.path as osp
 import time
 from collections.abc import Iterable, Iterator
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from mmdet.structures import DetDataSample
@@ -67,7 +67,7 @@ def load_model(args: argparse.Namespace) -> tuple[Config, nn.Module]:
     """
     cfg = load_config(args)
     if args.out is not None:
-        check_out(args.out, picture=False)
+        check_out(args.out, beside=None)
     if args.shape is not None and min(args.shape) < 1:
         raise ToolError(f'--shape must be two sizes of at least 1, got {args.shape}')
     if cfg.get('model') is None:
@@ -77,12 +77,25 @@ def load_model(args: argparse.Namespace) -> tuple[Config, nn.Module]:
     # mmengine tells how each of hundreds of weights was initialised.
     MMLogger.get_current_instance().setLevel('WARNING')
     torch.manual_seed(0)
+    _forget_pretrained(cfg.model)
     model = init_model(cfg, args.checkpoint, get_device(), None, args.trust_checkpoint)
     if args.checkpoint is None:
         model.init_weights()
     if args.time_steps is not None:
         set_time_steps(model, args.time_steps)
     return cfg, model
+
+
+def _forget_pretrained(cfg: Any) -> None:
+    """Weights that a config would load before training change nothing that is measured here."""
+    if isinstance(cfg, dict):
+        if (cfg.get('init_cfg') or {}) and 'Pretrained' in str(cfg['init_cfg']):
+            cfg['init_cfg'] = None
+        for value in cfg.values():
+            _forget_pretrained(value)
+    elif isinstance(cfg, (list, tuple)):
+        for value in cfg:
+            _forget_pretrained(value)
 
 
 def input_batches(
@@ -111,6 +124,8 @@ def input_batches(
         check_data(cfg, ('test',))
         loader = copy.deepcopy(cfg.test_dataloader)
         loader.update(batch_size=batch_size, num_workers=0, persistent_workers=False)
+        for key in ('prefetch_factor', 'timeout'):  # of workers
+            loader.pop(key, None)
         return Runner.build_dataloader(loader), "the config's test data"
     pipeline = datasets[0].get('pipeline', []) if datasets else []
     about = 'random input, whose spikes are not those of images'
@@ -132,8 +147,9 @@ def _pipeline_size(pipeline: list[dict]) -> Optional[tuple[int, int]]:
             if isinstance(size, int):
                 return size, size
             if size is not None:
-                # mmcv's scale is width, height.
-                return tuple(size)[::-1] if key == 'scale' else tuple(size)
+                # Width comes first in mmcv's transforms, height in others.
+                width_first = key == 'scale' or transform['type'] in ('Pad', 'CenterCrop')
+                return tuple(size)[::-1] if width_first else tuple(size)
     return None
 
 

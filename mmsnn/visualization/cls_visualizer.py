@@ -98,7 +98,7 @@ def input_picture(inputs: Tensor) -> np.ndarray:
 
     Args:
         inputs: An image (C, H, W) in mmcv's BGR, or grey, of values up to 255; or event frames
-            (T, 2, H, W).
+            (T, 2, H, W). Of more than three channels the first three are shown, of two the first.
 
     Returns:
         (H, W, 3), uint8, RGB.
@@ -106,6 +106,7 @@ def input_picture(inputs: Tensor) -> np.ndarray:
     values = inputs.cpu().numpy()
     if values.ndim == 4:
         return event_picture(values)
+    values = values[:3] if len(values) >= 3 else values[:1]
     image = np.broadcast_to(values, (3, *values.shape[1:]))[::-1].transpose(1, 2, 0)
     if image.dtype != np.uint8:
         image = np.rint(image).clip(0, 255).astype(np.uint8)

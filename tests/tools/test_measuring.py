@@ -135,7 +135,8 @@ def test_benchmark_of_the_data(tool, digits_root):
     [
         (FLOPS, ['--num-images', 0], '--num-images must be at least 1, got 0'),
         (FLOPS, ['--cfg-options', 'model.bbox_head.num_classes=7'], 'another architecture'),
-        (BENCHMARK, ['--task', 'dataloader'], '--num-warmup 5 leaves none'),
+        (BENCHMARK, ['--task', 'dataloader'], '--checkpoint says nothing to --task dataloader'),
+        (BENCHMARK, ['--num-warmup', -1], '--num-warmup must be at least 0, got -1'),
     ],
 )
 def test_bad_input(run, script, options, said):

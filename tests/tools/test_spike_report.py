@@ -6,11 +6,14 @@ import re
 import runpy
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
+from mmsnn.datasets import DatasetError
 from mmsnn.report import find_number, format_number
 from mmsnn.utils import ToolError
 
@@ -136,10 +139,25 @@ def test_recognition(classified):
 
 
 def test_only_some_images(trained, tool, digits_root, tmp_path):
-    """COCO's evaluation does not count the images that were left out as missed."""
+    """COCO's evaluation does not count the images that were left out as missed.
+
+    The config pads, which must not move a box of a picture, and fuses, which spikes would not
+    survive.
+    """
+    config = tmp_path / 'some.py'
+    config.write_text(
+        f"_base_ = '{Path(DIGITS).resolve()}'\n"
+        "custom_hooks = [dict(type='FuseHook', precision='int8')]\n"
+        "test_pipeline = [dict(type='LoadImageFromFile'), "
+        "dict(type='Resize', scale=(128, 128), keep_ratio=True), "
+        "dict(type='Pad', size=(160, 128)), dict(type='LoadAnnotations', with_bbox=True), "
+        "dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', "
+        "'scale_factor'))]\n"
+        'test_dataloader = dict(dataset=dict(indices=5, pipeline=test_pipeline))\n'
+    )
     options = ['--time-steps', 4, '--images', 1, *NARROW]
-    done = tool(
-        TOOL, DIGITS, trained / 'epoch_2.pth', '--out', tmp_path / 'r.html', '--work-dir', tmp_path,
+    tool(
+        TOOL, config, trained / 'epoch_2.pth', '--out', tmp_path / 'r.html', '--work-dir', tmp_path,
         '--max-images', 3, *options, MMSNN_DIGITS_ROOT=digits_root,
     )  # fmt: skip
     full = json.loads((digits_root / 'annotations/instances_val.json').read_text())
@@ -150,20 +168,29 @@ def test_only_some_images(trained, tool, digits_root, tmp_path):
         annotations=[a for a in full['annotations'] if a['image_id'] in kept],
     )
     (tmp_path / 'few.json').write_text(json.dumps(few))
+    config.write_text(config.read_text().replace('FuseHook', 'NonFiniteLossHook').replace(
+        ", precision='int8'", ''
+    ))  # fmt: skip
     tested = tool(
-        'test.py', DIGITS, trained / 'epoch_2.pth', '--work-dir', tmp_path / 'w', *NARROW,
+        'test.py', config, trained / 'epoch_2.pth', '--work-dir', tmp_path / 'w', *NARROW,
         f'test_dataloader.dataset.ann_file={tmp_path / "few.json"}',
         f'test_evaluator.ann_file={tmp_path / "few.json"}', MMSNN_DIGITS_ROOT=digits_root,
     )  # fmt: skip
-    assert 'report:' in done.stdout
     r = json.loads((tmp_path / 'r.json').read_text())
     said = {k: float(v) for k, v in re.findall(r'coco/(bbox_\w+): (-?[\d.]+)', tested.stdout)}
     assert {k: -1 if v is None else v for k, v in r['metrics'].items()} == said
     assert r['images'] == 3
+    (shot,) = r['gallery']
+    assert (shot['width'], shot['height']) == (160, 128)
+    image_id = {image['file_name']: image['id'] for image in full['images']}[shot['name']]
+    boxes = [a['bbox'] for a in full['annotations'] if a['image_id'] == image_id]
+    # Images are 64 x 64.
+    true = [[2 * x, 2 * y, 2 * (x + w), 2 * (y + h)] for x, y, w, h in boxes]
+    assert [box['box'] for box in shot['true']] == [pytest.approx(b, abs=0.06) for b in true]
 
 
 @pytest.fixture(scope='module')
-def check_args():
+def module():
     return runpy.run_path(f'tools/{TOOL}')
 
 
@@ -180,10 +207,10 @@ def check_args():
         (['--ac-energy', 'inf'], '--ac-energy must be a number of pJ, got inf'),
     ],
 )
-def test_options(check_args, monkeypatch, options, said):
+def test_options(module, monkeypatch, options, said):
     monkeypatch.setattr('sys.argv', ['spike_report.py', 'CONFIG', 'CHECKPOINT', *options])
     with pytest.raises(ToolError, match=re.escape(said)):
-        check_args['check_args'](check_args['parse_args']())
+        module['check_args'](module['parse_args']())
 
 
 @pytest.mark.parametrize(
@@ -203,6 +230,38 @@ def test_bad_input(trained, tool, digits_root, tmp_path, options, said):
     assert said in done.stdout
     assert 'Traceback' not in done.stdout
     assert 'evaluating' not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ('own', 'wanted', 'indices'),
+    [(None, 5, 5), (3, 5, 3), (7, 5, 5), ([4, 2, 0], 2, [4, 2]), ([4, 2], None, [4, 2])],
+)
+def test_images_that_the_config_chooses(module, own, wanted, indices):
+    dataset = dict(type='CocoDataset') if own is None else dict(type='CocoDataset', indices=own)
+    cfg = Config(dict(test_dataloader=dict(dataset=dataset, sampler=dict(shuffle=True))))
+    module['prepare_data'](cfg, wanted)
+    assert cfg.test_dataloader.dataset.indices == indices
+    assert not cfg.test_dataloader.sampler.shuffle
+
+
+def test_data_that_cannot_be_cut(module):
+    both = dict(type='ConcatDataset', datasets=[dict(type='CocoDataset')] * 2)
+    cfg = Config(dict(test_dataloader=dict(dataset=both)))
+    module['prepare_data'](cfg, None)
+    with pytest.raises(ToolError, match='--max-images takes one data set, not a ConcatDataset'):
+        module['prepare_data'](cfg, 3)
+    with pytest.raises(ToolError, match='the config has no test_dataloader'):
+        module['prepare_data'](Config(dict(test_dataloader=None)), None)
+
+
+def test_time_steps_of_event_frames(module):
+    """By default the number of the data alone; another one that is asked for is refused."""
+    cfg = Config.fromfile('configs/sg_resnet/sg-r19_asd_dvs-cifar10.py')
+    frames = cfg.model.backbone.time_steps
+    assert module['check_steps'](cfg, None) == [t for t in (1, 2, 3, 4, 6, 8) if t == frames]
+    with pytest.raises(DatasetError, match='the model has T = 2'):
+        module['check_steps'](cfg, [frames, 2])
+    assert module['check_steps'](Config.fromfile(DIGITS), None) == [1, 2, 3, 4, 6, 8]
 
 
 def test_nothing_is_overwritten(trained, tool, digits_root, tmp_path):

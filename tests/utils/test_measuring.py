@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger
 from mmsnn.compat import CheckpointError
 from mmsnn.datasets import DatasetError
 from mmsnn.utils import ToolError, add_measuring_arguments, input_batches, load_model
+from mmsnn.utils.measuring import _pipeline_size
 
 DIGITS = 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
 DIGITS_CLS = 'configs/digits/sg-r10_asd_digits-cls.py'
@@ -122,3 +123,34 @@ def test_broken_data_is_no_missing_data(config, tmp_path):
     (tmp_path / 'nowhere' / 'annotations').mkdir(parents=True)
     with pytest.raises(DatasetError, match=r'instances_val\.json'):
         input_batches(cfg)
+
+
+def test_pretrained_weights_are_not_looked_for(parse, tmp_path):
+    """They would change no number of operations, and no time."""
+    missing = dict(type='Pretrained', checkpoint=str(tmp_path / 'none.pth'))
+    args = parse(DIGITS_CLS, '--shape', 16, 16, *NARROW)
+    args.cfg_options['model.backbone.init_cfg'] = missing
+    _, model = load_model(args)
+    assert 'Pretrained' not in str(model.backbone.init_cfg)
+
+
+@pytest.mark.parametrize(
+    ('transform', 'size'),
+    [
+        (dict(type='Pad', size=(96, 64)), (64, 96)),
+        (dict(type='CenterCrop', crop_size=(96, 64)), (64, 96)),
+        (dict(type='Resize', scale=(96, 64)), (64, 96)),
+        (dict(type='RandomCrop', crop_size=(64, 96)), (64, 96)),
+    ],
+)
+def test_height_and_width_of_a_pipeline(transform, size):
+    assert _pipeline_size([transform, dict(type='PackDetInputs')]) == size
+
+
+def test_loader_of_workers(digits_root, monkeypatch):
+    """It loads in this process, whatever options its workers have."""
+    monkeypatch.setenv('MMSNN_DIGITS_ROOT', str(digits_root))
+    cfg = Config.fromfile(DIGITS)
+    cfg.test_dataloader.update(num_workers=2, prefetch_factor=4, timeout=30)
+    batches, _ = input_batches(cfg)
+    assert len(next(iter(batches))['inputs']) == 1

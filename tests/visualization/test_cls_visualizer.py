@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmsnn.structures import ClsDataSample
-from mmsnn.visualization import ClsVisualizer, event_picture
+from mmsnn.visualization import ClsVisualizer, event_picture, input_picture
 
 
 @pytest.fixture
@@ -60,3 +60,12 @@ def test_event_picture():
     assert picture[2, 2].tolist() == [0, 0, 255]
     assert picture[1, 1].tolist() == [255, 255, 255]
     assert (event_picture(np.zeros((2, 2, 4, 4))) == 255).all()
+
+
+@pytest.mark.parametrize(('channels', 'shown'), [(1, [0, 0, 0]), (2, [0, 0, 0]), (4, [2, 1, 0])])
+def test_input_of_any_number_of_channels(channels, shown):
+    """Three are BGR; of others what can be shown."""
+    inputs = torch.arange(channels, dtype=torch.uint8)[:, None, None].expand(channels, 2, 5)
+    picture = input_picture(inputs)
+    assert picture.shape == (2, 5, 3)
+    assert picture[0, 0].tolist() == shown

@@ -85,11 +85,17 @@ def parse_args() -> argparse.Namespace:
         parser.add_argument(option, type=int, default=default, metavar='N', help=text)
     add_fuse_argument(parser)
     args = parser.parse_args()
-    for name in ('repeat_num', 'max_iter', 'batch_size'):
-        if getattr(args, name) < 1:
+    for name, least in dict(repeat_num=1, max_iter=1, batch_size=1, num_warmup=0).items():
+        if getattr(args, name) < least:
             parser.error(
-                f'--{name.replace("_", "-")} must be at least 1, got {getattr(args, name)}'
+                f'--{name.replace("_", "-")} must be at least {least}, got {getattr(args, name)}'
             )
+    others = ('dataset_type',)
+    if args.task != 'inference':
+        others = ('checkpoint', 'shape', 'time_steps', 'batch_size', 'fuse')
+    for name in others:
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f'--{name.replace("_", "-")} says nothing to --task {args.task}')
     return args
 
 
@@ -155,7 +161,7 @@ def data_config(args: argparse.Namespace) -> Config:
     """
     cfg = load_config(args)
     if args.out is not None:
-        check_out(args.out, picture=False)
+        check_out(args.out, beside=None)
     loader = cfg.get(f'{args.dataset_type}_dataloader')
     if loader is None:
         raise ToolError(f'{args.config} has no {args.dataset_type}_dataloader')
@@ -173,18 +179,13 @@ def time_dataloader(args: argparse.Namespace) -> tuple[list[dict], str]:
     Returns:
         As of :func:`time_inference`.
 
-    Raises:
-        ToolError: The data set is no longer than the warm-up.
     """
     loader = Runner.build_dataloader(data_config(args))
-    if len(loader) <= args.num_warmup:
-        raise ToolError(
-            f'the data are {len(loader)} batches: --num-warmup {args.num_warmup} leaves none'
-        )
     rows = []
     for _ in track(range(args.repeat_num), 'timing'):
-        batches: Iterator[dict] = iter(loader)
-        # Workers have loaded ahead by then, as they have in the middle of an epoch.
+        # A short data set starts over and over, as in training: what workers loaded ahead during
+        # the warm-up would else be all there is.
+        batches: Iterator[dict] = itertools.chain.from_iterable(itertools.repeat(loader))
         for _ in range(args.num_warmup):
             next(batches)
         start = time.perf_counter()
@@ -206,7 +207,7 @@ def time_dataset(args: argparse.Namespace) -> tuple[list[dict], str]:
         ToolError: A wrapper of data sets.
     """
     dataset = DATASETS.build(data_config(args).dataset)
-    if not hasattr(dataset, 'get_data_info'):
+    if not hasattr(dataset, 'pipeline'):
         raise ToolError(
             f'--task dataset takes a data set with one pipeline, not a {type(dataset).__name__}: '
             'time it by --task dataloader'

@@ -2,10 +2,11 @@
 
 import argparse
 import math
-import os
 import os.path as osp
 import shlex
 import sys
+from contextlib import suppress
+from typing import Optional
 
 # First: without mmcv's compiled ops, MMDetection's models import only behind it.
 import mmsnn  # noqa: F401  isort: skip
@@ -21,9 +22,9 @@ from mmsnn.utils import (
     add_common_arguments,
     build_runner,
     check_data,
+    check_out,
     exit_on_error,
     load_config,
-    set_time_steps,
     unwrap,
 )
 
@@ -32,6 +33,9 @@ EXAMPLES = """examples:
   python tools/analysis_tools/spike_report.py CONFIG CHECKPOINT --out report.html --images 30
   python tools/analysis_tools/spike_report.py CONFIG CHECKPOINT --max-images 500   # of a large set
   python tools/analysis_tools/spike_report.py CONFIG CHECKPOINT --mac-energy 3.1 --ac-energy 0.1"""
+
+
+DEFAULT_STEPS = (1, 2, 3, 4, 6, 8)
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,9 +60,9 @@ def parse_args() -> argparse.Namespace:
         '--time-steps',
         type=int,
         nargs='+',
-        default=[1, 2, 3, 4, 6, 8],
         metavar='T',
-        help='numbers of time steps for accuracy and time over T (default: 1 2 3 4 6 8)',
+        help='numbers of time steps for accuracy and time over T (default: 1 2 3 4 6 8; of event '
+        'frames, which come in a number of their own, that one)',
     )
     parser.add_argument(
         '--images',
@@ -119,14 +123,8 @@ def check_args(args: argparse.Namespace) -> None:
             raise ToolError(f'--{name.replace("_", "-")} must be a number of pJ, got {value}')
     if args.train_dir is not None and not osp.isdir(args.train_dir):
         raise ToolError(f'--train-dir {args.train_dir} is not a folder')
-    if args.out is None:
-        return
-    if not args.out.endswith('.html'):
-        raise ToolError(f'--out must name a .html file, got {args.out}')
-    for path in (args.out, f'{osp.splitext(args.out)[0]}.json'):
-        if osp.exists(path):
-            raise ToolError(f'{path} is there already: choose another --out')
-    os.makedirs(osp.dirname(args.out) or '.', exist_ok=True)
+    if args.out is not None:
+        check_out(args.out, suffix='.html', beside='.json')
 
 
 def main() -> None:
@@ -138,21 +136,17 @@ def main() -> None:
         cfg = load_config(args)
         checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
         check_data(cfg, ('test',))
-        steps = [t for t in sorted(set(args.time_steps)) if fits(cfg, t)]
+        steps = check_steps(cfg, args.time_steps)
+        prepare_data(cfg, args.max_images)
     cfg.load_from = args.checkpoint
-    # The images are gone through several times, and must be the same ones.
-    cfg.test_dataloader.sampler = dict(type='DefaultSampler', shuffle=False)
-    if args.max_images is not None:
-        cfg.test_dataloader.dataset.indices = args.max_images
+    # A fused model writes no spikes that could be counted.
+    cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if h['type'] != 'FuseHook']
 
     runner = build_runner(cfg)
     with exit_on_error():
         model = unwrap(runner.model)
         check_state_dict(model, checkpoint, args.checkpoint)
         del checkpoint
-        configured = getattr(getattr(model, 'backbone', None), 'time_steps', None)
-        for t in (*steps, configured or 1):  # every one is checked before the work starts
-            set_time_steps(model, t)
         runner.call_hook('before_run')
         runner.load_or_resume()
         if args.max_images is not None:
@@ -160,7 +154,7 @@ def main() -> None:
         numbers, pictures = collect(
             runner,
             model,
-            sorted({*steps, configured}),
+            steps,
             num_images=args.images,
             score_thr=args.score_thr,
             log_dir=args.train_dir or osp.dirname(args.checkpoint),
@@ -187,13 +181,60 @@ def judge_only(runner) -> None:
             metric.img_ids = [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))]
 
 
-def fits(cfg, time_steps: int) -> bool:
-    """Whether the test data can be run at T: event frames come in a number of their own."""
-    try:
-        check_frames(cfg, ('test',), time_steps)
-    except DatasetError:
-        return False
-    return True
+def check_steps(cfg, time_steps: Optional[list[int]]) -> list[int]:
+    """The numbers of time steps to run.
+
+    Args:
+        cfg: The config.
+        time_steps: What the command line says; None for the default.
+
+    Returns:
+        They.
+
+    Raises:
+        DatasetError: The data come in another number of frames.
+    """
+    if time_steps is not None:
+        for t in time_steps:
+            check_frames(cfg, ('test',), t)
+        return time_steps
+    steps = []
+    for t in DEFAULT_STEPS:
+        with suppress(DatasetError):
+            check_frames(cfg, ('test',), t)
+            steps.append(t)
+    return steps
+
+
+def prepare_data(cfg, max_images: Optional[int]) -> None:
+    """Let the test data come in order, as they are gone through several times, and not too many.
+
+    Args:
+        cfg: The config, which is changed.
+        max_images: How many images at most; None for all.
+
+    Raises:
+        ToolError: There are no test data, or of several data sets not all are wanted.
+    """
+    loader = cfg.get('test_dataloader')
+    if not loader:
+        raise ToolError('the config has no test_dataloader, and a report needs images')
+    loader.sampler = dict(type='DefaultSampler', shuffle=False)
+    if max_images is None:
+        return
+    dataset = loader.dataset
+    if 'dataset' in dataset or 'datasets' in dataset:
+        raise ToolError(
+            f'--max-images takes one data set, not a {dataset.type}: take --max-images away, or '
+            'give the test_dataloader one data set'
+        )
+    chosen = dataset.get('indices')
+    if chosen is None:
+        dataset.indices = max_images
+    elif isinstance(chosen, int):
+        dataset.indices = min(chosen, max_images)
+    else:
+        dataset.indices = list(chosen)[:max_images]
 
 
 if __name__ == '__main__':
