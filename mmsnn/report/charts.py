@@ -62,7 +62,7 @@ def training_charts(curves: dict[str, Any], scores: dict[str, str]):
     axes.set_xlim(left=0)
     axes.legend(frameon=False, labelcolor=INK)
     charts = [_svg(figure)]
-    if curves['scores']:
+    if any(len(points) > 1 for points in curves['scores'].values()):
         figure, axes = _axes('iterations', 'on the validation images')
         for (key, points), color in zip(curves['scores'].items(), SERIES):
             axes.plot(*zip(*points), 'o-', color=color, clip_on=False, label=scores[key])

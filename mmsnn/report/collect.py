@@ -22,6 +22,8 @@ from .training import read_curves
 
 #: Batches for what is measured several times over, or needs the slower, unfused layers.
 FEW_BATCHES = 4
+#: Up to so many images, every number of time steps is measured on all.
+ALL_IMAGES = 500
 
 
 class _Keep(Hook):
@@ -86,10 +88,15 @@ def collect(
         {k: v if isinstance(v, int) else _known(v) for k, v in row.items()}
         for row in anytime(runner, model, steps, configured)
     ]
+    batches = None if result.images <= ALL_IMAGES else FEW_BATCHES
     for row in rows:
         set_time_steps(model, row['time_steps'])
-        measured = profile(model, runner.test_dataloader, FEW_BATCHES, **energies)
-        row.update(firing_rate=measured.firing_rate, energy=measured.energy)
+        measured = profile(model, runner.test_dataloader, batches, **energies)
+        row.update(
+            firing_rate=measured.firing_rate,
+            energy=measured.energy,
+            energy_ratio=measured.energy / measured.ann_energy if measured.ann_energy else None,
+        )
     set_time_steps(model, configured)
     task = task_of(runner, keep.samples, score_thr)
     runner.logger.info('mmsnn: pictures')
@@ -113,6 +120,7 @@ def collect(
         profile=_profile(result, potentials, neuron_layers(model)),
         parts=_parts(result),
         anytime=rows,
+        anytime_images=measured.images,
         ms_per_image=next((r['ms_per_image'] for r in rows if r['time_steps'] == configured), None),
         gallery=images,
         attention=attention_summary(images),
@@ -146,11 +154,14 @@ def _profile(
     for layer in numbers['layers']:
         found = shares.get(layer['name'])
         layer['in_gate'] = layer['kind'] == 'neuron' and layer['name'] not in watched
+        full = layer['ann_macs'] * layer['time_steps']
+        layer['activity'] = layer['sops'] / full if layer['kind'] == 'spikes' and full else None
         layer['share'] = layer['energy'] / result.energy if result.energy else None
         layer['ann_energy'] = layer['ann_macs'] * result.mac_energy
         layer['potentials'] = None if found is None else np.asarray(found).tolist()
     # Learned gates start silent by intention, and are no layers of the network.
     neurons = [layer for layer in result.neuron_layers if layer.name in watched]
+    spiking = [layer for layer in result.layers if layer.kind == 'spikes']
     channels = np.concatenate([layer.rate_by_channel for layer in neurons])
     numbers.update(
         potential_edges=POTENTIAL_EDGES.tolist(),
@@ -165,7 +176,8 @@ def _profile(
         busiest=max(neurons, key=lambda layer: layer.firing_rate).name,
         quietest=min(neurons, key=lambda layer: layer.firing_rate).name,
         # Layers on spikes by themselves, without those that see real values.
-        spiking_ratio=_ratio([x for x in result.layers if x.kind == 'spikes'], result),
+        spiking_ratio=_ratio(spiking, result),
+        activity=_activity(spiking),
         energy_ratio=result.energy / result.ann_energy if result.ann_energy else None,
     )
     return numbers
@@ -174,6 +186,12 @@ def _profile(
 def _ratio(layers: Sequence[LayerProfile], result: SpikeProfile) -> Optional[float]:
     ann = sum(layer.ann_macs for layer in layers) * result.mac_energy
     return sum(layer.energy for layer in layers) / ann if ann else None
+
+
+def _activity(layers: Sequence[LayerProfile]) -> Optional[float]:
+    """Of the synapses that could carry a spike at each time step, the share that do."""
+    full = sum(layer.ann_macs * layer.time_steps for layer in layers)
+    return sum(layer.sops for layer in layers) / full if full else None
 
 
 def _same_data(cfg) -> bool:
@@ -187,10 +205,13 @@ def _same_data(cfg) -> bool:
 
 
 def _parts(result) -> list[dict[str, Any]]:
-    """Operations and energy of backbone, neck and head."""
+    """Operations and energy of backbone, neck and head, apart by what they see."""
     parts: dict[str, dict[str, Any]] = {}
     for layer in result.layers:
+        if layer.kind == 'neuron':
+            continue
         name = layer.name.partition('.')[0]
+        name += ', on spikes' if layer.kind == 'spikes' else ', on real values'
         part = parts.setdefault(
             name, dict(name=name, sops=0.0, macs=0.0, ann_macs=0.0, energy=0.0, ann_energy=0.0)
         )

@@ -121,6 +121,7 @@ def attention_summary(images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for name in images[0]['attention']:
         seen = [image['attention'][name] for image in images]
         row = dict(name=name)
+        row['steps'] = np.mean([s['temporal'] for s in seen], axis=0).tolist()
         for key in ('temporal', 'channel', 'spatial'):
             row[key] = [min(min(s[key]) for s in seen), max(max(s[key]) for s in seen)]
         for key in ('inside', 'outside'):

@@ -13,7 +13,7 @@ VERDICTS = {
     'correct': 'class and place of a true box',
     'wrong class': 'place of a true box, but of another class',
     'badly placed': 'class of a true box, which it overlaps by less than half',
-    'class and place': 'neither class nor place of a true box, but overlaps one',
+    'wrong class and place': 'neither class nor place of a true box, but overlaps one',
     'double': 'a true box that a box of a higher score has found already',
     'nothing there': 'no true box near it',
 }
@@ -154,7 +154,7 @@ def _mistake(iou: np.ndarray, same: np.ndarray) -> tuple[str, int]:
         ('double', same, IOU_RIGHT),
         ('wrong class', ~same, IOU_RIGHT),
         ('badly placed', same, IOU_NEAR),
-        ('class and place', ~same, IOU_NEAR),
+        ('wrong class and place', ~same, IOU_NEAR),
     )
     for verdict, candidates, least in kinds:
         overlap = np.where(candidates, iou, 0)

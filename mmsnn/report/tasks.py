@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from .matching import (
     VERDICTS,
+    Matches,
     best_threshold,
     count_states,
     count_verdicts,
@@ -61,8 +62,17 @@ class DetectionTask:
             true_boxes=found + missed,
             faultless=sum(not missed and not wrong for _, missed, wrong in counts),
             verdicts=count_verdicts(self.matches, self.score_thr),
+            beside_correct=sum(map(self._beside_correct, self.matches)),
             states=count_states(self.matches, self.score_thr),
             **self._by_class(),
+        )
+
+    def _beside_correct(self, m: Matches) -> int:
+        """Boxes of the wrong class on true boxes that a correct box has found as well."""
+        states = m.states(self.score_thr)
+        return sum(
+            verdict == 'wrong class' and score >= self.score_thr and states[partner] == 'found'
+            for verdict, partner, score in zip(m.verdicts, m.partners, m.scores)
         )
 
     def _by_class(self) -> dict[str, Any]:
@@ -137,7 +147,7 @@ def _in_words(found: list[dict], true: list[dict]) -> list[str]:
         if verdict in ('correct', 'ignored'):
             continue
         text = f'{box["name"]} ({box["score"]:.2f})'
-        if verdict in ('wrong class', 'class and place'):
+        if verdict in ('wrong class', 'wrong class and place'):
             text = f'{true[box["partner"]]["name"]} taken for {text}'
         kinds.setdefault(verdict, Counter())[text] += 1
     lines += [f'{verdict}: {_counted(kinds[verdict])}' for verdict in VERDICTS if verdict in kinds]

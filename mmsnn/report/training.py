@@ -19,7 +19,9 @@ def read_curves(work_dir: str, scores: Mapping[str, str]) -> Optional[dict[str, 
 
     Returns:
         ``losses``: for each name that starts with loss [step, value] pairs, steps counted in
-        iterations; ``scores``: likewise for the scores; ``epochs``. None where no log has a loss.
+        iterations; ``scores``: likewise for the scores; ``epochs``; ``iterations``; ``last_loss``
+        and ``late_change``, by what share of itself it grew over the last tenth of the iterations.
+        None where no log has a loss.
     """
     losses: dict[int, dict] = {}
     found: dict[int, dict] = {}
@@ -41,7 +43,17 @@ def read_curves(work_dir: str, scores: Mapping[str, str]) -> Optional[dict[str, 
                 found[epochs.get(step, step)] = values
     if not losses:
         return None
-    return dict(losses=_by_name(losses), scores=_by_name(found), epochs=max(epochs, default=None))
+    curves = _by_name(losses)
+    steps, values = zip(*curves.get('loss', [[0, math.nan]]))
+    late = next(v for s, v in zip(steps, values) if s >= 0.9 * steps[-1])
+    return dict(
+        losses=curves,
+        scores=_by_name(found),
+        epochs=max(epochs, default=None),
+        iterations=steps[-1],
+        last_loss=values[-1],
+        late_change=values[-1] / late - 1 if late else None,
+    )
 
 
 def _rows(path: str) -> list[dict]:

@@ -43,6 +43,7 @@ def test_attention_of_all_images():
 
     (row,) = attention_summary([seen(0.2, 0.6, 0.5), seen(0.3, 0.9, None), seen(0.4, 0.5, 1.0)])
     assert row['temporal'] == row['channel'] == row['spatial'] == [0.2, 0.9]
+    assert row['steps'] == pytest.approx([0.3, 2 / 3])
     assert row['inside'] == 0.75
     assert row['outside'] is None
     assert attention_summary([dict(attention={})]) == []

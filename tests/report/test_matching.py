@@ -33,7 +33,7 @@ def match(found, true, crowd=None):
         ((A, 1, 0.9), 'correct', 0),
         ((A, 2, 0.9), 'wrong class', 0),
         ((A_NEAR, 1, 0.9), 'badly placed', 0),
-        ((A_NEAR, 2, 0.9), 'class and place', 0),
+        ((A_NEAR, 2, 0.9), 'wrong class and place', 0),
         ((NOWHERE, 1, 0.9), 'nothing there', -1),
     ],
 )

@@ -38,6 +38,9 @@ def test_a_resumed_run(tmp_path):
     # Epochs 1 and 2 ended after iterations 2 and 5.
     assert curves['scores'] == dict(bbox_mAP=[[2, 0.1], [5, 0.3]])
     assert curves['epochs'] == 2
+    assert curves['iterations'] == 5
+    assert curves['last_loss'] == 4.0
+    assert curves['late_change'] == 0  # iteration 5 is all of the last tenth
 
 
 def test_no_log(tmp_path):

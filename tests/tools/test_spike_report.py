@@ -110,6 +110,14 @@ def test_the_numbers_agree_with_each_other(report):
     spiking = [layer for layer in p['layers'] if layer['kind'] == 'spikes']
     both = (sum(layer[key] for layer in spiking) for key in ('energy', 'ann_energy'))
     assert p['spiking_ratio'] == pytest.approx(next(both) / next(both))
+    for layer in spiking:
+        full = layer['ann_macs'] * r['time_steps']
+        assert layer['activity'] == pytest.approx(layer['sops'] / full)
+    assert r['beside_correct'] <= verdicts['wrong class']
+    assert {part['name'] for part in r['parts']} == {
+        'backbone, on real values', 'backbone, on spikes', 'neck, on real values',
+        'bbox_head, on real values',
+    }  # fmt: skip
     assert p['silent'] == pytest.approx(1 - p['spikes'] / (p['neurons'] * r['time_steps']))
     for shot in r['gallery']:
         for seen in shot['attention'].values():
