@@ -45,7 +45,8 @@ except ImportError:  # setuptools < 70.1: a wheel of this Python alone
 # Two stacks give the import names mmdet, mmcv and mmengine; which one is the user's choice.
 STACKS = {
     'onedl': ['onedl-mmdetection==3.5.1', 'onedl-mmcv==2.3.6', 'onedl-mmengine==0.10.12'],
-    'openmmlab': ['mmdet==3.3.0', 'mmcv-lite==2.1.0', 'mmengine==0.10.7'],
+    # seaborn: MMDetection's analyze_logs imports it.
+    'openmmlab': ['mmdet==3.3.0', 'mmcv-lite==2.1.0', 'mmengine==0.10.7', 'seaborn'],
 }
 
 setup(

@@ -172,6 +172,29 @@ def test_anytime(trained, tool, digits_root, tmp_path):
     assert out.read_bytes() == before
 
 
+def test_mmdet_tools_on_the_checkpoint(trained, tool, digits_root, tmp_path):
+    """MMDetection's own tools, on what our training and testing left."""
+    work_dir, _ = trained
+    checkpoint = work_dir / 'epoch_2.pth'
+    tool('model_converters/publish_model.py', checkpoint, tmp_path / 'published.pth')
+    (published,) = tmp_path.glob('published*.pth')
+    assert published.stat().st_size < checkpoint.stat().st_size, 'the optimiser is left out'
+
+    predictions = tmp_path / 'predictions.pkl'
+    env = dict(MMSNN_DIGITS_ROOT=digits_root)
+    tested = tool(
+        'test.py', DIGITS, published, '--work-dir', tmp_path, '--out', predictions, *SHORT, **env
+    )
+    assert coco_table(tested.stdout) == coco_table(trained[1])
+    matrix = tmp_path / 'matrix'
+    tool('analysis_tools/confusion_matrix.py', DIGITS, predictions, matrix, *SHORT, **env)
+    assert [path.name for path in matrix.iterdir()] == ['confusion_matrix.png']
+
+    (log,) = work_dir.glob('*/vis_data/scalars.json')
+    done = tool('analysis_tools/analyze_logs.py', 'cal_train_time', log)
+    assert 'average iter time' in done.stdout
+
+
 def test_fused(trained, tool, digits_root, tmp_path):
     """The fused model finds the same boxes; with test-time augmentation it is fused inside."""
     work_dir, _ = trained
