@@ -41,6 +41,7 @@ class IntegerConv2d(nn.Module):
         self.conv = conv
         self.bits = bits
         self.real = real
+        self._geometry = conv.stride, conv.padding, conv.dilation, conv.groups
         self._is_matrix = conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
         odd = conv.groups == 1 and conv.out_channels > 32 and not self._is_matrix
         self._zeros = -conv.out_channels % 64 if odd else 0
@@ -66,11 +67,7 @@ class IntegerConv2d(nn.Module):
     def _pack_bytes(self, weight: Tensor, scale: Tensor) -> Tensor:
         if self._is_matrix:
             return torch.ops.onednn.qlinear_prepack(weight.flatten(1), None)
-        return torch.ops.onednn.qconv_prepack(weight, scale, 1.0, 0, *self._geometry())
-
-    def _geometry(self) -> tuple:
-        conv = self.conv
-        return conv.stride, conv.padding, conv.dilation, conv.groups
+        return torch.ops.onednn.qconv_prepack(weight, scale, 1.0, 0, *self._geometry)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve.
@@ -89,20 +86,22 @@ class IntegerConv2d(nn.Module):
         if self._packed is None:  # packed weights can be neither copied nor saved
             self._packed = self._pack()
         parts, bias, weight_sums = self._packed
-        stride, padding, dilation, groups = self._geometry()
+        geometry = self._geometry
         if zero:
             # oneDNN would sum up the weights anew at every call, which takes longer than a conv of
             # a small map. Its padding is the byte 0, ours the byte that stands for 0.
-            rows, columns = padding
+            stride, (rows, columns), *rest = geometry
             x = F.pad(x, (columns, columns, rows, rows), value=zero)
-            padding = (0, 0)
+            geometry = stride, (0, 0), *rest
             bias = bias - scale * zero * weight_sums
         if self._is_matrix:
-            x = x[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1)
+            rows, columns = geometry[0]
+            if rows * columns > 1:
+                x = x[:, :, ::rows, ::columns]
+            x = x.permute(0, 2, 3, 1)
             multiply, geometry = torch.ops.onednn.qlinear_pointwise, ()
         else:
             multiply = torch.ops.onednn.qconv2d_pointwise
-            geometry = stride, padding, dilation, groups
         out = None
         for part in parts:
             y = multiply(x, scale, 0, *part, bias, *geometry, 1.0, 0, torch.float32, 'none', [], '')

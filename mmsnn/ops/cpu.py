@@ -128,18 +128,20 @@ def _pointer(tensor: Optional[Tensor]) -> Optional[int]:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _call(
-    name: str, x: Tensor, time_steps: int, *neuron, gate: Optional[str] = None, spike_dtype=None,
-    **fields,
-):  # fmt: skip
-    """Fill a `struct lif` from what is common to all and `fields`, and run it."""
+def _call(name: str, x: Tensor, *args, **fields) -> None:
+    if x.numel():
+        _run(name, _lif(x, *args, **fields))
+
+
+def _lif(
+    x: Tensor, time_steps: int, *neuron, gate: Optional[str] = None, spike_dtype=None, **fields
+) -> _Lif:
+    """A `struct lif` of what is common to all and `fields`."""
     decay, gain, v_threshold, reset, detach, surrogate, width = neuron or _NO_NEURON
     inner = x if time_steps else x[0]
     n = inner.numel()
-    if n == 0:
-        return
     channels = inner.shape[1] if inner.dim() > 1 else 1
-    problem = _Lif(
+    return _Lif(
         steps=time_steps or x.shape[0],
         n=n,
         channels=channels,
@@ -161,7 +163,6 @@ def _call(
         x=x.data_ptr(),
         **fields,
     )
-    _run(name, problem)
 
 
 def _run(name: str, problem: ctypes.Structure) -> None:
@@ -184,10 +185,9 @@ def _shortcut(shortcut: Optional[Tensor], packed: bool) -> dict:
 # decay, input_scale, v_threshold, reset, detach_reset, surrogate and width. library.py sees to it.
 
 
-def lif(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> None:
-    """Forward into `out`."""
-    _call(
-        'lif_forward',
+def lif_problem(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> _Lif:
+    """What :func:`lif` solves; :func:`solve_lif` solves it for other data of the same layout."""
+    return _lif(
         x,
         time_steps,
         *neuron,
@@ -198,6 +198,22 @@ def lif(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> None:
         out=out.data_ptr(),
         **_shortcut(shortcut, packed=False),
     )
+
+
+def solve_lif(problem: _Lif, x, scale, shift, shortcut, out) -> None:
+    """Forward into `out`."""
+    problem = _Lif.from_buffer_copy(problem)  # its own: several threads may be here
+    problem.x, problem.out = x.data_ptr(), out.data_ptr()
+    problem.scale, problem.shift = _pointer(scale), _pointer(shift)
+    problem.shortcut = _pointer(shortcut)
+    problem.threads = _threads(x.numel())
+    _run('lif_forward', problem)
+
+
+def lif(x, *args) -> None:
+    """Forward into `out`, the last of the arguments of :func:`lif_problem`."""
+    if x.numel():
+        _run('lif_forward', lif_problem(x, *args))
 
 
 def lif_backward(

@@ -9,6 +9,7 @@ Spikes that backward needs again are kept as bits in memory order, whatever the 
 
 import importlib
 import itertools
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -37,12 +38,31 @@ _NEURON = 'float decay, float input_scale, float v_threshold, str reset, bool de
     'str surrogate, float surrogate_width, str? gate, int time_steps'  # fmt: skip
 
 
-def _operator(schema: str, implementation, fake) -> torch._ops.OpOverload:
+def is_watched(x: Tensor) -> bool:
+    """Whether autograd, a compiler, a trace, a mode, a transform or a profiler is to see a call."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
+        or type(x) is not Tensor
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        or torch.autograd.profiler._is_profiler_enabled
+    )
+
+
+def _operator(schema: str, implementation, fake) -> Callable:
     name = schema.split('(')[0]
     _LIBRARY.define(schema, tags=_TAGS)
     _LIBRARY.impl(name, implementation, 'CompositeExplicitAutograd')
     torch.library.register_fake(f'mmsnn::{name}', fake, lib=_LIBRARY)
-    return getattr(torch.ops.mmsnn, name).default
+    operator = getattr(torch.ops.mmsnn, name).default
+
+    # The dispatcher's round trip takes longer than a kernel on a small map.
+    def call(x, *args):
+        return operator(x, *args) if is_watched(x) else implementation(x, *args)
+
+    return call
 
 
 # ---- layouts -------------------------------------------------------------------------------------
@@ -120,18 +140,21 @@ def _lif(
     *neuron, gate, time_steps = neuron_gate_steps
     neuron = _neuron(decay_tensor, input_scale_tensor, *neuron)
     scale, shift = _affine(x, scale, shift, mean, invstd)
-    layout = _inner_layout(x, time_steps)
-    out = _empty_steps(x, time_steps or x.shape[0], layout, dtype)
     kernel = backend.ready_kernel_for(x) if kernel == '' else kernel
     if kernel is None:
-        return out.copy_(
-            reference.lif(x, *neuron, scale, shift, shortcut, gate, time_steps or None, dtype)
-        )
-    x = _input_laid_out(x, time_steps, layout)
-    if shortcut is not None:
-        shortcut = _laid_out(shortcut, out, layout)
+        spikes = reference.lif(x, *neuron, scale, shift, shortcut, gate, time_steps or None, dtype)
+        return _empty_steps(x, len(spikes), _inner_layout(x, time_steps), dtype).copy_(spikes)
+    x, shortcut, out = lif_layout(x, shortcut, time_steps, dtype)
     engine(kernel).lif(x, scale, shift, shortcut, gate, time_steps, neuron, out)
     return out
+
+
+def lif_layout(x, shortcut, time_steps, dtype):
+    """Input and shortcut in one layout, copied where they aren't in it, and the empty output."""
+    layout = _inner_layout(x, time_steps)
+    out = _empty_steps(x, time_steps or x.shape[0], layout, dtype)
+    x = _input_laid_out(x, time_steps, layout)
+    return x, None if shortcut is None else _laid_out(shortcut, out, layout), out
 
 
 def _lif_fake(x, *args):

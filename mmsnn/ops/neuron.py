@@ -5,7 +5,7 @@ from typing import Optional, Union
 import torch
 from torch import Tensor
 
-from . import backend, library, reference
+from . import backend, library, plan, reference
 from .surrogate import check_surrogate
 
 RESETS = ('hard', 'soft')
@@ -89,10 +89,11 @@ def lif(
             x, decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width,
             scale, shift, shortcut, gate, time_steps, dtype,
         )  # fmt: skip
-    return _fused(
-        x, scale, shift, shortcut, None, None, decay, input_scale, v_threshold, reset,
-        detach_reset, surrogate, surrogate_width, gate, time_steps, dtype=dtype,
-    )  # fmt: skip
+    neuron = decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width
+    spikes = plan.lif(x, scale, shift, shortcut, neuron, gate, time_steps or 0, dtype)
+    if spikes is not None:
+        return spikes
+    return _fused(x, scale, shift, shortcut, None, None, *neuron, gate, time_steps, dtype=dtype)
 
 
 def _check_neuron(x, v_threshold, reset, surrogate, surrogate_width, time_steps) -> None:

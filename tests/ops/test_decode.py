@@ -10,7 +10,6 @@ from mmsnn.ops import (
     attention_statistics,
     backend,
     last_decode,
-    library,
     rate_decode,
 )
 
@@ -169,6 +168,6 @@ def test_operators_pass_pytorchs_own_checks(name, dtype):
         warnings.simplefilter('ignore')
         for layout in ('contiguous', 'channels_last'):
             x = laid_out(spikes.to(dtype), layout)
-            torch.library.opcheck(library.rate_decode, (x,))
-            torch.library.opcheck(library.attention_statistics, (x,))
-            torch.library.opcheck(library.attention_decode, (x, *weights))
+            torch.library.opcheck(torch.ops.mmsnn.rate_decode.default, (x,))
+            torch.library.opcheck(torch.ops.mmsnn.attention_statistics.default, (x,))
+            torch.library.opcheck(torch.ops.mmsnn.attention_decode.default, (x, *weights))

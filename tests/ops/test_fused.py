@@ -126,6 +126,10 @@ def test_kernels_equal_the_reference(name, case):
     expected, expected_grads = run('reference', inputs, neuron, grad)
     out, grads = run(name, inputs, neuron, grad)
     assert torch.equal(out, expected)
+    with ops.use_backend(name), torch.no_grad():  # without a gradient, prepared and then again
+        for x in (inputs['x'], inputs['x'] * 2, inputs['x']):
+            out = ops.lif(**{**inputs, 'x': x}, **neuron)
+    assert torch.equal(out, expected)
     oracle, oracle_grads = run('reference', inputs, neuron, grad, torch.float64)
     expected_grads, oracle_grads = (
         zeros_for_none(grads, inputs) for grads in (expected_grads, oracle_grads)
@@ -507,13 +511,19 @@ def test_operators_pass_pytorchs_own_checks(name):
     with ops.use_backend(name), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         check = torch.library.opcheck
-        check(library.lif, (x, scale, scale, shortcut, leak, None, None, None, *neuron, 0))
+        check(
+            torch.ops.mmsnn.lif.default,
+            (x, scale, scale, shortcut, leak, None, None, None, *neuron, 0),
+        )
         stats = scale.detach()
-        check(library.lif, (last, scale, scale, shortcut, None, leak, stats, stats, *neuron, 3))
-        check(library.channel_stats, (x.detach(), 0))
+        check(
+            torch.ops.mmsnn.lif.default,
+            (last, scale, scale, shortcut, None, leak, stats, stats, *neuron, 3),
+        )
+        check(torch.ops.mmsnn.channel_stats.default, (x.detach(), 0))
         bits = library.pack_spikes(shortcut.detach(), 1)
-        check(library.pack_spikes, (shortcut.detach(), 3))
-        check(library.unpack_spikes, (bits, x.shape, x.stride(), torch.float32))
+        check(torch.ops.mmsnn.pack_spikes.default, (shortcut.detach(), 3))
+        check(torch.ops.mmsnn.unpack_spikes.default, (bits, x.shape, x.stride(), torch.float32))
 
 
 def test_export(block):

@@ -227,11 +227,11 @@ def test_operators_pass_pytorchs_own_checks(name, layout):
     with ops.use_backend(name), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         check = torch.library.opcheck
-        check(library.max_pool, (x.clone().requires_grad_(), *windows))
-        check(library.max_pool, (x.to(torch.uint8), *windows))
+        check(torch.ops.mmsnn.max_pool.default, (x.clone().requires_grad_(), *windows))
+        check(torch.ops.mmsnn.max_pool.default, (x.to(torch.uint8), *windows))
         for kept in (library.pack_spikes(x, 1), x):
             check(
-                library.max_pool_backward,
+                torch.ops.mmsnn.max_pool_backward.default,
                 (torch.randn(2, 5, 4, 3), kept, x.shape, last, *windows),
             )
 

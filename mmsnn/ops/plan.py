@@ -1,0 +1,80 @@
+"""The neuron for inference on a CPU, prepared once for each layout.
+
+On small maps PyTorch's dispatcher, layouts and a structure of thirty fields take longer than the
+neuron itself, and come out the same every time. So they are found once, and a call fills in the
+addresses.
+"""
+
+import ctypes
+from functools import lru_cache
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+from . import backend, cpu, library
+
+
+class _Plan(NamedTuple):
+    problem: ctypes.Structure  # without addresses
+    size: torch.Size
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def lif(
+    x: Tensor,
+    scale: Optional[Tensor],
+    shift: Optional[Tensor],
+    shortcut: Optional[Tensor],
+    neuron: tuple,
+    gate: Optional[str],
+    time_steps: int,
+    dtype: Optional[torch.dtype],
+) -> Optional[Tensor]:
+    """Spikes without a gradient and past the dispatcher; all arguments are checked.
+
+    Args:
+        x: As of :func:`mmsnn.ops.lif`, and all others.
+        scale: Likewise.
+        shift: Likewise.
+        shortcut: Likewise.
+        neuron: decay, input_scale, v_threshold, reset, detach_reset, surrogate and its width.
+        gate: Likewise.
+        time_steps: T, or 0 where ``x`` has it.
+        dtype: Likewise.
+
+    Returns:
+        Spikes, or None where this is a case for the operator: a gradient, a leak that learns,
+        somebody who traces, another device, or data that has to be laid out first.
+    """
+    if library.is_watched(x) or backend.ready_kernel_for(x) != 'c':
+        return None
+    if isinstance(neuron[0], Tensor) or isinstance(neuron[1], Tensor):
+        return None
+    tensors = x, scale, shift, shortcut
+    layouts = tuple(None if v is None else (v.shape, v.stride(), v.dtype) for v in tensors)
+    plan = _plan(layouts, neuron, gate, time_steps, dtype)
+    if plan is None:
+        return None
+    spikes = torch.empty_strided(plan.size, plan.strides, dtype=plan.dtype)
+    cpu.solve_lif(plan.problem, *tensors, spikes)
+    return spikes
+
+
+@lru_cache(maxsize=4096)
+def _plan(layouts, neuron, gate, time_steps, dtype) -> Optional[_Plan]:
+    x, scale, shift, shortcut = (
+        None if layout is None else torch.empty_strided(*layout[:2], dtype=layout[2], device='meta')
+        for layout in layouts
+    )
+    laid_out = library.lif_layout(x, shortcut, time_steps, dtype)
+    same = laid_out[0] is x and laid_out[1] is shortcut
+    plain = all(
+        v is None or (v.dtype == torch.float32 and v.is_contiguous()) for v in (scale, shift)
+    )
+    if not (same and plain and x.numel()):
+        return None
+    out = laid_out[2]
+    problem = cpu.lif_problem(x, scale, shift, shortcut, gate, time_steps, neuron, out)
+    return _Plan(problem, out.shape, out.stride(), out.dtype)
