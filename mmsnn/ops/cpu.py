@@ -41,12 +41,12 @@ class _Lif(ctypes.Structure):
         *((name, ctypes.c_int64) for name in (
             'steps', 'n', 'channels', 'inner', 'x_step', 'shortcut_step', 'grad_step')),
         *((name, ctypes.c_int32) for name in (
-            'dtype', 'spike_dtype', 'reset', 'detach', 'surrogate', 'gate', 'packed', 'shared',
-            'threads')),
+            'dtype', 'spike_dtype', 'grad_x_dtype', 'reset', 'detach', 'surrogate', 'gate',
+            'packed', 'shared', 'threads')),
         *((name, ctypes.c_float) for name in ('decay', 'gain', 'v_threshold', 'width')),
         *((name, ctypes.c_void_p) for name in (
             'x', 'scale', 'shift', 'shortcut', 'out', 'grad', 'by_grad', 'by_x', 'by_one',
-            'grad_x', 'grad_shortcut', 'channel_sums', 'leak_sums')),
+            'y_grad', 'grad_x', 'grad_shortcut', 'channel_sums', 'leak_sums')),
     ]  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def _open(path) -> ctypes.CDLL:
         raise OSError(f'{path} was built from another source')
     pointer, count, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     for structure, names in (
-        (_Lif, ('lif_forward', 'lif_backward', 'input_grad_in_place', 'channel_stats')),
+        (_Lif, ('lif_forward', 'lif_backward', 'input_grad_of', 'channel_stats')),
         (_Pool, ('max_pool', 'max_pool_backward')),
         (_Decode, ('attention_decode', 'rate_decode', 'attention_statistics')),
     ):
@@ -236,6 +236,7 @@ def lif_backward(
         by_x=_pointer(by_x),
         by_one=_pointer(by_one),
         grad_x=_pointer(grad_x),
+        grad_x_dtype=DTYPES[x.dtype if grad_x is None else grad_x.dtype],
         grad_shortcut=_pointer(grad_shortcut),
         channel_sums=_pointer(channel_sums),
         leak_sums=_pointer(leak_sums),
@@ -244,17 +245,19 @@ def lif_backward(
     )
 
 
-def input_grad_(grad_x, x, time_steps, by) -> None:
-    """dL/dcurrent in `grad_x` becomes by[0] * dL/dcurrent + by[1] * x + by[2], in place."""
+def input_grad(y_grad, x, time_steps, by, grad_x) -> None:
+    """by[0] * dL/dcurrent + by[1] * x + by[2] into `grad_x`, which may be `y_grad` itself."""
     by_grad, by_x, by_one = by
     _call(
-        'input_grad_in_place',
+        'input_grad_of',
         x,
         time_steps,
         by_grad=by_grad.data_ptr(),
         by_x=by_x.data_ptr(),
         by_one=by_one.data_ptr(),
+        y_grad=y_grad.data_ptr(),
         grad_x=grad_x.data_ptr(),
+        grad_x_dtype=DTYPES[grad_x.dtype],
     )
 
 

@@ -249,11 +249,11 @@ def lif_backward(
         torch.sum(leak, 1, dtype=torch.float64, out=leak_sums)
 
 
-def input_grad_(grad_x, x, time_steps, by) -> None:
-    """dL/dcurrent in `grad_x` becomes by[0] * dL/dcurrent + by[1] * x + by[2], in place."""
+def input_grad(y_grad, x, time_steps, by, grad_x) -> None:
+    """by[0] * dL/dcurrent + by[1] * x + by[2] into `grad_x`, which may be `y_grad` itself."""
     axis = 1 if time_steps else 2
     a, b, c = (v.view(-1, *[1] * (x.dim() - axis - 1)) for v in by)
-    grad_x.mul_(a).add_(torch.addcmul(c, b, x))
+    grad_x.copy_(y_grad.mul_(a).add_(torch.addcmul(c, b, x)))
 
 
 def channel_moments(x, origin, time_steps, channel_sums) -> None:

@@ -45,7 +45,8 @@ enum { NO_GATE, OR, ADD, AND, IAND };
 struct lif {
     int64_t steps, n, channels, inner;
     int64_t x_step, shortcut_step, grad_step;
-    int32_t dtype, spike_dtype, reset, detach, surrogate, gate, packed, shared, threads;
+    int32_t dtype, spike_dtype, grad_x_dtype, reset, detach, surrogate, gate, packed, shared;
+    int32_t threads;
     float decay, gain, v_threshold, width;
     const void *x;
     const float *scale, *shift;  /* [channels]: current = scale * x + shift */
@@ -53,7 +54,8 @@ struct lif {
     void *out;                   /* spike_dtype */
     const void *grad;            /* dL/d out */
     const float *by_grad, *by_x, *by_one; /* dL/dx = by_grad * dL/dcurrent + by_x * x + by_one */
-    void *grad_x;                /* (n) where shared, else (steps, n) */
+    const float *y_grad;         /* dL/dcurrent, laid out as grad_x */
+    void *grad_x;                /* grad_x_dtype; (n) where shared, else (steps, n) */
     void *grad_shortcut;         /* (steps, n) */
     double *channel_sums;        /* [2][channels]: sums of dL/dcurrent and of dL/dcurrent * x */
     double *leak_sums;           /* [2]: dL/ddecay and dL/dgain */
@@ -802,9 +804,9 @@ static int backward_share(const void *task, int thread, int threads) {
                     mmsnn_add_product(y_grad, x, sum_x, n);
                 }
                 if (p->grad_x) {
-                    float *to = destination(p->grad_x, at, p->dtype, out_buffer);
+                    float *to = destination(p->grad_x, at, p->grad_x_dtype, out_buffer);
                     mmsnn_input_grad(y_grad, a, b, c, x, to, n);
-                    store(p->grad_x, at, n, p->dtype, to);
+                    store(p->grad_x, at, n, p->grad_x_dtype, to);
                 }
             }
             mmsnn_scale(v_grad, p->decay, v_grad, n); /* now dL/dv[t - 1] */
@@ -814,9 +816,9 @@ static int backward_share(const void *task, int thread, int threads) {
             mmsnn_add_product(y_grad, x, sum_x, n);
         }
         if (p->shared && p->grad_x) {
-            float *to = destination(p->grad_x, start, p->dtype, out_buffer);
+            float *to = destination(p->grad_x, start, p->grad_x_dtype, out_buffer);
             mmsnn_input_grad(y_grad, a, b, c, x, to, n);
-            store(p->grad_x, start, n, p->dtype, to);
+            store(p->grad_x, start, n, p->grad_x_dtype, to);
         }
         if (p->channel_sums) {
             mmsnn_add(sums, sum_one, start, n, p->channels, p->inner);
@@ -838,7 +840,7 @@ static int backward_share(const void *task, int thread, int threads) {
 
 static int input_grad_share(const void *task, int thread, int threads) {
     const struct lif *p = task;
-    float x_buffer[LANES], g_buffer[LANES], out_buffer[LANES];
+    float x_buffer[LANES], out_buffer[LANES];
     struct lanes by_grad, by_x, by_one;
     int64_t start, end;
     int fine = lanes_start(&by_grad, p->by_grad, p) & lanes_start(&by_x, p->by_x, p) &
@@ -852,10 +854,9 @@ static int input_grad_share(const void *task, int thread, int threads) {
         for (int64_t t = 0; t < (p->shared ? 1 : p->steps); t++) {
             int64_t at = t * p->n + start;
             const float *x = load(p->x, t * p->x_step + start, n, p->dtype, x_buffer);
-            const float *grad = load(p->grad_x, at, n, p->dtype, g_buffer);
-            float *to = destination(p->grad_x, at, p->dtype, out_buffer);
-            mmsnn_input_grad(grad, a, b, c, x, to, n);
-            store(p->grad_x, at, n, p->dtype, to);
+            float *to = destination(p->grad_x, at, p->grad_x_dtype, out_buffer);
+            mmsnn_input_grad(p->y_grad + at, a, b, c, x, to, n);
+            store(p->grad_x, at, n, p->grad_x_dtype, to);
         }
     }
     free(by_grad.tiled);
@@ -1269,8 +1270,8 @@ EXPORT int mmsnn_lif_forward(const struct lif *p) {
 
 EXPORT int mmsnn_lif_backward(const struct lif *p) { return reduce(backward_share, p); }
 
-/* dL/dcurrent in grad_x becomes dL/dx = by_grad * dL/dcurrent + by_x * x + by_one, in place. */
-EXPORT int mmsnn_input_grad_in_place(const struct lif *p) {
+/* dL/dx = by_grad * dL/dcurrent + by_x * x + by_one; grad_x may be y_grad itself. */
+EXPORT int mmsnn_input_grad_of(const struct lif *p) {
     return in_parallel(input_grad_share, p, p->threads);
 }
 

@@ -209,12 +209,15 @@ def _lif_backward(
         if shortcut is not None and shortcut.dtype != torch.uint8:
             shortcut = _laid_out(shortcut, x, layout)
 
-        def run(by, x_grad=False, shortcut_grad=False, sums=False, leak=False):
+        def like_x(dtype):
+            if time_steps:
+                return torch.empty_strided(x.shape, x.stride(), dtype=dtype, device=x.device)
+            return _empty_steps(x, x.shape[0], layout, dtype)
+
+        def run(by, x_grad=None, shortcut_grad=False, sums=False, leak=False):
             double = dict(dtype=torch.float64, device=x.device)
             wanted = (
-                torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
-                if x_grad and time_steps
-                else _empty_steps(x, x.shape[0], layout) if x_grad else None,
+                like_x(x_grad) if x_grad else None,
                 _empty_steps(x, grad.shape[0], layout) if shortcut_grad else None,
                 torch.zeros(2, channels, **double) if sums else None,
                 torch.zeros(2, **double) if leak else None,
@@ -227,22 +230,21 @@ def _lif_backward(
     no = (None, None, None)
     rest = dict(shortcut_grad=need_shortcut, leak=need_decay or need_input_scale)
     if through_stats:
-        # The sums come before the gradient they are part of. Float32 leaves dL/dcurrent behind for
-        # a light second pass; half precision computes it twice, to be rounded once.
-        twice = kernel is None or x.dtype != torch.float32
-        y_grad, grad_shortcut, sums, leak = run(no, x_grad=not twice, sums=True, **rest)
+        # The sums come before the gradient they are part of: dL/dcurrent stays behind for a light
+        # second pass, in float32, so that half precision is rounded once.
+        y_grad, grad_shortcut, sums, leak = run(no, x_grad=torch.float32, sums=True, **rest)
         dtype = scale.dtype
         mean_grad = (sums[0] * channels / x.numel()).to(dtype)
         slope = ((sums[1] - mean * sums[0]) * invstd * channels / x.numel()).to(dtype) * invstd
         by = (scale, -scale * slope, scale * (slope * mean - mean_grad))
-        if twice:
-            grad_x = run(by, x_grad=True)[0]
+        if kernel is None:
+            grad_x = run(by)[0]
         else:
-            grad_x = y_grad
-            engine(kernel).input_grad_(grad_x, x, time_steps, by)
+            grad_x = y_grad if x.dtype == torch.float32 else like_x(x.dtype)
+            engine(kernel).input_grad(y_grad, x, time_steps, by, grad_x)
     else:
         grad_x, grad_shortcut, sums, leak = run(
-            (scale, None, None), x_grad=need_x, sums=need_sums, **rest
+            (scale, None, None), x_grad=x.dtype if need_x else None, sums=need_sums, **rest
         )
     grad_scale = None
     if need_scale:
