@@ -15,9 +15,9 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from small_nets import backbone, classifier, images, is_clean
 from torch import nn
 
-import mmsnn.models  # noqa: F401
 from mmsnn.analysis import (
     AC_ENERGY,
     MAC_ENERGY,
@@ -27,7 +27,6 @@ from mmsnn.analysis import (
     profile,
 )
 from mmsnn.deploy import fuse
-from mmsnn.models import SGResNet
 from mmsnn.models.layers import LIFNeuron
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,20 +35,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def spikes(*shape, rate=0.3, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return (torch.rand(shape, generator=generator) < rate).float()
-
-
-def backbone(depth=18, **kwargs):
-    torch.manual_seed(0)
-    net = SGResNet(depth, **{'base_channels': 8, **kwargs})
-    # At initialisation deep layers are nearly silent: a lower threshold lets all of them fire.
-    for module in net.modules():
-        if isinstance(module, LIFNeuron):
-            module.v_threshold = 0.1
-    return net.eval()
-
-
-def images(batch=2, size=32, seed=0):
-    return 2 * torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
 class Relay(nn.Module):
@@ -62,15 +47,6 @@ class Relay(nn.Module):
 
     def forward(self, x):
         return self.layer(self.neuron(x).flatten(0, 1))
-
-
-def is_clean(net):
-    return all(
-        not module._forward_hooks
-        and not module._forward_pre_hooks
-        and getattr(module, 'observer', None) is None
-        for module in net.modules()
-    )
 
 
 # Counts by hand
@@ -208,7 +184,7 @@ def reference_counts(net, x):
 @pytest.mark.parametrize('block', ['sg', 'plain', 'tdbn', 'sew', 'ms'])
 def test_a_network_against_a_count_by_convs_of_ones(block, stem):
     # In float64 taking a layer apart moves no spike.
-    net, x = backbone(10, block=block, stem=stem).double(), images().double()
+    net, x = backbone(block=block, stem=stem).double(), images().double()
     result = profile(net, [x])
     inputs, fired = reference_counts(net, x)
     assert {layer.name for layer in result.layers} == {*inputs, *fired}
@@ -248,7 +224,7 @@ def test_the_same_sops_as_spikingjelly():
     counter = pytest.importorskip(
         'spikingjelly.activation_based.op_counter', reason='SpikingJelly is not installed'
     )
-    net, x = backbone().double(), images().double()
+    net, x = backbone(18).double(), images().double()
     result = profile(net, [x])
     for name, value in reference_counts(net, x)[0].items():
         if result[name].kind == 'spikes':
@@ -259,7 +235,7 @@ def test_the_same_sops_as_spikingjelly():
 
 
 def test_the_stem_on_an_image_counts_once_and_real_frames_at_every_step():
-    net = backbone(10, stem='cifar')
+    net = backbone(stem='cifar')
     once = 8 * 32 * 32 * 27
     stem = profile(net, [images()])['stem.0.conv']
     assert (stem.time_steps, stem.macs, stem.ann_macs) == (1, once, once)
@@ -268,7 +244,7 @@ def test_the_stem_on_an_image_counts_once_and_real_frames_at_every_step():
 
 
 def test_binary_event_frames_are_spikes_to_the_stem():
-    net = backbone(10, stem='cifar')
+    net = backbone(stem='cifar')
     frames = spikes(3, 2, 3, 32, 32)
     stem = profile(net, [frames])['stem.0.conv']
     assert stem.kind == 'spikes'
@@ -288,7 +264,7 @@ def test_infinity_is_no_spike():
 
 
 def test_several_batches_are_the_mean_of_their_images():
-    net = backbone(10)
+    net = backbone()
     a, b = images(1), images(3, seed=1)
     one, two, both = (profile(net, batches) for batches in ([a], [b], [a, b]))
     assert both.images == 4
@@ -301,19 +277,7 @@ def test_several_batches_are_the_mean_of_their_images():
 
 
 def test_learned_gates_and_decoders_count_but_not_in_the_twin():
-    model = MODELS.build(
-        dict(
-            type='SpikingClassifier',
-            backbone=dict(
-                type='SGResNet',
-                depth=10,
-                base_channels=8,
-                stem='cifar',
-                gate_cfg=dict(type='LearnedGate'),
-            ),
-            head=dict(type='SpikingClsHead', num_classes=10, in_channels=64),
-        )
-    )
+    model = classifier(dict(num_classes=10), gate_cfg=dict(type='LearnedGate'))
     result = profile(model, [images()])
     twin = MODELS.build(
         dict(type='ResNetCIFAR', depth=10, base_channels=8, stem_channels=8, out_indices=(3,))
@@ -367,7 +331,7 @@ def test_a_detector_on_a_batch_of_a_dataloader():
 
 @pytest.mark.parametrize('block', ['sg', 'sew', 'ms'])
 def test_outputs_are_the_same_to_the_last_bit(block):
-    net, x = backbone(block=block), images(8, 64)
+    net, x = backbone(18, block=block), images(8, 64)
     for module in net.modules():
         # Statistics that a norm apart from its neuron would round in another way.
         if isinstance(module, nn.BatchNorm2d):
@@ -384,7 +348,7 @@ def test_outputs_are_the_same_to_the_last_bit(block):
 def test_training_sees_the_same_gradients():
     grads = []
     for measure in (False, True):
-        net = backbone(10).train()
+        net = backbone().train()
         profiler = SpikeProfiler(net)
         if measure:
             with profiler:
@@ -401,7 +365,7 @@ def test_a_neuron_with_a_forward_of_its_own():
         def forward(self, x, time_steps=None):
             return super().forward(2 * x, time_steps)
 
-    net = backbone(10)
+    net = backbone()
     net.layer1[0].neuron2 = Twice(v_threshold=0.1)
     with torch.no_grad():
         plain = net(images())
@@ -414,7 +378,7 @@ def test_a_neuron_with_a_forward_of_its_own():
 def test_blocks_that_are_computed_again_in_backward_count_once():
     counts = []
     for with_cp in (False, True):
-        net = backbone(10, with_cp=with_cp).train()
+        net = backbone(with_cp=with_cp).train()
         with SpikeProfiler(net) as profiler:
             net(images().requires_grad_())[-1].sum().backward()
         counts.append(profiler.result())
@@ -422,7 +386,7 @@ def test_blocks_that_are_computed_again_in_backward_count_once():
 
 
 def test_folded_models_are_measured_as_they_are():
-    net = backbone(10, act_cfg=dict(type='PLIFNeuron'))
+    net = backbone(act_cfg=dict(type='PLIFNeuron'))
     plain, folded = profile(net, [images()]), profile(fuse(net, 'fp32'), [images()])
     assert folded.sops == pytest.approx(plain.sops, rel=1e-3)
     assert folded.macs == plain.macs
@@ -430,7 +394,7 @@ def test_folded_models_are_measured_as_they_are():
 
 
 def test_everything_is_taken_out_after_an_error():
-    net = backbone(10)
+    net = backbone()
     with pytest.raises(ValueError, match='SGResNet takes'), SpikeProfiler(net) as profiler:
         net(torch.rand(1, 5, 8, 8))
     assert is_clean(net)
@@ -445,7 +409,7 @@ def test_everything_is_taken_out_after_an_error():
 
 
 def test_what_is_refused():
-    net = backbone(10)
+    net = backbone()
     with pytest.raises(ValueError, match='no forward pass'):
         profile(net, [])
     with pytest.raises(ValueError, match='saturated_above'):
@@ -479,7 +443,7 @@ def test_modules_with_weights_that_are_not_counted_are_named():
 
 
 def test_dead_and_saturated_layers():
-    net = backbone(10)
+    net = backbone()
     net.layer2[0].neuron1.v_threshold = 1e6
     with torch.no_grad():
         net.stem[0].norm.bias[:2] = 1e6
@@ -491,7 +455,7 @@ def test_dead_and_saturated_layers():
 
 
 def test_potentials():
-    net = backbone(10)
+    net = backbone()
     result = profile(net, [images()], potentials=True)
     assert is_clean(net)
     fires = POTENTIAL_EDGES[:-1] >= 1
@@ -517,14 +481,14 @@ def test_energy_by_hand():
 
 
 def test_parameters_are_those_of_the_model():
-    net = backbone(10)
+    net = backbone()
     result = profile(net, [images()])
     assert result.parameters == sum(p.numel() for p in net.parameters())
     assert result['layer1.0.conv1'].parameters == 8 * 8 * 9
 
 
 def test_json_round_trip():
-    result = profile(backbone(10), [images()], potentials=True)
+    result = profile(backbone(), [images()], potentials=True)
     data = result.to_dict()
     text = json.dumps(data, allow_nan=False)
     assert json.loads(text) == data
@@ -534,7 +498,7 @@ def test_json_round_trip():
 
 
 def test_table():
-    result = profile(backbone(10), [images()])
+    result = profile(backbone(), [images()])
     table = result.table()
     for text in ('layer4.0.neuron2', 'stem.0.conv', '2 images', 'ANN twin', 'memory traffic'):
         assert text in table

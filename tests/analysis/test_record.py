@@ -3,70 +3,31 @@
 from pathlib import Path
 
 import pytest
+import small_nets
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from small_nets import backbone, images, is_clean, lower_thresholds
 from torch import nn
 
-import mmsnn.models  # noqa: F401
 from mmsnn.analysis import SpikeProfiler, SpikeRecorder, profile
 from mmsnn.deploy import fuse
-from mmsnn.models import SGResNet
 from mmsnn.models.layers import AttentionSpikeDecoder, LIFNeuron
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def lower_thresholds(model):
-    # At initialisation deep layers are nearly silent: a lower threshold lets all of them fire.
-    for module in model.modules():
-        if isinstance(module, LIFNeuron):
-            module.v_threshold = 0.1
-    return model.eval()
-
-
-def backbone(**kwargs):
-    torch.manual_seed(0)
-    return lower_thresholds(SGResNet(10, base_channels=8, **kwargs))
-
-
 def classifier(gate='ResidualGate', loss='ClsLoss', **head):
     torch.manual_seed(0)
-    model = MODELS.build(
-        dict(
-            type='SpikingClassifier',
-            backbone=dict(
-                type='SGResNet',
-                depth=10,
-                base_channels=8,
-                stem='cifar',
-                gate_cfg=dict(type=gate),
-            ),
-            head=dict(
-                type='SpikingClsHead', num_classes=2, in_channels=64, loss=dict(type=loss), **head
-            ),
-        )
-    )
+    head = dict(loss=dict(type=loss), **head)
+    model = small_nets.classifier(head, gate_cfg=dict(type=gate))
     for module in model.modules():
         if isinstance(module, AttentionSpikeDecoder):
             for parameter in module.parameters():
                 nn.init.normal_(parameter, std=0.3)
     return lower_thresholds(model)
-
-
-def images(batch=2, size=32, seed=0):
-    return 2 * torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
-
-
-def is_clean(net):
-    return all(
-        not module._forward_hooks
-        and not module._forward_pre_hooks
-        and getattr(module, 'observer', None) is None
-        for module in net.modules()
-    )
 
 
 def test_spikes_are_those_of_the_neurons():

@@ -7,6 +7,7 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import pytest
+import small_nets
 import torch
 from mmdet.registry import HOOKS, MODELS
 from mmdet.structures import DetDataSample
@@ -36,21 +37,11 @@ def batches(samples):
 
 
 def classifier(threshold=0.1, gate='ResidualGate', norm='TDBN'):
-    return MODELS.build(
-        dict(
-            type='SpikingClassifier',
-            data_preprocessor=dict(type='ClsDataPreprocessor', mean=[127.5] * 3, std=[50.0] * 3),
-            backbone=dict(
-                type='SGResNet',
-                depth=10,
-                base_channels=8,
-                stem='cifar',
-                gate_cfg=dict(type=gate),
-                norm_cfg=dict(type=norm),
-                act_cfg=dict(type='LIFNeuron', v_threshold=threshold),
-            ),
-            head=dict(type='SpikingClsHead', num_classes=2, in_channels=64),
-        )
+    return small_nets.classifier(
+        data_preprocessor=dict(type='ClsDataPreprocessor', mean=[127.5] * 3, std=[50.0] * 3),
+        gate_cfg=dict(type=gate),
+        norm_cfg=dict(type=norm),
+        act_cfg=dict(type='LIFNeuron', v_threshold=threshold),
     )
 
 
@@ -117,11 +108,6 @@ def train(
     return runner, [text for text in warnings if text.startswith('mmsnn: ')]
 
 
-def low_norms(threshold):
-    # tdBN makes currents proportional to its threshold: a network dies where neurons have another.
-    return dict(type='TDBN', v_threshold=threshold)
-
-
 def test_rates_reach_the_message_hub_and_the_visualizer(tmp_path):
     runner, warnings = train(tmp_path, iterations=5, interval=2)
     scalars = runner.message_hub.log_scalars
@@ -145,19 +131,10 @@ def test_rates_reach_the_message_hub_and_the_visualizer(tmp_path):
 
 
 def test_a_dying_network_is_reported_once(tmp_path):
-    model = MODELS.build(
-        dict(
-            type='SpikingClassifier',
-            backbone=dict(
-                type='SGResNet',
-                depth=10,
-                base_channels=8,
-                stem='cifar',
-                norm_cfg=low_norms(1.0),
-                act_cfg=dict(type='LIFNeuron', v_threshold=1e4),
-            ),
-            head=dict(type='SpikingClsHead', num_classes=2, in_channels=64),
-        )
+    # tdBN makes currents proportional to its threshold: a network dies where neurons have another.
+    model = small_nets.classifier(
+        norm_cfg=dict(type='TDBN', v_threshold=1.0),
+        act_cfg=dict(type='LIFNeuron', v_threshold=1e4),
     )
     runner, warnings = train(tmp_path, model=model, interval=1)
     assert len(warnings) == 1
