@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # What Matplotlib draws in these colours, the page draws in its own.
@@ -12,7 +13,9 @@ INK, SERIES = '#010101', ('#020202', '#030303', '#040404')
 VARIABLES = {INK: 'var(--ink)', **{c: f'var(--series{i})' for i, c in enumerate(SERIES)}}
 
 
-def anytime_charts(rows: Sequence[dict[str, Any]], scores: dict[str, str], configured: int):
+def anytime_charts(
+    rows: Sequence[dict[str, Any]], scores: dict[str, str], configured: int
+) -> tuple[str, str]:
     """Scores against T, and time against T.
 
     Args:
@@ -25,13 +28,11 @@ def anytime_charts(rows: Sequence[dict[str, Any]], scores: dict[str, str], confi
     """
     steps = [row['time_steps'] for row in rows]
     figure, axes = _axes('time steps T', ' and '.join(scores.values()))
-    dots = dict(marker='o', clip_on=False)
     for (key, label), color in zip(scores.items(), SERIES):
-        axes.plot(steps, [row[key] for row in rows], color=color, label=label, **dots)
+        axes.plot(steps, [row[key] for row in rows], 'o-', color=color, clip_on=False, label=label)
     cost_figure, cost_axes = _axes('time steps T', 'ms an image')
-    cost_axes.plot(
-        steps, [row['ms_per_image'] for row in rows], 'o-', color=SERIES[0], clip_on=False
-    )
+    times = [row['ms_per_image'] for row in rows]
+    cost_axes.plot(steps, times, 'o-', color=SERIES[0], clip_on=False)
     for ax in (axes, cost_axes):
         ax.axvline(configured, color=INK, linewidth=0.8, linestyle=':')
         ax.set_xticks(steps)
@@ -43,7 +44,7 @@ def anytime_charts(rows: Sequence[dict[str, Any]], scores: dict[str, str], confi
     return _svg(figure), _svg(cost_figure)
 
 
-def training_charts(curves: dict[str, Any], scores: dict[str, str]):
+def training_charts(curves: dict[str, Any], scores: dict[str, str]) -> list[str]:
     """Losses against iterations, and validation scores.
 
     Args:
@@ -73,7 +74,7 @@ def training_charts(curves: dict[str, Any], scores: dict[str, str]):
     return charts
 
 
-def _axes(x: str, y: str):
+def _axes(x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4.4, 2.8), layout='constrained')
     axes = figure.add_subplot()
     axes.patch.set_visible(False)
