@@ -73,9 +73,12 @@ class Matches:
             Keys of :data:`STATES`.
         """
         states = ['not seen'] * len(self.found_by)
-        names = dict(zip(('badly placed', 'wrong class', 'correct'), reversed(list(STATES)[:3])))
-        # A box that is right settles it, whatever else is there.
-        for verdict, state in names.items():
+        # The later one counts: a box that is right settles it, whatever else is there.
+        for verdict, state in (
+            ('badly placed', 'badly placed'),
+            ('wrong class', 'taken for another'),
+            ('correct', 'found'),
+        ):
             for partner, own, score in zip(self.partners, self.verdicts, self.scores):
                 if own == verdict and score >= score_thr:
                     states[partner] = state
