@@ -40,8 +40,8 @@ def show_images(
     """
     dataset = runner.test_dataloader.dataset
     entries, pictures = [], {}
-    for i, group in track(choose(task.order(), num_images), 'drawing'):
-        n = len(entries)
+    chosen = choose(task.order(), num_images)
+    for n, (i, group) in enumerate(track(chosen, 'drawing')):
         data = dataset[i]
         recorder = SpikeRecorder(model)
         with recorder, torch.no_grad(), autocast(enabled=runner.test_loop.fp16):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 from mmdet.structures import DetDataSample
@@ -154,11 +154,11 @@ def _in_words(found: list[dict], true: list[dict]) -> list[str]:
     return lines
 
 
-def _confusions(pairs: Counter, classes: Sequence[str], most: int = 12) -> list[dict[str, Any]]:
-    """The pairs of true and found class that are mixed up most often."""
+def _confusions(pairs: Counter, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The dozen pairs of true and found class that are mixed up most often."""
     return [
         dict(true=str(classes[true]), found=str(classes[found]), times=n)
-        for (true, found), n in pairs.most_common(most)
+        for (true, found), n in pairs.most_common(12)
     ]
 
 
@@ -192,7 +192,6 @@ class RecognitionTask:
 
     def __init__(self, dataset, samples: Sequence):
         self.classes = dataset.metainfo['classes']
-        self.samples = samples
         self.scores = np.stack([sample.pred_score.numpy() for sample in samples])
         self.labels = np.array([int(sample.gt_label) for sample in samples])
         self.preds = np.array([int(sample.pred_label) for sample in samples])
@@ -243,7 +242,9 @@ class RecognitionTask:
         )
 
 
-def task_of(runner: Runner, samples: Sequence, score_thr: Optional[float] = None):
+def task_of(
+    runner: Runner, samples: Sequence, score_thr: Optional[float]
+) -> Union[DetectionTask, RecognitionTask]:
     """The task of what a test run found.
 
     Args:
