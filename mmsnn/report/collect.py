@@ -11,8 +11,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from ..analysis import LayerProfile, SpikeProfile, SpikeProfiler, neuron_layers, profile
-from ..analysis.profile import POTENTIAL_EDGES, plain_numbers
+from ..analysis import POTENTIAL_EDGES, SpikeProfile, SpikeProfiler, neuron_layers, profile
+from ..analysis.profile import plain_numbers
 from ..ops.backend import ready_kernel_for
 from ..utils import ToolError, anytime, score_names, set_time_steps
 from ..version import __version__
@@ -95,7 +95,7 @@ def collect(
         row.update(
             firing_rate=measured.firing_rate,
             energy=measured.energy,
-            energy_ratio=measured.energy / measured.ann_energy if measured.ann_energy else None,
+            energy_ratio=_ratio(measured.energy, measured.ann_energy),
         )
     set_time_steps(model, configured)
     task = task_of(runner, keep.samples, score_thr)
@@ -155,8 +155,9 @@ def _profile(
         found = shares.get(layer['name'])
         layer['in_gate'] = layer['kind'] == 'neuron' and layer['name'] not in watched
         full = layer['ann_macs'] * layer['time_steps']
-        layer['activity'] = layer['sops'] / full if layer['kind'] == 'spikes' and full else None
-        layer['share'] = layer['energy'] / result.energy if result.energy else None
+        # Of the synapses that could carry a spike at each time step, the share that do.
+        layer['activity'] = _ratio(layer['sops'], full) if layer['kind'] == 'spikes' else None
+        layer['share'] = _ratio(layer['energy'], result.energy)
         layer['ann_energy'] = layer['ann_macs'] * result.mac_energy
         layer['potentials'] = None if found is None else np.asarray(found).tolist()
     # Learned gates start silent by intention, and are no layers of the network.
@@ -176,22 +177,21 @@ def _profile(
         busiest=max(neurons, key=lambda layer: layer.firing_rate).name,
         quietest=min(neurons, key=lambda layer: layer.firing_rate).name,
         # Layers on spikes by themselves, without those that see real values.
-        spiking_ratio=_ratio(spiking, result),
-        activity=_activity(spiking),
-        energy_ratio=result.energy / result.ann_energy if result.ann_energy else None,
+        spiking_ratio=_ratio(
+            sum(layer.energy for layer in spiking),
+            sum(layer.ann_macs for layer in spiking) * result.mac_energy,
+        ),
+        activity=_ratio(
+            sum(layer.sops for layer in spiking),
+            sum(layer.ann_macs * layer.time_steps for layer in spiking),
+        ),
+        energy_ratio=_ratio(result.energy, result.ann_energy),
     )
     return numbers
 
 
-def _ratio(layers: Sequence[LayerProfile], result: SpikeProfile) -> Optional[float]:
-    ann = sum(layer.ann_macs for layer in layers) * result.mac_energy
-    return sum(layer.energy for layer in layers) / ann if ann else None
-
-
-def _activity(layers: Sequence[LayerProfile]) -> Optional[float]:
-    """Of the synapses that could carry a spike at each time step, the share that do."""
-    full = sum(layer.ann_macs * layer.time_steps for layer in layers)
-    return sum(layer.sops for layer in layers) / full if full else None
+def _ratio(part: float, whole: float) -> Optional[float]:
+    return part / whole if whole else None
 
 
 def _same_data(cfg) -> bool:
@@ -204,7 +204,7 @@ def _same_data(cfg) -> bool:
     return val == test
 
 
-def _parts(result) -> list[dict[str, Any]]:
+def _parts(result: SpikeProfile) -> list[dict[str, Any]]:
     """Operations and energy of backbone, neck and head, apart by what they see."""
     parts: dict[str, dict[str, Any]] = {}
     for layer in result.layers:
@@ -212,13 +212,12 @@ def _parts(result) -> list[dict[str, Any]]:
             continue
         name = layer.name.partition('.')[0]
         name += ', on spikes' if layer.kind == 'spikes' else ', on real values'
-        part = parts.setdefault(
-            name, dict(name=name, sops=0.0, macs=0.0, ann_macs=0.0, energy=0.0, ann_energy=0.0)
-        )
-        for key in ('sops', 'macs', 'ann_macs', 'energy'):
+        sums = ('sops', 'macs', 'ann_macs', 'energy')
+        part = parts.setdefault(name, dict(name=name, **dict.fromkeys(sums, 0.0)))
+        for key in sums:
             part[key] += getattr(layer, key)
-        part['ann_energy'] += layer.ann_macs * result.mac_energy
     for part in parts.values():
-        part['share'] = part['energy'] / result.energy if result.energy else None
-        part['ratio'] = part['energy'] / part['ann_energy'] if part['ann_energy'] else None
+        part['ann_energy'] = part['ann_macs'] * result.mac_energy
+        part['share'] = _ratio(part['energy'], result.energy)
+        part['ratio'] = _ratio(part['energy'], part['ann_energy'])
     return list(parts.values())
