@@ -69,6 +69,7 @@ def classify(cfg: Config, args: argparse.Namespace) -> None:
 
     Raises:
         ToolError: There are no pictures.
+        CheckpointError: The checkpoint can't be loaded, or is of another model.
     """
     paths = [args.inputs]
     if os.path.isdir(args.inputs):
@@ -103,16 +104,15 @@ def main() -> None:
     """Run the demo."""
     args = parse_args()
     enforce_safe_loading(args.trust_checkpoint)
-    with exit_on_error():
+    with exit_on_error(ValueError, KeyError):
         for path in (args.inputs, args.config):
             if not os.path.exists(path):
                 raise ToolError(f'{path} is not there')
-        checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
-    with exit_on_error(ValueError, KeyError):
         cfg = Config.fromfile(args.config)
         if 'head' in cfg.model:
             classify(cfg, args)
             return
+        checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
         inferencer = DetInferencer(cfg, args.checkpoint, args.device)
         check_state_dict(inferencer.model, checkpoint, args.checkpoint)
     inferencer(
