@@ -14,7 +14,7 @@ from torch import nn
 from ..analysis import POTENTIAL_EDGES, SpikeProfile, SpikeProfiler, neuron_layers, profile
 from ..analysis.profile import plain_numbers
 from ..ops.backend import ready_kernel_for
-from ..utils import ToolError, anytime, score_names, set_time_steps
+from ..utils import ToolError, anytime, get_time_steps, score_names, set_time_steps
 from ..version import __version__
 from .gallery import Pictures, attention_summary, show_images
 from .tasks import task_of
@@ -69,7 +69,7 @@ def collect(
             'take tools/test.py'
         )
     scores = score_names(runner.test_evaluator)
-    configured = getattr(getattr(model, 'backbone', None), 'time_steps', None)
+    configured = get_time_steps(model)
     for t in (*steps, configured or 1):  # every one is checked before the work starts
         set_time_steps(model, t)
     steps = sorted({*steps, configured})

@@ -273,6 +273,18 @@ def build_runner(cfg: Config) -> Runner:
         return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
+def get_time_steps(model: nn.Module) -> Optional[int]:
+    """T of a detector or classifier.
+
+    Args:
+        model: The detector or classifier.
+
+    Returns:
+        T; None where its backbone has none.
+    """
+    return getattr(getattr(model, 'backbone', model), 'time_steps', None)
+
+
 def set_time_steps(model: nn.Module, time_steps: int) -> None:
     """Let a detector run at another T than that of its config.
 

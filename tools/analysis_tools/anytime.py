@@ -23,6 +23,7 @@ from mmsnn.utils import (
     check_out,
     draw_anytime,
     exit_on_error,
+    get_time_steps,
     leave_launcher,
     load_config,
     picture_path,
@@ -90,7 +91,7 @@ def main() -> None:
         check_state_dict(model, checkpoint, args.checkpoint)
         del checkpoint
         scores = score_names(runner.test_evaluator)
-        configured = getattr(getattr(model, 'backbone', None), 'time_steps', None)
+        configured = get_time_steps(model)
         for t in steps:  # every one is checked before the work starts
             set_time_steps(model, t)
         # What runner.test() does, with another middle.

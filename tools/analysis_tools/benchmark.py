@@ -32,6 +32,7 @@ from mmsnn.utils import (
     check_data,
     check_out,
     exit_on_error,
+    get_time_steps,
     input_batches,
     load_config,
     load_model,
@@ -139,7 +140,7 @@ def time_inference(args: argparse.Namespace) -> tuple[list[dict], str]:
                 row['seconds'] += now() - start
                 row['images'] += len(found)
             rows.append(row)
-    time_steps = getattr(getattr(model, 'backbone', None), 'time_steps', None)
+    time_steps = get_time_steps(model)
     about = f'T = {time_steps}, ' if time_steps else ''
     about += f'fused in {precision}, ' if precision else ''
     about += f'batches of {args.batch_size}'

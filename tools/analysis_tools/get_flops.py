@@ -15,6 +15,7 @@ from mmsnn.utils import (
     ToolError,
     add_measuring_arguments,
     exit_on_error,
+    get_time_steps,
     input_batches,
     load_model,
 )
@@ -69,7 +70,7 @@ def main() -> None:
         batches = track(itertools.islice(batches, count), 'measuring', total=count)
         result = profile(model, batches)
     size = next(layer for layer in result.layers if layer.kind != 'neuron').input_shape
-    time_steps = getattr(getattr(model, 'backbone', None), 'time_steps', None)
+    time_steps = get_time_steps(model)
     state = args.checkpoint or 'initial weights, whose spikes are not those of trained ones'
     print(f'{args.config}{f", T = {time_steps}" if time_steps else ""}; {state}')
     print(f'{source}: {result.images} images, the last {"x".join(map(str, size))}\n')
