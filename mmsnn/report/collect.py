@@ -14,7 +14,14 @@ from torch import nn
 from ..analysis import POTENTIAL_EDGES, SpikeProfile, SpikeProfiler, neuron_layers, profile
 from ..analysis.profile import plain_numbers
 from ..ops.backend import ready_kernel_for
-from ..utils import ToolError, anytime, get_time_steps, score_names, set_time_steps
+from ..utils import (
+    ToolError,
+    anytime,
+    get_time_steps,
+    plain_metrics,
+    score_names,
+    set_time_steps,
+)
 from ..version import __version__
 from .gallery import Pictures, attention_summary, show_images
 from .tasks import task_of
@@ -78,7 +85,7 @@ def collect(
     runner.logger.info('mmsnn: evaluating, and counting spikes')
     profiler = SpikeProfiler(model, **energies)
     with profiler:
-        metrics = {k.rpartition('/')[2]: _known(v) for k, v in runner.test_loop.run().items()}
+        metrics = plain_metrics(runner.test_loop.run(), scores)
     result = profiler.result()
     runner.logger.info('mmsnn: membrane potentials')
     potentials = profile(
@@ -101,7 +108,6 @@ def collect(
     task = task_of(runner, keep.samples, score_thr)
     runner.logger.info('mmsnn: pictures')
     images, pictures = show_images(runner, model, task, num_images)
-    metrics = {**dict.fromkeys(scores, 0.0), **metrics}
     numbers = dict(
         mmsnn=__version__,
         created=time.strftime('%Y-%m-%d %H:%M'),
@@ -115,7 +121,7 @@ def collect(
         validated_on_test=_same_data(runner.cfg),
         time_steps=configured,
         scores=scores,
-        metrics=metrics,
+        metrics={name: _known(value) for name, value in metrics.items()},
         **task.numbers(),
         profile=_profile(result, potentials, neuron_layers(model)),
         parts=_parts(result),

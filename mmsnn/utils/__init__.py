@@ -1,7 +1,7 @@
 """What the command-line tools share."""
 
 from ..engine.wrappers import unwrap
-from .anytime import anytime, anytime_table, draw_anytime, score_names
+from .anytime import anytime, anytime_table, draw_anytime, plain_metrics, score_names
 from .cli import (
     ToolError,
     add_common_arguments,
@@ -47,6 +47,7 @@ __all__ = [
     'load_model',
     'now',
     'picture_path',
+    'plain_metrics',
     'run_mmdet_tool',
     'score_names',
     'set_time_steps',

@@ -1,6 +1,6 @@
 """One checkpoint at several numbers of time steps: scores against time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from statistics import median
 
@@ -47,6 +47,21 @@ def score_names(evaluator: Evaluator) -> dict[str, str]:
     )
 
 
+def plain_metrics(metrics: dict[str, float], scores: Iterable[str]) -> dict[str, float]:
+    """An evaluator's numbers by their names in the log less the prefix.
+
+    Args:
+        metrics: What the evaluator gives.
+        scores: Names of the scores, which are 0 where it gives none: CocoMetric gives nothing at
+            all where the detector found no box in any image.
+
+    Returns:
+        The numbers, the scores first.
+    """
+    named = {key.rpartition('/')[2]: value for key, value in metrics.items()}
+    return {**dict.fromkeys(scores, 0.0), **named}
+
+
 def anytime(
     runner: Runner, model: nn.Module, steps: Sequence[int], configured: int
 ) -> list[dict[str, float]]:
@@ -89,9 +104,7 @@ def anytime(
     rows = []
     for t, evaluator in evaluators.items():
         metrics = evaluator.evaluate(len(runner.test_dataloader.dataset))
-        # CocoMetric gives nothing at all where the detector found no box in any image.
-        row = dict(time_steps=t, **dict.fromkeys(scores, 0.0))
-        row.update({key.rpartition('/')[2]: value for key, value in metrics.items()})
+        row = dict(time_steps=t, **plain_metrics(metrics, scores))
         row['ms_per_image'] = round(median(times[t]), 2)
         row['relative_time'] = round(median(times[t]) / median(times[configured]), 3)
         rows.append(row)
