@@ -8,7 +8,7 @@ from typing import Any, Optional
 import numpy as np
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import Runner, autocast
 from torch import nn
 
 from ..analysis import POTENTIAL_EDGES, SpikeProfile, SpikeProfiler, neuron_layers, profile
@@ -70,7 +70,8 @@ def collect(
     Raises:
         ToolError: The model has no spiking neurons, or its evaluator no score.
     """
-    if not neuron_layers(model):
+    watched = neuron_layers(model)
+    if not watched:
         raise ToolError(
             f'{type(model).__name__} has no spiking neurons, and a spike report would be empty: '
             'take tools/test.py'
@@ -88,17 +89,21 @@ def collect(
         metrics = plain_metrics(runner.test_loop.run(), scores)
     result = profiler.result()
     runner.logger.info('mmsnn: membrane potentials')
-    potentials = profile(
-        model, runner.test_dataloader, FEW_BATCHES, operations=False, potentials=True
-    )
+    with autocast(enabled=runner.test_loop.fp16):
+        potentials = profile(
+            model, runner.test_dataloader, FEW_BATCHES, operations=False, potentials=True
+        )
     rows = [
         {k: v if isinstance(v, int) else _known(v) for k, v in row.items()}
         for row in anytime(runner, model, steps, configured)
     ]
     batches = None if result.images <= ALL_IMAGES else FEW_BATCHES
     for row in rows:
-        set_time_steps(model, row['time_steps'])
-        measured = profile(model, runner.test_dataloader, batches, **energies)
+        measured = result
+        if batches is not None or row['time_steps'] != configured:
+            set_time_steps(model, row['time_steps'])
+            with autocast(enabled=runner.test_loop.fp16):
+                measured = profile(model, runner.test_dataloader, batches, **energies)
         row.update(
             firing_rate=measured.firing_rate,
             energy=measured.energy,
@@ -123,11 +128,11 @@ def collect(
         scores=scores,
         metrics={name: _known(value) for name, value in metrics.items()},
         **task.numbers(),
-        profile=_profile(result, potentials, neuron_layers(model)),
+        profile=_profile(result, potentials, watched),
         parts=_parts(result),
         anytime=rows,
         anytime_images=measured.images,
-        ms_per_image=next((r['ms_per_image'] for r in rows if r['time_steps'] == configured), None),
+        ms_per_image=next(r['ms_per_image'] for r in rows if r['time_steps'] == configured),
         gallery=images,
         attention=attention_summary(images),
         training=None if log_dir is None else read_curves(log_dir, scores),
