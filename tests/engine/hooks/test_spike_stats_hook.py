@@ -92,7 +92,8 @@ def train(
     runner = Runner(
         model,
         str(work_dir),
-        train_dataloader=DataLoader(data, batch_size=2, collate_fn=batches),
+        # Long enough: before it starts a data set again mmengine sleeps for two seconds.
+        train_dataloader=DataLoader(data * iterations, batch_size=2, collate_fn=batches),
         train_cfg=dict(by_epoch=False, max_iters=iterations, val_interval=2),
         **validation,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
