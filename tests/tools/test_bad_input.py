@@ -6,17 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from digits_detector import DIGITS, NARROW
 
-DIGITS = 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
 DIGITS_ABSOLUTE = Path(__file__).resolve().parents[2] / DIGITS
-SCORES = 'model.test_cfg.score_thr=0.0'
-NARROW = [
-    '--cfg-options',
-    'model.backbone.base_channels=8',
-    'model.neck.0.in_channels=[16,32]',
-    'model.neck.1.in_channels=[16,32]',
-    'default_hooks.logger.interval=1',
-]
 
 
 @pytest.fixture
@@ -145,21 +137,9 @@ def test_a_backbone_without_a_decoder(train, tmp_path):
     assert 'ASDNeck' in message
 
 
-@pytest.fixture(scope='module')
-def checkpoint(tool, digits_root, tmp_path_factory):
-    """A checkpoint of the narrow digits detector."""
-    work_dir = tmp_path_factory.mktemp('checkpoint') / 'run'
-    tool(
-        'train.py',
-        DIGITS,
-        '--work-dir',
-        work_dir,
-        *NARROW,
-        'train_cfg.max_epochs=1',
-        'train_cfg.val_interval=2',
-        MMSNN_DIGITS_ROOT=digits_root,
-    )
-    return work_dir / 'epoch_1.pth'
+@pytest.fixture
+def checkpoint(trained):
+    return trained.checkpoint
 
 
 @pytest.fixture
@@ -215,7 +195,6 @@ def test_checkpoint_that_could_run_code(evaluate, checkpoint, tool, digits_root,
         tmp_path / 'test',
         '--trust-checkpoint',
         *NARROW,
-        SCORES,
         MMSNN_DIGITS_ROOT=digits_root,
     )
     assert 'bbox_mAP' in trusted.stdout
@@ -258,25 +237,12 @@ def test_anytime_keeps_pictures(evaluate, checkpoint, tmp_path):
     assert (tmp_path / 'kept.png').read_bytes() == b'mine'
 
 
-def test_loss_that_is_not_finite(tool, digits_root, tmp_path):
+def test_loss_that_is_not_finite(trained, tool, digits_root, tmp_path):
     """Stops, says so, and the checkpoint of before is the last one and is whole."""
     work_dir = tmp_path / 'run'
-    options = [
-        *NARROW,
-        'train_dataloader.batch_size=8',
-        'train_cfg.val_interval=9',
-        'optim_wrapper.clip_grad=None',
-        'param_scheduler=[]',
-    ]
-    tool(
-        'train.py',
-        DIGITS,
-        '--work-dir',
-        work_dir,
-        *options,
-        'train_cfg.max_epochs=1',
-        MMSNN_DIGITS_ROOT=digits_root,
-    )
+    work_dir.mkdir()
+    shutil.copy(trained.work_dir / 'epoch_1.pth', work_dir)
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
     good = (work_dir / 'epoch_1.pth').read_bytes()
     done = tool(
         'train.py',
@@ -284,7 +250,7 @@ def test_loss_that_is_not_finite(tool, digits_root, tmp_path):
         '--work-dir',
         work_dir,
         '--resume',
-        *options,
+        *NARROW,
         'train_cfg.max_epochs=3',
         'model.bbox_head.loss_cls.loss_weight=1e39',
         'model.bbox_head.loss_bbox.loss_weight=1e39',

@@ -12,22 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from digits_detector import DIGITS, NARROW
 
 ROOT = Path(__file__).resolve().parents[2]
-DIGITS = 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
 COCO_TINY = 'configs/coco_tiny/spiking-retinanet_sg-r10_asd_fpn_coco-tiny.py'
-# Narrow and short: what is tested is the chain, not what it learns.
-SHORT = [
-    '--cfg-options',
-    'model.backbone.base_channels=8',
-    'model.neck.0.in_channels=[16,32]',
-    'model.neck.1.in_channels=[16,32]',
-    'train_cfg.max_epochs=2',
-    'train_cfg.val_interval=1',
-    'train_dataloader.batch_size=8',
-    'default_hooks.logger.interval=1',
-    'model.test_cfg.score_thr=0.0',
-]
 
 
 def coco_table(output):
@@ -42,82 +30,45 @@ def logged_map(output):
     return re.findall(r'coco/bbox_mAP: (-?[\d.]+)', output)[-1]
 
 
-@pytest.fixture(scope='module')
-def trained(tool, digits_root, tmp_path_factory):
-    work_dir = tmp_path_factory.mktemp('trained') / 'run'
-    done = tool('train.py', DIGITS, '--work-dir', work_dir, *SHORT, MMSNN_DIGITS_ROOT=digits_root)
-    return work_dir, done.stdout
-
-
 def test_training_says_what_it_does(trained):
-    work_dir, output = trained
+    work_dir, output = trained.work_dir, trained.output
     assert 'Epoch(train)' in output
     assert 'eta:' in output
     assert len(coco_table(output)) == 6
-    assert (work_dir / 'epoch_2.pth').is_file()
+    assert trained.checkpoint.is_file()
     assert list(work_dir.glob('*.py')), 'the config is dumped beside the checkpoint'
     # SpikeStatsHook: two images at each of two validations, and nothing that it warns about.
     assert len(list(work_dir.glob('*/vis_data/vis_image/spikes_*.png'))) == 4
     assert 'mmsnn: silent' not in output
 
 
-def test_test_prints_the_map_of_training(trained, tool, digits_root, tmp_path):
-    work_dir, output = trained
-    predictions = tmp_path / 'predictions.pkl'
-    done = tool(
-        'test.py',
-        DIGITS,
-        work_dir / 'epoch_2.pth',
-        '--work-dir',
-        tmp_path,
-        '--out',
-        predictions,
-        '--show-dir',
-        'shown',
-        *SHORT,
-        MMSNN_DIGITS_ROOT=digits_root,
-    )
-    assert coco_table(done.stdout) == coco_table(output)
-    assert logged_map(done.stdout) == logged_map(output)
-    assert len(pickle.loads(predictions.read_bytes())) == 8
-    assert len(list(tmp_path.glob('*/shown/*.*'))) == 8
-
-
-def test_test_time_augmentation(trained, tool, digits_root, tmp_path):
-    work_dir, _ = trained
-    done = tool(
-        'test.py',
-        DIGITS,
-        work_dir / 'epoch_2.pth',
-        '--work-dir',
-        tmp_path,
-        '--tta',
-        *SHORT,
-        MMSNN_DIGITS_ROOT=digits_root,
-    )
-    assert coco_table(done.stdout)
+def test_test_prints_the_map_of_training(trained, tested):
+    assert coco_table(tested.output) == coco_table(trained.output)
+    assert logged_map(tested.output) == logged_map(trained.output)
+    assert len(pickle.loads(tested.predictions.read_bytes())) == 8
+    assert len(list(tested.work_dir.glob('*/shown/*.*'))) == 8
 
 
 @pytest.mark.parametrize('tta', [[], ['--tta']])
 def test_any_number_of_time_steps_at_test_time(trained, tool, digits_root, tmp_path, tta):
-    work_dir, _ = trained
     scores = []
     for i, (steps, configured) in enumerate([(['--time-steps', 1], 4), ([], 1), ([], 4)]):
         predictions = tmp_path / f'{i}.pkl'
-        tool(
+        done = tool(
             'test.py',
             DIGITS,
-            work_dir / 'epoch_2.pth',
+            trained.checkpoint,
             '--work-dir',
             tmp_path,
             '--out',
             predictions,
             *steps,
             *tta,
-            *SHORT,
+            *NARROW,
             f'model.backbone.time_steps={configured}',
             MMSNN_DIGITS_ROOT=digits_root,
         )
+        assert coco_table(done.stdout)
         scores.append(
             [p['pred_instances']['scores'] for p in pickle.loads(predictions.read_bytes())]
         )
@@ -128,10 +79,9 @@ def test_any_number_of_time_steps_at_test_time(trained, tool, digits_root, tmp_p
 
 def test_anytime(trained, tool, digits_root, tmp_path):
     """One table of mAP and time by T; the JSON says the same, and test.py the same mAP."""
-    work_dir, _ = trained
     out = tmp_path / 'new' / 'anytime.json'
-    command = ['analysis_tools/anytime.py', DIGITS, work_dir / 'epoch_2.pth', '--out', out]
-    command += ['--work-dir', tmp_path / 'work', '--time-steps', 8, 1, 1, '--fuse', 'fp32', *SHORT]
+    command = ['analysis_tools/anytime.py', DIGITS, trained.checkpoint, '--out', out]
+    command += ['--work-dir', tmp_path / 'work', '--time-steps', 8, 1, 1, '--fuse', 'fp32', *NARROW]
     done = tool(*command, MMSNN_DIGITS_ROOT=digits_root)
     results = json.loads(out.read_text())
     assert results['config_time_steps'] == 4
@@ -149,14 +99,14 @@ def test_anytime(trained, tool, digits_root, tmp_path):
         tested = tool(
             'test.py',
             DIGITS,
-            work_dir / 'epoch_2.pth',
+            trained.checkpoint,
             '--work-dir',
             tmp_path / 'work',
             '--time-steps',
             row['time_steps'],
             '--fuse',
             'fp32',
-            *SHORT,
+            *NARROW,
             MMSNN_DIGITS_ROOT=digits_root,
         )
         said = dict(re.findall(r'coco/(bbox_\w+): (-?[\d.]+)', tested.stdout))
@@ -174,8 +124,7 @@ def test_anytime(trained, tool, digits_root, tmp_path):
 
 def test_mmdet_tools_on_the_checkpoint(trained, tool, digits_root, tmp_path):
     """MMDetection's own tools, on what our training and testing left."""
-    work_dir, _ = trained
-    checkpoint = work_dir / 'epoch_2.pth'
+    checkpoint = trained.checkpoint
     tool('model_converters/publish_model.py', checkpoint, tmp_path / 'published.pth')
     (published,) = tmp_path.glob('published*.pth')
     assert published.stat().st_size < checkpoint.stat().st_size, 'the optimiser is left out'
@@ -183,29 +132,32 @@ def test_mmdet_tools_on_the_checkpoint(trained, tool, digits_root, tmp_path):
     predictions = tmp_path / 'predictions.pkl'
     env = dict(MMSNN_DIGITS_ROOT=digits_root)
     tested = tool(
-        'test.py', DIGITS, published, '--work-dir', tmp_path, '--out', predictions, *SHORT, **env
+        'test.py', DIGITS, published, '--work-dir', tmp_path, '--out', predictions, *NARROW, **env
     )
-    assert coco_table(tested.stdout) == coco_table(trained[1])
+    assert coco_table(tested.stdout) == coco_table(trained.output)
     matrix = tmp_path / 'matrix'
-    tool('analysis_tools/confusion_matrix.py', DIGITS, predictions, matrix, *SHORT, **env)
+    tool('analysis_tools/confusion_matrix.py', DIGITS, predictions, matrix, *NARROW, **env)
     assert [path.name for path in matrix.iterdir()] == ['confusion_matrix.png']
 
-    (log,) = work_dir.glob('*/vis_data/scalars.json')
+    (log,) = trained.work_dir.glob('*/vis_data/scalars.json')
     done = tool('analysis_tools/analyze_logs.py', 'cal_train_time', log)
     assert 'average iter time' in done.stdout
 
 
-def test_fused(trained, tool, digits_root, tmp_path):
+def test_fused(trained, tested, tool, digits_root, tmp_path):
     """The fused model finds the same boxes; with test-time augmentation it is fused inside."""
-    work_dir, _ = trained
-    command = ['test.py', DIGITS, work_dir / 'epoch_2.pth', '--work-dir', tmp_path / 'work']
-    found = {}
-    for name, options in {'plain': [], 'fp32': ['--fuse', 'fp32'], 'auto': ['--fuse']}.items():
-        out = tmp_path / f'{name}.pkl'
-        done = tool(*command, *options, '--out', out, *SHORT, MMSNN_DIGITS_ROOT=digits_root)
-        assert ('testing the fused model in' in done.stdout) == bool(options)
-        with open(out, 'rb') as file:
-            found[name] = [sample['pred_instances'] for sample in pickle.load(file)]
+    command = ['test.py', DIGITS, trained.checkpoint, '--work-dir', tmp_path / 'work']
+    assert 'testing the fused model in' not in tested.output
+    files = dict(plain=tested.predictions)
+    for name, options in dict(fp32=['--fuse', 'fp32'], auto=['--fuse']).items():
+        files[name] = tmp_path / f'{name}.pkl'
+        options += ['--out', files[name], *NARROW]
+        done = tool(*command, *options, MMSNN_DIGITS_ROOT=digits_root)
+        assert 'testing the fused model in' in done.stdout
+    found = {
+        name: [sample['pred_instances'] for sample in pickle.loads(file.read_bytes())]
+        for name, file in files.items()
+    }
     for name, share in (('fp32', 0.95), ('auto', 0.5)):
         same = [
             torch.isclose(a['scores'][:n], b['scores'][:n], atol=1e-3 if name == 'fp32' else 0.05)
@@ -213,20 +165,19 @@ def test_fused(trained, tool, digits_root, tmp_path):
             for n in [min(len(a['scores']), len(b['scores']))]
         ]
         assert torch.cat(same).float().mean() > share
-    done = tool(*command, '--tta', '--fuse', 'fp32', *SHORT, MMSNN_DIGITS_ROOT=digits_root)
+    done = tool(*command, '--tta', '--fuse', 'fp32', *NARROW, MMSNN_DIGITS_ROOT=digits_root)
     assert 'testing the fused model in fp32' in done.stdout
     assert len(coco_table(done.stdout)) == 6
 
 
 def test_never_overwrites_another_run(trained, tool, digits_root):
-    work_dir, _ = trained
-    before = (work_dir / 'epoch_2.pth').read_bytes()
+    before = trained.checkpoint.read_bytes()
     done = tool(
         'train.py',
         DIGITS,
         '--work-dir',
-        work_dir,
-        *SHORT,
+        trained.work_dir,
+        *NARROW,
         check=False,
         MMSNN_DIGITS_ROOT=digits_root,
     )
@@ -234,7 +185,7 @@ def test_never_overwrites_another_run(trained, tool, digits_root):
     assert 'holds the checkpoints of another run' in done.stdout
     assert '--resume' in done.stdout
     assert 'Traceback' not in done.stdout
-    assert (work_dir / 'epoch_2.pth').read_bytes() == before
+    assert trained.checkpoint.read_bytes() == before
 
 
 def test_amp_on_cpu(tool, digits_root, tmp_path):
@@ -245,7 +196,7 @@ def test_amp_on_cpu(tool, digits_root, tmp_path):
         tmp_path,
         '--amp',
         '--auto-scale-lr',
-        *SHORT,
+        *NARROW,
         'train_cfg.max_epochs=1',
         'auto_scale_lr.base_batch_size=16',
         MMSNN_DIGITS_ROOT=digits_root,
@@ -259,7 +210,7 @@ def test_amp_on_cpu(tool, digits_root, tmp_path):
 def test_two_processes(shell, digits_root, tmp_path):
     work_dir = tmp_path / 'run'
     env = {'MMSNN_DIGITS_ROOT': digits_root, 'OMP_NUM_THREADS': 1}
-    options = [*SHORT, 'model.backbone.norm_cfg.type=SyncTDBN']
+    options = [*NARROW, 'model.backbone.norm_cfg.type=SyncTDBN']
     done = shell(
         'bash',
         'tools/dist_train.sh',
@@ -295,13 +246,12 @@ def test_two_processes(shell, digits_root, tmp_path):
 
 
 def test_image_demo(trained, tool, digits_root, tmp_path):
-    work_dir, _ = trained
-    config = next(work_dir.glob('spiking-*.py'))
+    config = next(trained.work_dir.glob('spiking-*.py'))
     done = tool(
         'image_demo.py',
         digits_root / 'val',
         config,
-        work_dir / 'epoch_2.pth',
+        trained.checkpoint,
         '--out-dir',
         tmp_path,
         '--score-thr',
@@ -319,7 +269,7 @@ def small_set(request):
     """Config, environment and options of a set to stop and resume on."""
     if request.param == 'digits':
         root = request.getfixturevalue('digits_root')
-        return DIGITS, {'MMSNN_DIGITS_ROOT': root}, [*SHORT, 'train_dataloader.batch_size=2']
+        return DIGITS, {'MMSNN_DIGITS_ROOT': root}, [*NARROW, 'train_dataloader.batch_size=2']
     root = request.getfixturevalue('coco_tiny')
     return (
         COCO_TINY,

@@ -11,43 +11,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from digits_detector import DIGITS, NARROW
 from mmengine.config import Config
 
 from mmsnn.datasets import DatasetError
 from mmsnn.report import find_number, format_number
 from mmsnn.utils import ToolError
 
-DIGITS = 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
 CLASSIFIER = 'configs/digits/sg-r10_asd_digits-cls.py'
-NARROW = [
-    '--cfg-options',
-    'model.backbone.base_channels=8',
-    'model.neck.0.in_channels=[16,32]',
-    'model.neck.1.in_channels=[16,32]',
-    'train_cfg.max_epochs=2',
-    'train_cfg.val_interval=1',
-    'default_hooks.logger.interval=1',
-    'model.test_cfg.score_thr=0.0',
-]
 TOOL = 'analysis_tools/spike_report.py'
 SECTIONS = ('results', 'pictures', 'spikes', 'energy', 'time', 'training', 'about')
 
 
 @pytest.fixture(scope='module')
-def trained(tool, digits_root, tmp_path_factory):
-    work_dir = tmp_path_factory.mktemp('report') / 'run'
-    tool('train.py', DIGITS, '--work-dir', work_dir, *NARROW, MMSNN_DIGITS_ROOT=digits_root)
-    return work_dir
-
-
-@pytest.fixture(scope='module')
-def report(trained, tool, digits_root):
+def report(trained, tool, digits_root, tmp_path_factory):
     """The page and its numbers, of five images and three T, made at the default place."""
+    work_dir = tmp_path_factory.mktemp('report')
     done = tool(
-        TOOL, DIGITS, trained / 'epoch_2.pth', '--work-dir', trained, '--time-steps', 1, 2, 4,
+        TOOL, DIGITS, trained.checkpoint, '--work-dir', work_dir, '--time-steps', 1, 2, 4,
         '--images', 5, '--score-thr', 0, *NARROW, MMSNN_DIGITS_ROOT=digits_root,
     )  # fmt: skip
-    (page,) = trained.glob('*/spike_report.html')
+    (page,) = work_dir.glob('*/spike_report.html')
     assert f'report: {page}' in done.stdout
     return page, json.loads(page.with_suffix('.json').read_text())
 
@@ -70,13 +54,9 @@ def classified(tool, tmp_path_factory):
     return page, json.loads(page.with_suffix('.json').read_text())
 
 
-def test_the_numbers_are_those_of_the_other_tools(report, trained, tool, digits_root, tmp_path):
+def test_the_numbers_are_those_of_the_other_tools(report, tested):
     _, numbers = report
-    done = tool(
-        'test.py', DIGITS, trained / 'epoch_2.pth', '--work-dir', tmp_path, *NARROW,
-        MMSNN_DIGITS_ROOT=digits_root,
-    )  # fmt: skip
-    said = {k: float(v) for k, v in re.findall(r'coco/(bbox_\w+): (-?[\d.]+)', done.stdout)}
+    said = {k: float(v) for k, v in re.findall(r'coco/(bbox_\w+): (-?[\d.]+)', tested.output)}
     assert {k: -1 if v is None else v for k, v in numbers['metrics'].items()} == said
     rows = {row['time_steps']: row for row in numbers['anytime']}
     assert list(rows) == [1, 2, 4]
@@ -165,7 +145,7 @@ def test_only_some_images(trained, tool, digits_root, tmp_path):
     )
     options = ['--time-steps', 4, '--images', 1, *NARROW]
     tool(
-        TOOL, config, trained / 'epoch_2.pth', '--out', tmp_path / 'r.html', '--work-dir', tmp_path,
+        TOOL, config, trained.checkpoint, '--out', tmp_path / 'r.html', '--work-dir', tmp_path,
         '--max-images', 3, *options, MMSNN_DIGITS_ROOT=digits_root,
     )  # fmt: skip
     full = json.loads((digits_root / 'annotations/instances_val.json').read_text())
@@ -180,7 +160,7 @@ def test_only_some_images(trained, tool, digits_root, tmp_path):
         ", precision='int8'", ''
     ))  # fmt: skip
     tested = tool(
-        'test.py', config, trained / 'epoch_2.pth', '--work-dir', tmp_path / 'w', *NARROW,
+        'test.py', config, trained.checkpoint, '--work-dir', tmp_path / 'w', *NARROW,
         f'test_dataloader.dataset.ann_file={tmp_path / "few.json"}',
         f'test_evaluator.ann_file={tmp_path / "few.json"}', MMSNN_DIGITS_ROOT=digits_root,
     )  # fmt: skip
@@ -231,7 +211,7 @@ def test_options(module, monkeypatch, options, said):
 )
 def test_bad_input(trained, tool, digits_root, tmp_path, options, said):
     done = tool(
-        TOOL, DIGITS, trained / 'epoch_2.pth', '--work-dir', tmp_path, *options, check=False,
+        TOOL, DIGITS, trained.checkpoint, '--work-dir', tmp_path, *options, check=False,
         MMSNN_DIGITS_ROOT=digits_root,
     )  # fmt: skip
     assert done.returncode != 0
@@ -275,7 +255,7 @@ def test_time_steps_of_event_frames(module):
 def test_nothing_is_overwritten(trained, tool, digits_root, tmp_path):
     (tmp_path / 'r.json').write_text('mine')
     done = tool(
-        TOOL, DIGITS, trained / 'epoch_2.pth', '--out', tmp_path / 'r.html', *NARROW, check=False,
+        TOOL, DIGITS, trained.checkpoint, '--out', tmp_path / 'r.html', *NARROW, check=False,
         MMSNN_DIGITS_ROOT=digits_root,
     )  # fmt: skip
     assert 'r.json is there already' in done.stdout
