@@ -12,7 +12,6 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
-from mmsnn.datasets import check_frames
 from mmsnn.utils import (
     ToolError,
     add_common_arguments,
@@ -131,9 +130,7 @@ def main() -> None:
             raise ToolError(f'--out must name a .pkl file, got {args.out}')
         cfg = load_config(args)
         checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
-        if args.time_steps is not None:
-            check_frames(cfg, ('test',), args.time_steps)
-        check_data(cfg, ('test',))
+        check_data(cfg, ('test',), args.time_steps)
         if args.tta:
             enable_tta(cfg)
     cfg.load_from = args.checkpoint

@@ -29,7 +29,7 @@ class Job(NamedTuple):
     check: Callable[..., dict[str, Any]]
 
 
-def check_config_datasets(cfg, splits=('train', 'val')):
+def check_config_datasets(cfg, splits=('train', 'val'), time_steps=None):
     """Check the data sets of a config.
 
     Wrappers (``RepeatDataset``, ``ConcatDataset`` and the like) are opened. Data sets of kinds
@@ -39,6 +39,7 @@ def check_config_datasets(cfg, splits=('train', 'val')):
     Args:
         cfg (mmengine.Config): The config.
         splits (Sequence[str]): Which of ``'train'``, ``'val'`` and ``'test'`` to check.
+        time_steps (int | None): T of the model; None for the config's.
 
     Returns:
         dict[str, dict]: What :func:`check_coco_dataset` found, by annotation file, and what
@@ -48,7 +49,7 @@ def check_config_datasets(cfg, splits=('train', 'val')):
         DatasetError: If anything is wrong with one of them.
     """
     heads = _head_classes(cfg.get('model') or {})
-    check_frames(cfg, splits)
+    check_frames(cfg, splits, time_steps)
     jobs = {}
     for split, key, dataset in datasets_of(cfg, splits):
         job = _find_job(dataset, key, _variable(cfg))

@@ -172,18 +172,19 @@ def check_work_dir(work_dir: str) -> None:
         )
 
 
-def check_data(cfg: Config, splits: Sequence[str]) -> None:
+def check_data(cfg: Config, splits: Sequence[str], time_steps: Optional[int] = None) -> None:
     """Look through the data sets before any long work, once for all ranks.
 
     Args:
         cfg: The config.
         splits: Of ``'train'``, ``'val'`` and ``'test'``.
+        time_steps: T that the model will have; None for the config's.
 
     Raises:
         DatasetError: Something in them would fail later, or train on less than was meant.
     """
     if int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))) == 0:
-        check_config_datasets(cfg, splits)
+        check_config_datasets(cfg, splits, time_steps)
 
 
 def setup_launcher(cfg: Config) -> None:

@@ -57,8 +57,8 @@ def load_model(args: argparse.Namespace) -> tuple[Config, nn.Module]:
         args: Parsed arguments of :func:`add_measuring_arguments`.
 
     Returns:
-        The config; and the model on this machine's device, in eval mode. Initial weights are the
-        same in every run.
+        The config, with the T asked for; and the model on this machine's device, in eval mode.
+        Initial weights are the same in every run.
 
     Raises:
         ToolError: An option is wrong.
@@ -83,6 +83,8 @@ def load_model(args: argparse.Namespace) -> tuple[Config, nn.Module]:
         model.init_weights()
     if args.time_steps is not None:
         set_time_steps(model, args.time_steps)
+        # For the input, which is checked, or drawn, by the config's T.
+        cfg.model.backbone.time_steps = args.time_steps
     return cfg, model
 
 

@@ -187,6 +187,15 @@ def test_config_names_the_key_to_set(tmp_path):
     check_config_datasets(config(cifar10(root), cifar10(gone)), splits=('train',))
 
 
+def test_frames_of_another_t_than_the_config_says(tmp_path):
+    pipeline = [dict(type='LoadEventFrames', time_steps=3)]
+    cfg = config(folder(write_folder(tmp_path / 'set'), pipeline=pipeline))
+    cfg.model.backbone = dict(time_steps=4)
+    with pytest.raises(DatasetError, match='time_steps is 3, but the model has T = 4'):
+        check_config_datasets(cfg, ('train',))
+    assert len(check_config_datasets(cfg, ('train',), time_steps=3)) == 1
+
+
 @pytest.mark.parametrize(
     ('name', 'variable'),
     [

@@ -146,15 +146,22 @@ def dvs_cifar10(tmp_path_factory):
 
 
 def test_dvs_cifar10_trains(dvs_cifar10, tool, tmp_path):
+    env = dict(MMSNN_DVSCIFAR10_ROOT=dvs_cifar10, MMSNN_EVENT_CACHE=tmp_path / 'cache')
     done = tool(
         'train.py', DVS, '--work-dir', tmp_path / 'run', '--cfg-options', *TINY,
-        'model.head.in_channels=16', 'train_dataloader.batch_size=8',
-        MMSNN_DVSCIFAR10_ROOT=dvs_cifar10, MMSNN_EVENT_CACHE=tmp_path / 'cache',
+        'model.head.in_channels=16', 'train_dataloader.batch_size=8', **env,
     )  # fmt: skip
     assert 'Epoch(train) [1][4/4]' in re.sub(' +', ' ', done.stdout), done.stdout[-2000:]
     assert 0 <= top1(done.stdout) <= 100
     # 26 recordings to train on and 10 to test on, each framed once.
     assert len([path for path in (tmp_path / 'cache').rglob('*') if path.is_file()]) == 36
+
+    done = tool(
+        'test.py', DVS, tmp_path / 'run/epoch_1.pth', '--work-dir', tmp_path / 'test',
+        '--time-steps', 2, '--cfg-options', *TINY, 'model.head.in_channels=16',
+        'test_dataloader.dataset.pipeline.0.time_steps=2', **env,
+    )  # fmt: skip
+    assert 0 <= top1(done.stdout) <= 100
 
 
 def test_every_format_trains(tool, tmp_path):

@@ -109,6 +109,15 @@ def test_random_events_are_spikes_and_give_a_prediction(parse):
     assert model.test_step(batch)[0].pred_score.shape == (10,)
 
 
+def test_event_frames_of_another_t(parse):
+    """They agree with the T asked for, whatever the config's model has."""
+    frames = 'test_dataloader.dataset.pipeline.0.time_steps=3'
+    cfg, model = load_model(parse(DVS, '--time-steps', 3, *NARROW, frames))
+    batch = next(input_batches(cfg, (16, 16))[0])
+    assert batch['inputs'][0].shape == (3, 2, 16, 16)
+    assert model.test_step(batch)[0].pred_score.shape == (10,)
+
+
 def test_no_test_data_and_no_size(config):
     cfg = config(DIGITS)
     cfg.test_dataloader = None
