@@ -2,15 +2,16 @@
 
 import json
 import re
+import runpy
 from statistics import median
 
 import pytest
+from digits_detector import DIGITS
 from mmengine.config import Config
 from mmengine.runner import Runner, save_checkpoint
 
 from mmsnn.apis import init_detector, profile
 
-DIGITS = 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
 ANN = 'configs/baselines/ann-r18_cifar10.py'
 FLOPS = 'analysis_tools/get_flops.py'
 BENCHMARK = 'analysis_tools/benchmark.py'
@@ -39,9 +40,24 @@ def run(tool, digits_root, checkpoint):
     return with_digits
 
 
+@pytest.fixture
+def parse(monkeypatch, capsys):
+    """What a tool prints that ends while it reads the command line, and its exit status."""
+
+    def with_options(script, *options):
+        monkeypatch.setattr('sys.argv', [script, *map(str, options)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(f'tools/{script}')['parse_args']()
+        return ''.join(capsys.readouterr()), ended.value.code
+
+    return with_options
+
+
 @pytest.mark.parametrize('script', [FLOPS, BENCHMARK])
-def test_help_has_examples(tool, script):
-    assert re.search(rf'examples:\n  python tools/{script} CONFIG', tool(script, '--help').stdout)
+def test_help_has_examples(parse, script):
+    printed, status = parse(script, '--help')
+    assert status == 0
+    assert re.search(rf'examples:\n  python tools/{script} CONFIG', printed)
 
 
 def test_flops_of_the_test_data(run, digits_root, checkpoint, request, monkeypatch, tmp_path):
@@ -131,19 +147,30 @@ def test_benchmark_of_the_data(tool, digits_root):
 
 
 @pytest.mark.parametrize(
-    ('script', 'options', 'said'),
+    ('options', 'said'),
     [
-        (FLOPS, ['--num-images', 0], '--num-images must be at least 1, got 0'),
-        (FLOPS, ['--cfg-options', 'model.bbox_head.num_classes=7'], 'another architecture'),
-        (BENCHMARK, ['--task', 'dataloader'], '--checkpoint says nothing to --task dataloader'),
-        (BENCHMARK, ['--num-warmup', -1], '--num-warmup must be at least 0, got -1'),
+        (['--num-images', 0], '--num-images must be at least 1, got 0'),
+        (['--cfg-options', 'model.bbox_head.num_classes=7'], 'another architecture'),
     ],
 )
-def test_bad_input(run, script, options, said):
-    done = run(script, *options, check=False)
+def test_bad_input(run, options, said):
+    done = run(FLOPS, *options, check=False)
     assert done.returncode != 0
     assert said in done.stdout
     assert 'Traceback' not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (['--task', 'dataloader'], '--checkpoint says nothing to --task dataloader'),
+        (['--num-warmup', -1], '--num-warmup must be at least 0, got -1'),
+    ],
+)
+def test_bad_options(parse, checkpoint, options, said):
+    printed, status = parse(BENCHMARK, DIGITS, '--checkpoint', checkpoint, *options)
+    assert status != 0
+    assert said in printed
 
 
 def test_nothing_is_overwritten(run, tmp_path):

@@ -14,6 +14,7 @@ import torch
 from digits_detector import DIGITS, NARROW
 from mmengine.config import Config
 
+from mmsnn.apis import init_classifier
 from mmsnn.datasets import DatasetError
 from mmsnn.report import find_number, format_number
 from mmsnn.utils import ToolError
@@ -39,8 +40,6 @@ def report(trained, tool, digits_root, tmp_path_factory):
 @pytest.fixture(scope='module')
 def classified(tool, tmp_path_factory):
     """The page and its numbers of an untrained classifier, one image and T = 1 besides 4."""
-    from mmsnn.apis import init_classifier
-
     folder = tmp_path_factory.mktemp('classified')
     tool('dataset_converters/digits_to_folder.py', folder / 'set')
     model = init_classifier(CLASSIFIER)
@@ -182,6 +181,17 @@ def module():
     return runpy.run_path(f'tools/{TOOL}')
 
 
+@pytest.fixture
+def check(module, monkeypatch):
+    """Check options as the tool does first of all."""
+
+    def with_options(*options):
+        monkeypatch.setattr('sys.argv', ['spike_report.py', 'CONFIG', 'CHECKPOINT', *options])
+        module['check_args'](module['parse_args']())
+
+    return with_options
+
+
 @pytest.mark.parametrize(
     ('options', 'said'),
     [
@@ -195,10 +205,9 @@ def module():
         (['--ac-energy', 'inf'], '--ac-energy must be a number of pJ, got inf'),
     ],
 )
-def test_options(module, monkeypatch, options, said):
-    monkeypatch.setattr('sys.argv', ['spike_report.py', 'CONFIG', 'CHECKPOINT', *options])
+def test_options(check, options, said):
     with pytest.raises(ToolError, match=re.escape(said)):
-        module['check_args'](module['parse_args']())
+        check(*options)
 
 
 @pytest.mark.parametrize(
@@ -252,13 +261,10 @@ def test_time_steps_of_event_frames(module):
     assert module['check_steps'](Config.fromfile(DIGITS), None) == [1, 2, 3, 4, 6, 8]
 
 
-def test_nothing_is_overwritten(trained, tool, digits_root, tmp_path):
+def test_nothing_is_overwritten(check, tmp_path):
     (tmp_path / 'r.json').write_text('mine')
-    done = tool(
-        TOOL, DIGITS, trained.checkpoint, '--out', tmp_path / 'r.html', *NARROW, check=False,
-        MMSNN_DIGITS_ROOT=digits_root,
-    )  # fmt: skip
-    assert 'r.json is there already' in done.stdout
+    with pytest.raises(ToolError, match=r'r\.json is there already'):
+        check('--out', str(tmp_path / 'r.html'))
     assert (tmp_path / 'r.json').read_text() == 'mine'
 
 
