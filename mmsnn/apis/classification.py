@@ -12,9 +12,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ..structures import ClsDataSample
-from .model import ConfigLike, init_model, test_dataset
-
-Image = Union[str, os.PathLike, np.ndarray]
+from .model import ConfigLike, Image, init_model, test_dataset
 
 
 def init_classifier(

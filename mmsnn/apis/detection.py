@@ -13,9 +13,7 @@ from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from torch import nn
 
-from .model import ConfigLike, init_model, known_classes
-
-Image = Union[str, os.PathLike, np.ndarray]
+from .model import ConfigLike, Image, init_model, known_classes
 
 
 def init_detector(

@@ -13,7 +13,7 @@ import mmsnn  # noqa: F401  isort: skip
 
 from mmdet.evaluation import CocoMetric
 
-from mmsnn.analysis.profile import AC_ENERGY, MAC_ENERGY
+from mmsnn.analysis import AC_ENERGY, MAC_ENERGY
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
 from mmsnn.datasets import DatasetError, check_frames
 from mmsnn.report import collect, write
@@ -33,7 +33,6 @@ EXAMPLES = """examples:
   python tools/analysis_tools/spike_report.py CONFIG CHECKPOINT --out report.html --images 30
   python tools/analysis_tools/spike_report.py CONFIG CHECKPOINT --max-images 500   # of a large set
   python tools/analysis_tools/spike_report.py CONFIG CHECKPOINT --mac-energy 3.1 --ac-energy 0.1"""
-
 
 DEFAULT_STEPS = (1, 2, 3, 4, 6, 8)
 
