@@ -40,10 +40,10 @@ def show_images(
     """
     dataset = runner.test_dataloader.dataset
     entries, pictures = [], {}
+    recorder = SpikeRecorder(model)
     chosen = choose(task.order(), num_images)
     for n, (i, group) in enumerate(track(chosen, 'drawing')):
         data = dataset[i]
-        recorder = SpikeRecorder(model)
         with recorder, torch.no_grad(), autocast(enabled=runner.test_loop.fp16):
             sample = model.test_step(pseudo_collate([data]))[0]
         image = input_picture(data['inputs'])

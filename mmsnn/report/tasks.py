@@ -33,10 +33,12 @@ class DetectionTask:
     def __init__(self, dataset, samples: Sequence[DetDataSample], score_thr: Optional[float]):
         self.classes = dataset.metainfo['classes']
         self.samples = samples
-        self.true = [_true_boxes(dataset.get_data_info(i)) for i in range(len(samples))]
+        true = [_true_boxes(dataset.get_data_info(i)) for i in range(len(samples))]
         self.matches = [
-            match_boxes(*_found_boxes(sample), *true) for sample, true in zip(samples, self.true)
+            match_boxes(*_found_boxes(sample), *boxes) for sample, boxes in zip(samples, true)
         ]
+        # Boxes and labels without crowds, as the matches number them.
+        self.true = [(boxes[~crowd], labels[~crowd]) for boxes, labels, crowd in true]
         self.chosen = score_thr is None
         self.score_thr = best_threshold(self.matches) if score_thr is None else score_thr
 
@@ -78,8 +80,7 @@ class DetectionTask:
     def _by_class(self) -> dict[str, Any]:
         rows: dict[int, Counter] = {i: Counter() for i in range(len(self.classes))}
         pairs: Counter = Counter()
-        for sample, true, m in zip(self.samples, self.true, self.matches):
-            labels = true[1][~true[2]]
+        for sample, (_, labels), m in zip(self.samples, self.true, self.matches):
             for label, state in zip(labels, m.states(self.score_thr)):
                 rows[int(label)].update(['true', 'found' if state == 'found' else 'missed'])
             found = zip(_found_boxes(sample)[1], m.verdicts, m.partners, m.scores)
@@ -105,8 +106,6 @@ class DetectionTask:
         """
         m = self.matches[i]
         boxes, labels, scores = _found_boxes(self.samples[i])
-        true_boxes, true_labels, crowd = self.true[i]
-        true_boxes, true_labels = true_boxes[~crowd], true_labels[~crowd]
         factor = np.array([*scale, *scale])
         found = [
             dict(
@@ -127,7 +126,7 @@ class DetectionTask:
                 name=str(self.classes[label]),
                 state=state,
             )
-            for box, label, state in zip(true_boxes, true_labels, m.states(self.score_thr))
+            for box, label, state in zip(*self.true[i], m.states(self.score_thr))
         ]
         right, missed, wrong = m.counts(self.score_thr)
         return dict(
