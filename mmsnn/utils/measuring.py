@@ -91,7 +91,7 @@ def load_model(args: argparse.Namespace) -> tuple[Config, nn.Module]:
 def _forget_pretrained(cfg: Any) -> None:
     """Weights that a config would load before training change nothing that is measured here."""
     if isinstance(cfg, dict):
-        if (cfg.get('init_cfg') or {}) and 'Pretrained' in str(cfg['init_cfg']):
+        if 'Pretrained' in str(cfg.get('init_cfg')):
             cfg['init_cfg'] = None
         for value in cfg.values():
             _forget_pretrained(value)
