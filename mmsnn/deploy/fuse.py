@@ -151,6 +151,8 @@ def _use_integers(part: nn.Module, bits: int, real: bool = False) -> None:
         for name, child in list(module.named_children()):
             if type(child) is not nn.Conv2d or child.padding_mode != 'zeros':
                 continue
+            if isinstance(child.padding, str):
+                continue
             # A conv of a few real channels is little work, as that of an attention map.
             if not real or child.in_channels >= 16:
                 setattr(module, name, IntegerConv2d(child, bits, real))

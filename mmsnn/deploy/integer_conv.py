@@ -1,5 +1,7 @@
 """Convolution in whole numbers."""
 
+import math
+from collections.abc import Iterator
 from functools import cache
 
 import torch
@@ -7,6 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
+
+#: Bytes of currents from which on bands are faster than one piece: the C library gives larger
+#: pieces back to the system, which clears every page of them when they are asked for again.
+LARGE = 32 << 20
+#: Bytes of currents in a band: few enough for the caches, enough for the threads.
+BAND = 6 << 20
 
 
 class IntegerConv2d(nn.Module):
@@ -69,6 +77,49 @@ class IntegerConv2d(nn.Module):
             return torch.ops.onednn.qlinear_prepack(weight.flatten(1), None)
         return torch.ops.onednn.qconv_prepack(weight, scale, 1.0, 0, *self._geometry)
 
+    def takes_bands(self, x: Tensor) -> bool:
+        """Whether the currents of these spikes (N, C, H, W) are so many that bands are faster."""
+        if x.dtype != torch.uint8 or self.conv.padding[0] > self.conv.kernel_size[0] // 2:
+            return False
+        return 4 * len(x) * math.prod(self.output_size(x)) > LARGE
+
+    def output_size(self, x: Tensor) -> tuple[int, int, int]:
+        """(C_out, H', W') of an input (..., C, H, W)."""
+        kernel, (stride, padding, dilation) = self.conv.kernel_size, self._geometry[:3]
+        height, width = (
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, k, s, p, d in zip(x.shape[-2:], kernel, stride, padding, dilation)
+        )
+        return self.conv.out_channels, height, width
+
+    def bands(self, x: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
+        """Convolve a few rows of an image at a time, all time steps of them.
+
+        Currents are four times the size of spikes, and these are gone before they have left the
+        caches. The numbers are those of :meth:`forward` to the last bit.
+
+        Args:
+            x: Spikes (T, B, C, H, W) in ``torch.uint8``.
+
+        Yields:
+            Index of the image, its output rows, and their currents (T, 1, C_out, rows, W').
+        """
+        steps, batch, _, height, _ = x.shape
+        (stride, _), (padding, columns), (dilation, _), _ = self._geometry
+        reach = dilation * (self.conv.kernel_size[0] - 1) + 1
+        size = self.output_size(x)
+        all_rows = size[1]
+        count = min(all_rows, math.ceil(4 * steps * math.prod(size) / BAND))
+        for image in range(batch):
+            for i in range(count):
+                rows = slice(all_rows * i // count, all_rows * (i + 1) // count)
+                top = rows.start * stride - padding
+                bottom = (rows.stop - 1) * stride - padding + reach
+                band = x[:, image, :, max(top, 0) : min(bottom, height)]
+                if top < 0 or bottom > height:
+                    band = F.pad(band, (0, 0, max(-top, 0), max(bottom - height, 0)))
+                yield image, rows, self._convolve(band, (0, columns)).unsqueeze(1)
+
     def forward(self, x: Tensor) -> Tensor:
         """Convolve.
 
@@ -83,25 +134,33 @@ class IntegerConv2d(nn.Module):
             if not self.real:
                 return self.conv(x)
             x, scale, zero = ops.to_bytes(x)
-        if self._packed is None:  # packed weights can be neither copied nor saved
-            self._packed = self._pack()
-        parts, bias, weight_sums = self._packed
-        geometry = self._geometry
+        padding = self._geometry[1]
         if zero:
             # oneDNN would sum up the weights anew at every call, which takes longer than a conv of
             # a small map. Its padding is the byte 0, ours the byte that stands for 0.
-            stride, (rows, columns), *rest = geometry
+            rows, columns = padding
             x = F.pad(x, (columns, columns, rows, rows), value=zero)
-            geometry = stride, (0, 0), *rest
+            padding = (0, 0)
+        return self._convolve(x, padding, scale, zero)
+
+    def _convolve(
+        self, x: Tensor, padding: tuple[int, int], scale: float = 1.0, zero: int = 0
+    ) -> Tensor:
+        """Bytes to currents: ``zero`` is the byte that stands for 0, ``scale`` a byte's step."""
+        if self._packed is None:  # packed weights can be neither copied nor saved
+            self._packed = self._pack()
+        parts, bias, weight_sums = self._packed
+        if zero:
             bias = bias - scale * zero * weight_sums
+        stride, _, *rest = self._geometry
         if self._is_matrix:
-            rows, columns = geometry[0]
+            rows, columns = stride
             if rows * columns > 1:
                 x = x[:, :, ::rows, ::columns]
             x = x.permute(0, 2, 3, 1)
             multiply, geometry = torch.ops.onednn.qlinear_pointwise, ()
         else:
-            multiply = torch.ops.onednn.qconv2d_pointwise
+            multiply, geometry = torch.ops.onednn.qconv2d_pointwise, (stride, padding, *rest)
         out = None
         for part in parts:
             y = multiply(x, scale, 0, *part, bias, *geometry, 1.0, 0, torch.float32, 'none', [], '')

@@ -39,7 +39,7 @@ class _Lif(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in (
-            'steps', 'n', 'channels', 'inner', 'x_step', 'shortcut_step', 'grad_step')),
+            'steps', 'n', 'channels', 'inner', 'x_step', 'shortcut_step', 'out_step', 'grad_step')),
         *((name, ctypes.c_int32) for name in (
             'dtype', 'spike_dtype', 'grad_x_dtype', 'reset', 'detach', 'surrogate', 'gate',
             'packed', 'shared', 'threads')),
@@ -196,6 +196,7 @@ def lif_problem(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> _Li
         shift=_pointer(shift),
         spike_dtype=out.dtype,
         out=out.data_ptr(),
+        out_step=out.stride(0),
         **_shortcut(shortcut, packed=False),
     )
 

@@ -44,7 +44,7 @@ enum { NO_GATE, OR, ADD, AND, IAND };
  * the distance between time steps in elements; 0 repeats one tensor at every step. */
 struct lif {
     int64_t steps, n, channels, inner;
-    int64_t x_step, shortcut_step, grad_step;
+    int64_t x_step, shortcut_step, out_step, grad_step;
     int32_t dtype, spike_dtype, grad_x_dtype, reset, detach, surrogate, gate, packed, shared;
     int32_t threads;
     float decay, gain, v_threshold, width;
@@ -656,7 +656,7 @@ static void share_of(int64_t n, int thread, int threads, int64_t *start, int64_t
 /* One time step in bytes or bfloat16, without a detour over float. */
 static void spikes_of_step(const struct lif *p, const float *current, float *v, int64_t t,
                            int64_t start, int n) {
-    int64_t at = t * p->n + start, other = t * p->shortcut_step + start;
+    int64_t at = t * p->out_step + start, other = t * p->shortcut_step + start;
     if (p->spike_dtype == UINT8) {
         uint8_t *spikes = (uint8_t *)p->out + at;
         mmsnn_integrate_to_bytes(p, current, v, spikes, n);
@@ -683,7 +683,7 @@ INLINE void fetch_next(const struct lif *p, int64_t t, int64_t start, int n) {
         fetch(p->x, t * p->x_step + start + n, n, p->dtype);
     if (p->gate != NO_GATE && !p->packed)
         fetch(p->shortcut, t * p->shortcut_step + start + n, n, p->spike_dtype);
-    fetch(p->out, t * p->n + start + n, n, p->spike_dtype);
+    fetch(p->out, t * p->out_step + start + n, n, p->spike_dtype);
 }
 
 static int forward_share(const void *task, int thread, int threads) {
@@ -700,7 +700,7 @@ static int forward_share(const void *task, int thread, int threads) {
         const float *y = NULL;
         memset(v, 0, sizeof v);
         for (int64_t t = 0; t < p->steps; t++) {
-            int64_t at = t * p->n + start;
+            int64_t at = t * p->out_step + start;
             float *out;
             fetch_next(p, t, start, n);
             if (t == 0 || p->x_step)

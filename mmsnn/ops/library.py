@@ -94,20 +94,21 @@ def _empty_steps(x: Tensor, steps: int, layout: tuple, dtype=None) -> Tensor:
     return x.new_empty_strided((steps, *shape), (n, *strides), dtype=dtype or x.dtype)
 
 
-def _same_strides(shape, strides, others) -> bool:
+def same_strides(shape, strides, others) -> bool:
+    """Whether both lay out this shape alike: an axis of one element may have any stride."""
     return all(a == b for n, a, b in zip(shape, strides, others) if n != 1)
 
 
 def _laid_out(tensor: Tensor, like: Tensor, layout: tuple) -> Tensor:
     """(T, ...) in the dtype of `like` and with steps in this layout, copied if they aren't."""
     shape, strides = layout
-    if tensor.dtype == like.dtype and _same_strides(shape, tensor.stride()[1:], strides):
+    if tensor.dtype == like.dtype and same_strides(shape, tensor.stride()[1:], strides):
         return tensor
     return _empty_steps(like, tensor.shape[0], layout).copy_(tensor)
 
 
 def _input_laid_out(x: Tensor, time_steps: int, layout: tuple) -> Tensor:
-    if _same_strides(layout[0], x.stride() if time_steps else x.stride()[1:], layout[1]):
+    if same_strides(layout[0], x.stride() if time_steps else x.stride()[1:], layout[1]):
         return x
     return torch.empty_like(x).copy_(x) if time_steps else _laid_out(x, x, layout)
 

@@ -27,6 +27,7 @@ def lif(
     gate: Optional[str] = None,
     time_steps: Optional[int] = None,
     dtype: Optional[torch.dtype] = None,
+    out: Optional[Tensor] = None,
 ) -> Tensor:
     r"""Iterative leaky integrate-and-fire over all time steps, starting from v = 0.
 
@@ -63,6 +64,7 @@ def lif(
         time_steps: T, where ``x`` is (B, C, ...): one current for every step.
         dtype: Dtype of the spikes where it isn't that of ``x``, for inference: there is no
             gradient then. ``torch.uint8`` is what integer convolutions take.
+        out: Where the spikes go, in its own dtype: a part of a larger tensor, for inference.
 
     Returns:
         Spikes (T, ...), 0 or 1 in the dtype of ``x`` or in ``dtype`` (with ``gate='add'``, their
@@ -80,20 +82,24 @@ def lif(
     """
     _check_neuron(x, v_threshold, reset, surrogate, surrogate_width, time_steps)
     _check_fused(x, scale, shift, shortcut, gate, time_steps)
+    if out is not None:
+        _check_out(x, time_steps, dtype, out)
+        dtype = out.dtype
+    neuron = decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width
     if backend.kernel_for(x) is None:
         # Without axes a tensor doesn't promote the potentials to its dtype.
         decay, input_scale = (
             v.reshape(()) if isinstance(v, Tensor) else v for v in (decay, input_scale)
         )
-        return reference.lif(
-            x, decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width,
-            scale, shift, shortcut, gate, time_steps, dtype,
-        )  # fmt: skip
-    neuron = decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width
-    spikes = plan.lif(x, scale, shift, shortcut, neuron, gate, time_steps or 0, dtype)
+        spikes = reference.lif(
+            x, decay, input_scale, *neuron[2:], scale, shift, shortcut, gate, time_steps, dtype
+        )
+        return spikes if out is None else out.copy_(spikes)
+    spikes = plan.lif(x, scale, shift, shortcut, neuron, gate, time_steps or 0, dtype, out)
     if spikes is not None:
         return spikes
-    return _fused(x, scale, shift, shortcut, None, None, *neuron, gate, time_steps, dtype=dtype)
+    spikes = _fused(x, scale, shift, shortcut, None, None, *neuron, gate, time_steps, dtype=dtype)
+    return spikes if out is None else out.copy_(spikes)
 
 
 def _check_neuron(x, v_threshold, reset, surrogate, surrogate_width, time_steps) -> None:
@@ -133,6 +139,15 @@ def _check_fused(x, scale, shift, shortcut, gate, time_steps) -> None:
                 f'shortcut needs the shape {tuple(expected)} of the spikes, got '
                 f'{tuple(shortcut.shape)}'
             )
+
+
+def _check_out(x, time_steps, dtype, out) -> None:
+    expected = x.shape if time_steps is None else (time_steps, *x.shape)
+    if out.shape != expected or dtype not in (None, out.dtype):
+        raise ValueError(
+            f'out needs the shape {tuple(expected)} of the spikes and their dtype, '
+            f'{dtype or out.dtype}, got {tuple(out.shape)} and {out.dtype}'
+        )
 
 
 def _fused(

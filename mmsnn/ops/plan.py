@@ -31,6 +31,7 @@ def lif(
     gate: Optional[str],
     time_steps: int,
     dtype: Optional[torch.dtype],
+    out: Optional[Tensor],
 ) -> Optional[Tensor]:
     """Spikes without a gradient and past the dispatcher; all arguments are checked.
 
@@ -43,6 +44,7 @@ def lif(
         gate: Likewise.
         time_steps: T, or 0 where ``x`` has it.
         dtype: Likewise.
+        out: Likewise.
 
     Returns:
         Spikes, or None where this is a case for the operator: a gradient, a leak that learns,
@@ -53,28 +55,32 @@ def lif(
     if isinstance(neuron[0], Tensor) or isinstance(neuron[1], Tensor):
         return None
     tensors = x, scale, shift, shortcut
-    layouts = tuple(None if v is None else (v.shape, v.stride(), v.dtype) for v in tensors)
-    plan = _plan(layouts, neuron, gate, time_steps, dtype)
+    layouts = [None if v is None else (v.shape, v.stride(), v.dtype) for v in (*tensors, out)]
+    plan = _plan(*layouts, neuron, gate, time_steps, dtype)
     if plan is None:
         return None
-    spikes = torch.empty_strided(plan.size, plan.strides, dtype=plan.dtype)
-    cpu.solve_lif(plan.problem, *tensors, spikes)
-    return spikes
+    if out is None:
+        out = torch.empty_strided(plan.size, plan.strides, dtype=plan.dtype)
+    cpu.solve_lif(plan.problem, *tensors, out)
+    return out
 
 
 @lru_cache(maxsize=4096)
-def _plan(layouts, neuron, gate, time_steps, dtype) -> Optional[_Plan]:
-    x, scale, shift, shortcut = (
+def _plan(x, scale, shift, shortcut, out, neuron, gate, time_steps, dtype) -> Optional[_Plan]:
+    x, scale, shift, shortcut, out = (
         None if layout is None else torch.empty_strided(*layout[:2], dtype=layout[2], device='meta')
-        for layout in layouts
+        for layout in (x, scale, shift, shortcut, out)
     )
     laid_out = library.lif_layout(x, shortcut, time_steps, dtype)
     same = laid_out[0] is x and laid_out[1] is shortcut
+    if out is None:
+        out = laid_out[2]
+    elif not library.same_strides(out.shape[1:], out.stride()[1:], laid_out[2].stride()[1:]):
+        return None
     plain = all(
         v is None or (v.dtype == torch.float32 and v.is_contiguous()) for v in (scale, shift)
     )
     if not (same and plain and x.numel()):
         return None
-    out = laid_out[2]
     problem = cpu.lif_problem(x, scale, shift, shortcut, gate, time_steps, neuron, out)
     return _Plan(problem, out.shape, out.stride(), out.dtype)

@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmsnn import deploy
-from mmsnn.deploy import IntegerConv2d, fold, fuse, resolve_precision
+from mmsnn.deploy import IntegerConv2d, fold, fuse, integer_conv, resolve_precision
 from mmsnn.deploy.integer_conv import integer_convs
 from mmsnn.models import SGResNet
 from mmsnn.models.layers import TDBN
@@ -74,7 +74,7 @@ def differing(outs, others):
     ],
     ids=lambda k: '-'.join(str(v) for v in k.values() if not isinstance(v, (dict, tuple))),
 )
-def test_the_same_spikes(kwargs, precision):
+def test_the_same_spikes(kwargs, precision, monkeypatch):
     net = settled(**kwargs)
     x = torch.randn(2, 3, 64, 64)
     fast = fuse(net, precision)
@@ -88,6 +88,11 @@ def test_the_same_spikes(kwargs, precision):
         # are the worst case. bfloat16 rounds currents too.
         assert differing(exact[:1], outs[:1]) < (0.3 if precision == 'bf16' else 0.001)
         assert differing(exact, outs) < (0.4 if precision == 'bf16' else 0.02)
+        if precision.startswith('int'):
+            monkeypatch.setattr(integer_conv, 'LARGE', 0)
+            for band in (1, 5000, 1 << 20):
+                monkeypatch.setattr(integer_conv, 'BAND', band)
+                assert differing(outs, fast(x)) == 0, 'bands give other spikes'
     if precision == 'int8':
         convs = [m for m in fast.modules() if isinstance(m, IntegerConv2d)]
         used = [m for m in convs if m._packed is not None]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmsnn import ops
-from mmsnn.deploy import IntegerConv2d
+from mmsnn.deploy import IntegerConv2d, integer_conv
 from mmsnn.deploy.integer_conv import integer_convs
 
 needs_integers = pytest.mark.skipif(bool(integer_convs()), reason=integer_convs() or 'runs')
@@ -97,6 +97,47 @@ def test_weights_are_not_packed_again_at_every_call(channels, kernel, size):
             for call in (lambda: integer(x), lambda: conv(real))
         ]
     assert times[0] < 3 * times[1]
+
+
+@needs_integers
+@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize('band', [1, 3000, 1 << 20])
+@pytest.mark.parametrize(
+    'conv',
+    [
+        dict(out_channels=16, kernel_size=3, padding=1),
+        dict(out_channels=36, kernel_size=3, stride=2, padding=1, bias=False),
+        dict(out_channels=16, kernel_size=1, stride=2),
+        dict(out_channels=16, kernel_size=(5, 3), padding=(2, 0), dilation=(1, 2)),
+        dict(out_channels=16, kernel_size=3, padding=1, dilation=2, groups=2),
+        dict(out_channels=16, kernel_size=(3, 1), stride=(2, 1)),
+    ],
+)
+def test_bands_are_the_whole_to_the_last_bit(conv, band, bits, monkeypatch):
+    monkeypatch.setattr(integer_conv, 'BAND', band)
+    conv = IntegerConv2d(nn.Conv2d(8, **conv), bits)
+    x = spikes(6, 8, 17, 12).contiguous(memory_format=torch.channels_last)
+    whole = conv(x).unflatten(0, (2, 3))
+    parts = torch.full_like(whole, torch.nan)
+    assert (whole.shape[0] * whole.shape[1], *conv.output_size(x)) == (6, *whole.shape[2:])
+    count = 0
+    for image, rows, currents in conv.bands(x.unflatten(0, (2, 3))):
+        assert currents.nbytes <= band + currents[..., :1, :].nbytes  # whole rows
+        parts[:, image : image + 1, :, rows] = currents
+        count += 1
+    assert torch.equal(parts, whole)
+    assert count == {1: 3 * whole.shape[3], 1 << 20: 3}.get(band, count)
+
+
+@needs_integers
+def test_bands_are_for_large_maps_of_spikes():
+    conv = IntegerConv2d(nn.Conv2d(8, 512, 1), 8)
+    large = torch.zeros(4, 8, 65, 64, dtype=torch.uint8)
+    assert conv.takes_bands(large)  # 34 MB
+    assert not conv.takes_bands(large[:, :, :60])
+    assert not conv.takes_bands(large.float())
+    outside = IntegerConv2d(nn.Conv2d(8, 512, 1, padding=1), 8)
+    assert not outside.takes_bands(large)
 
 
 @needs_integers

@@ -129,7 +129,12 @@ def test_kernels_equal_the_reference(name, case):
     with ops.use_backend(name), torch.no_grad():  # without a gradient, prepared and then again
         for x in (inputs['x'], inputs['x'] * 2, inputs['x']):
             out = ops.lif(**{**inputs, 'x': x}, **neuron)
+            larger = torch.full((2 * len(grad), *expected.shape[1:]), -1.0)
+            part = ops.lif(**{**inputs, 'x': x}, **neuron, out=larger[::2])
+            assert torch.equal(part, out)
     assert torch.equal(out, expected)
+    assert torch.equal(larger[::2], out)
+    assert (larger[1::2] == -1).all()
     oracle, oracle_grads = run('reference', inputs, neuron, grad, torch.float64)
     expected_grads, oracle_grads = (
         zeros_for_none(grads, inputs) for grads in (expected_grads, oracle_grads)
@@ -578,6 +583,8 @@ def test_compiled_graphs_refuse_what_they_cannot_keep(block):
             r'shift .* of an input \(B, C, ...\), got \(4,\)',
         ),
         (dict(scale=torch.ones(1, 4)), r'got \(1, 4\) for an input of shape \(2, 3, 4\)'),
+        (dict(out=torch.zeros(2, 3, 5)), r'out needs the shape \(2, 3, 4\) of the spikes'),
+        (dict(out=torch.zeros(2, 3, 4), dtype=torch.uint8), 'their dtype, torch.uint8, got'),
         (dict(time_steps=0), 'at least one time step'),
         (dict(time_steps=-1), 'at least one time step'),
     ],

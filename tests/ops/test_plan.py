@@ -68,6 +68,23 @@ def test_another_backend_and_other_layouts_are_not_planned(x):
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_rows_of_an_image_of_a_larger_tensor():
+    def maps(batch, rows):
+        x = torch.randn(4 * batch, 8, rows, 6) + 0.5
+        return x.contiguous(memory_format=torch.channels_last).unflatten(0, (4, batch))
+
+    x, shortcut = maps(1, 3), (maps(3, 6) > 0.5).to(torch.uint8)
+    larger = torch.zeros_like(shortcut)
+    here = (slice(None), slice(1, 2), slice(None), slice(3, None))
+    neuron = (0.5, 1.0, 1.0, 'hard', False, 'arctan', 1.0)
+    out = plan.lif(x, None, None, shortcut[here], neuron, 'or', 0, torch.uint8, larger[here])
+    assert out is not None, 'it was not planned'
+    assert torch.equal(out, ops.lif(x, shortcut=shortcut[here], gate='or', dtype=torch.uint8))
+    assert torch.equal(larger[here], out)
+    assert larger.sum() == out.sum() > 0
+
+
 @pytest.mark.filterwarnings('ignore:Converting a tensor to a Python boolean')
 def test_who_watches_sees_the_operator(x):
     expected = ops.lif(x)

@@ -50,8 +50,11 @@ def spiking_layer(
     Returns:
         Spikes (T*B, C_out, H', W').
     """
-    x = conv_of_spikes(conv, x) if binary else conv(x)
-    if not _fuses(norm, neuron, gate):
+    fuses = _fuses(norm, neuron, gate)
+    in_bands = fuses and not shared and _takes_bands(conv, norm, x)
+    if not in_bands:
+        x = conv_of_spikes(conv, x) if binary else conv(x)
+    if not fuses:
         x = norm(x)
         if shared:
             x = x.expand(time_steps, *x.shape).flatten(0, 1)
@@ -70,7 +73,9 @@ def spiking_layer(
     dtype = options['dtype'] or x.dtype
     if gate is None and neuron.observer is None and _pools_bytes(pool, x):
         options['dtype'] = torch.uint8
-    if isinstance(norm, nn.Identity):
+    if in_bands:
+        spikes = _in_bands(conv, x, options)
+    elif isinstance(norm, nn.Identity):
         spikes = ops.lif(x, **options)
     elif isinstance(norm, SyncTDBN) and norm.synchronises:
         scale, shift = norm.scale_and_shift(x)
@@ -109,6 +114,31 @@ def _fuses(norm: nn.Module, neuron: nn.Module, gate: Optional[nn.Module]) -> boo
         and (gate is None or gate.fused is not None)
         and not any(_is_hooked(module) for module in (norm, neuron, gate))
     )
+
+
+def _takes_bands(conv: nn.Module, norm: nn.Module, x: Tensor) -> bool:
+    return (
+        hasattr(conv, 'bands')
+        and isinstance(norm, nn.Identity)
+        and not _is_hooked(conv)
+        and not ops.library.is_watched(x)
+        and conv.takes_bands(x)
+    )
+
+
+def _in_bands(conv: nn.Module, x: Tensor, options: dict) -> Tensor:
+    """Spikes (T, B, C_out, H', W') of spikes (T, B, C, H, W): neurons fire as the conv sums up."""
+    steps, batch = x.shape[:2]
+    size = (steps * batch, *conv.output_size(x))
+    dtype, shortcut = options.pop('dtype'), options.pop('shortcut', None)
+    spikes = torch.empty(
+        size, dtype=dtype or torch.float32, memory_format=torch.channels_last
+    ).unflatten(0, (steps, batch))
+    for image, rows, currents in conv.bands(x):
+        here = (slice(None), slice(image, image + 1), slice(None), rows)
+        part = None if shortcut is None else shortcut[here]
+        ops.lif(currents, shortcut=part, out=spikes[here], **options)
+    return spikes
 
 
 def _pools_bytes(pool: Optional[nn.Module], currents: Tensor) -> bool:
