@@ -95,8 +95,8 @@ class IntegerConv2d(nn.Module):
     def bands(self, x: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
         """Convolve a few rows of an image at a time, all time steps of them.
 
-        Currents are four times the size of spikes, and these are gone before they have left the
-        caches. The numbers are those of :meth:`forward` to the last bit.
+        No tensor of all currents is made, which are four times the size of spikes. The numbers are
+        those of :meth:`forward` to the last bit.
 
         Args:
             x: Spikes (T, B, C, H, W) in ``torch.uint8``.
