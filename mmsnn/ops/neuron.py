@@ -94,11 +94,13 @@ def lif(
         spikes = reference.lif(
             x, decay, input_scale, *neuron[2:], scale, shift, shortcut, gate, time_steps, dtype
         )
-        return spikes if out is None else out.copy_(spikes)
-    spikes = plan.lif(x, scale, shift, shortcut, neuron, gate, time_steps or 0, dtype, out)
-    if spikes is not None:
-        return spikes
-    spikes = _fused(x, scale, shift, shortcut, None, None, *neuron, gate, time_steps, dtype=dtype)
+    else:
+        spikes = plan.lif(x, scale, shift, shortcut, neuron, gate, time_steps or 0, dtype, out)
+        if spikes is not None:
+            return spikes
+        spikes = _fused(
+            x, scale, shift, shortcut, None, None, *neuron, gate, time_steps, dtype=dtype
+        )
     return spikes if out is None else out.copy_(spikes)
 
 
