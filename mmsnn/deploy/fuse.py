@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.layers import LIFNeuron
+from ..models.layers.spiking_layer import is_plain_conv
 from .fold import fold
 from .integer_conv import IntegerConv2d, integer_convs
 
@@ -149,10 +150,14 @@ def _use_integers(part: nn.Module, bits: int, real: bool = False) -> None:
         if isinstance(module, IntegerConv2d):
             continue
         for name, child in list(module.named_children()):
-            if type(child) is not nn.Conv2d or child.padding_mode != 'zeros':
-                continue
-            if isinstance(child.padding, str):
-                continue
             # A conv of a few real channels is little work, as that of an attention map.
-            if not real or child.in_channels >= 16:
+            if is_plain_conv(child) and (not real or child.in_channels >= 16):
                 setattr(module, name, IntegerConv2d(child, bits, real))
+            elif not real and isinstance(child, nn.Conv2d):
+                child.register_forward_pre_hook(_spikes_to_weights)
+
+
+def _spikes_to_weights(conv: nn.Module, args: tuple) -> tuple:
+    """Forward pre-hook of a conv that isn't one in integers: spikes in the dtype of its weights."""
+    x, *others = args
+    return (x.to(conv.weight.dtype) if x.dtype == torch.uint8 else x, *others)

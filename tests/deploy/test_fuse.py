@@ -156,6 +156,21 @@ def sample():
     return DetDataSample(metainfo=meta)
 
 
+@pytest.mark.parametrize('precision', INTEGERS)
+@pytest.mark.parametrize('odd', [dict(padding='same'), dict(padding=1, padding_mode='reflect')])
+def test_convs_padded_in_another_way_stay(odd, precision):
+    net = settled(depth=10)
+    conv = nn.Conv2d(16, 16, 3, bias=False, **odd)
+    conv.weight = net.layer1[0].conv1.weight
+    net.layer1[0].conv1 = conv
+    fast = fuse(net, precision)
+    assert type(fast.layer1[0].conv1) is nn.Conv2d
+    assert isinstance(fast.layer1[0].conv2, IntegerConv2d)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert differing(fuse(net, 'fp32')(x)[:1], fast(x)[:1]) < 0.05
+
+
 def test_precisions():
     with pytest.raises(ValueError, match=r"unknown precision 'fp8': choose one of \['auto'"):
         fuse(nn.Conv2d(3, 3, 1), 'fp8')

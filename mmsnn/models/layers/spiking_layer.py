@@ -98,11 +98,19 @@ def conv_of_spikes(conv: nn.Module, x: Tensor) -> Tensor:
     Returns:
         Currents (N, C_out, H', W').
     """
-    plain = type(conv) is nn.Conv2d and conv.padding_mode == 'zeros'
-    if not plain or isinstance(conv.padding, str) or _is_hooked(conv):
+    if not is_plain_conv(conv) or _is_hooked(conv):
         return conv(x)
     return ops.spike_conv2d(
         x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
+    )
+
+
+def is_plain_conv(conv: nn.Module) -> bool:
+    """Whether a layer is PyTorch's conv with zeros around, given in numbers."""
+    return (
+        type(conv) is nn.Conv2d
+        and conv.padding_mode == 'zeros'
+        and not isinstance(conv.padding, str)
     )
 
 
