@@ -279,6 +279,7 @@ def browser(tmp_path_factory):
         pytest.skip('needs Chromium and its driver: apt-get install chromium chromium-driver')
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.support.wait import WebDriverWait
 
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
@@ -299,6 +300,10 @@ def browser(tmp_path_factory):
         for kind in ('browser', 'performance'):
             chrome.get_log(kind)
         chrome.get(page.as_uri())
+        # Chromium's driver at times returns from `get` with half of a page that is loaded again.
+        WebDriverWait(chrome, 60).until(
+            lambda chrome: chrome.execute_script('return document.readyState') == 'complete'
+        )
         return chrome
 
     yield open_page
