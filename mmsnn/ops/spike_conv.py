@@ -1,6 +1,7 @@
 """Convolution on spikes that keeps them for its backward pass at one bit a value."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Optional, Union
 
 import torch
@@ -16,34 +17,62 @@ class _SpikeConv(torch.autograd.Function):
     """conv2d whose saved input is bits; its parts are operators that a compiler sees."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, *options):
+    def forward(ctx, x, weight, bias, compute, out, *options):
         # Values other than 0 and 1 are kept as they are: a plain conv then.
         kept = None
         if ctx.needs_input_grad[1]:
             x = x if library.is_dense(x) else x.contiguous()
             kept = library.pack_or_keep(x)
-        ctx.save_for_backward(kept, weight)
-        ctx.layout = x.shape, x.stride(), x.dtype
-        ctx.options = options
+        ctx.layout = x.shape, x.stride()
+        ctx.dtypes = [None if v is None else v.dtype for v in (x, weight, bias)]
         ctx.bias_sizes = None if bias is None else [bias.shape[0]]
-        return F.conv2d(x, weight, bias, *options)
+        ctx.options = options
+        x, weight, bias = _cast(compute, x, weight, bias)
+        ctx.save_for_backward(kept, weight)
+        return F.conv2d(x, weight, bias, *options).to(out)
 
     @staticmethod
     def backward(ctx, grad):
         kept, weight = ctx.saved_tensors
-        shape, strides, dtype = ctx.layout
+        compute = weight.dtype
         if kept is None:  # only its shape is asked for
-            x = weight.new_empty(()).expand(shape)
+            x = weight.new_empty(()).expand(ctx.layout[0])
         elif kept.dtype == torch.uint8:
-            x = library.unpack_spikes(kept, shape, strides, dtype)
+            x = library.unpack_spikes(kept, *ctx.layout, compute)
         else:
-            x = kept
+            x = kept.to(compute)
         stride, padding, dilation, groups = ctx.options
         grads = torch.ops.aten.convolution_backward(
-            grad, x, weight, ctx.bias_sizes, stride, padding, dilation, False, [0, 0], groups,
-            list(ctx.needs_input_grad[:3]),
+            grad.to(compute), x, weight, ctx.bias_sizes, stride, padding, dilation, False, [0, 0],
+            groups, list(ctx.needs_input_grad[:3]),
         )  # fmt: skip
-        return (*grads, None, None, None, None)
+        grads = [None if g is None else g.to(dtype) for g, dtype in zip(grads, ctx.dtypes)]
+        return (*grads, *[None] * 6)
+
+
+def _cast(dtype: torch.dtype, *tensors: Optional[Tensor]) -> list:
+    return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+
+
+def _slow_dtypes(has: dict) -> tuple[torch.dtype, ...]:
+    """Half precisions in which a CPU of these capabilities convolves more slowly than in float32.
+
+    Without AMX, a conv in bfloat16 takes 1.9 times as long on Intel's CPUs, and in float16 the
+    gradient of its weights a hundred times.
+    """
+    if has.get('architecture') != 'x86_64':
+        return ()
+    slow = []
+    intel = 'Intel' in has.get('cpu_name', '')
+    if not has.get('amx_bf16') and (intel or not has.get('avx512_bf16')):
+        slow.append(torch.bfloat16)
+    if not has.get('amx_fp16'):
+        slow.append(torch.float16)
+    return tuple(slow)
+
+
+#: Those of this machine's CPU.
+SLOW_DTYPES = _slow_dtypes(getattr(torch.cpu, 'get_capabilities', dict)())
 
 
 def spike_conv2d(
@@ -61,6 +90,10 @@ def spike_conv2d(
     bits: a 32nd of the memory of float32, a 16th of bfloat16, and the same numbers. Any other input
     is kept as it is, except under torch.compile, where it is an error: a graph can't branch on
     values.
+
+    Half precision, given or asked for by autocast, is that of what comes in and out. On a CPU that
+    has no units for it the sums are computed in float32, from the weights as they are, which is
+    faster there and not less exact.
 
     Args:
         x: (N, C, H, W).
@@ -85,12 +118,15 @@ def spike_conv2d(
         torch.Size([2, 4, 5, 5])
     """
     device = x.device.type
-    if torch.is_autocast_enabled(device):
-        # What autocast does to conv2d, which it doesn't find inside an autograd function.
-        dtype = torch.get_autocast_dtype(device)
-        x, weight = x.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
     options = [[v, v] if isinstance(v, int) else list(v) for v in (stride, padding, dilation)]
-    if not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
-        return F.conv2d(x, weight, bias, *options, groups)
-    return _SpikeConv.apply(x, weight, bias, *options, groups)
+    options.append(groups)
+    autocast = torch.is_autocast_enabled(device)
+    if not autocast and x.dtype != weight.dtype:
+        return F.conv2d(x, weight, bias, *options)  # which says what is wrong
+    out = torch.get_autocast_dtype(device) if autocast else x.dtype
+    compute = torch.float32 if device == 'cpu' and out in SLOW_DTYPES else out
+    # Autocast doesn't look inside an autograd function, and would undo what is chosen here.
+    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+        if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+            return _SpikeConv.apply(x, weight, bias, compute, out, *options)
+        return F.conv2d(*_cast(compute, x, weight, bias), *options).to(out)

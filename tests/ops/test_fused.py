@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from saved_bytes import saved_bytes
 from torch.utils.checkpoint import checkpoint
 
 from mmsnn import ops
@@ -358,79 +359,16 @@ def test_bits_come_back(name, rows, n, seed, dtype):
             library.pack_spikes(x, rows)
 
 
-def kept_bytes(function):
-    """Bytes of the tensors that autograd keeps, each storage once."""
-    kept = {}
-
-    def pack(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = function()
-    return sum(kept.values()), result
-
-
-@pytest.mark.parametrize('name', ['reference', *KERNELS])
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize('last', [False, True], ids=['contiguous', 'channels_last'])
-@pytest.mark.parametrize('options', [{}, dict(stride=2, padding=1), dict(padding=(1, 2), groups=2)])
-def test_spike_conv_is_conv(name, dtype, last, options):
-    g = torch.Generator().manual_seed(0)
-    x = (torch.rand(3, 8, 9, 11, generator=g) > 0.7).to(dtype)
-    if last:
-        x = x.contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(6, 8 // options.get('groups', 1), 3, 3, generator=g).to(dtype)
-    results = []
-    with ops.use_backend(name):
-        for conv in (ops.spike_conv2d, F.conv2d):
-            leaves = [leaf(v, v.dtype) for v in (x, weight, torch.zeros(6))]
-            leaves[2] = leaf(torch.zeros(6), dtype)
-            out = conv(*leaves, **options)
-            out.backward(torch.ones_like(out))
-            results.append([out.detach(), *(v.grad for v in leaves)])
-    for ours, theirs in zip(*results):
-        assert torch.equal(ours, theirs)
-
-
-def test_spike_conv_keeps_a_bit_a_value():
-    x = (torch.rand(4, 16, 32, 32) > 0.8).float()
-    weight = torch.randn(8, 16, 3, 3, requires_grad=True)
-    ours, _ = kept_bytes(lambda: ops.spike_conv2d(x, weight))
-    assert ours <= x.numel() / 8 + weight.nbytes + 64
-    # Not spikes: kept as they are, and right.
-    y = x + 0.5
-    ours, out = kept_bytes(lambda: ops.spike_conv2d(y, weight))
-    assert ours >= y.nbytes
-    out.sum().backward()
-    grad, weight.grad = weight.grad, None
-    F.conv2d(y, weight).sum().backward()
-    assert torch.equal(grad, weight.grad)
-
-
 @every_kernel
 def test_the_fused_neuron_keeps_its_input_and_bits(name):
     x = torch.randn(4, 2, 16, 20, 20, requires_grad=True)
     shortcut = (torch.rand_like(x) > 0.8).float()
     scale = torch.rand(16, requires_grad=True)
     with ops.use_backend(name):
-        kept, _ = kept_bytes(
+        kept, _ = saved_bytes(
             lambda: ops.norm_lif(x, scale, scale, None, None, True, shortcut=shortcut, gate='or')
         )
     assert kept <= x.nbytes * (1 + 1 / 32) + 2048
-
-
-def test_spike_conv_under_autocast():
-    x, weight = (torch.rand(2, 4, 6, 6) > 0.5).float(), torch.randn(3, 4, 3, 3, requires_grad=True)
-    grads = []
-    for conv in (ops.spike_conv2d, F.conv2d):
-        weight.grad = None
-        with torch.autocast('cpu', torch.bfloat16):
-            out = conv(x, weight)
-        assert out.dtype == torch.bfloat16
-        out.float().sum().backward()
-        grads.append(weight.grad)
-    assert torch.equal(*grads)
 
 
 @pytest.mark.parametrize('name', ['reference', *KERNELS])

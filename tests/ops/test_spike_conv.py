@@ -1,0 +1,136 @@
+"""The conv that keeps its spikes as bits, against PyTorch's and against float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from saved_bytes import saved_bytes
+
+from mmsnn import ops
+from mmsnn.ops import backend, spike_conv
+
+KERNELS = [name for name in backend.KERNELS if not backend.why_not(name)]
+
+
+HALVES = [torch.bfloat16, torch.float16]
+
+
+def leaf(values, dtype):
+    return values.detach().clone().to(dtype).requires_grad_()
+
+
+@pytest.mark.parametrize('name', ['reference', *KERNELS])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('last', [False, True], ids=['contiguous', 'channels_last'])
+@pytest.mark.parametrize('options', [{}, dict(stride=2, padding=1), dict(padding=(1, 2), groups=2)])
+def test_spike_conv_is_conv(monkeypatch, name, dtype, last, options):
+    monkeypatch.setattr(spike_conv, 'SLOW_DTYPES', ())
+    g = torch.Generator().manual_seed(0)
+    x = (torch.rand(3, 8, 9, 11, generator=g) > 0.7).to(dtype)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(6, 8 // options.get('groups', 1), 3, 3, generator=g).to(dtype)
+    results = []
+    with ops.use_backend(name):
+        for conv in (ops.spike_conv2d, F.conv2d):
+            leaves = [leaf(v, v.dtype) for v in (x, weight, torch.zeros(6))]
+            leaves[2] = leaf(torch.zeros(6), dtype)
+            out = conv(*leaves, **options)
+            out.backward(torch.ones_like(out))
+            results.append([out.detach(), *(v.grad for v in leaves)])
+    for ours, theirs in zip(*results):
+        assert torch.equal(ours, theirs)
+
+
+def test_spike_conv_keeps_a_bit_a_value():
+    x = (torch.rand(4, 16, 32, 32) > 0.8).float()
+    weight = torch.randn(8, 16, 3, 3, requires_grad=True)
+    ours, _ = saved_bytes(lambda: ops.spike_conv2d(x, weight))
+    assert ours <= x.numel() / 8 + weight.nbytes + 64
+    # Not spikes: kept as they are, and right.
+    y = x + 0.5
+    ours, out = saved_bytes(lambda: ops.spike_conv2d(y, weight))
+    assert ours >= y.nbytes
+    out.sum().backward()
+    grad, weight.grad = weight.grad, None
+    F.conv2d(y, weight).sum().backward()
+    assert torch.equal(grad, weight.grad)
+
+
+def test_spike_conv_under_autocast():
+    x, weight = (torch.rand(2, 4, 6, 6) > 0.5).float(), torch.randn(3, 4, 3, 3, requires_grad=True)
+    grads = []
+    for conv in (ops.spike_conv2d, F.conv2d):
+        weight.grad = None
+        with torch.autocast('cpu', torch.bfloat16):
+            out = conv(x, weight)
+        assert out.dtype == torch.bfloat16
+        out.float().sum().backward()
+        grads.append(weight.grad)
+    assert torch.equal(*grads)
+
+
+@pytest.mark.parametrize('slow', [True, False], ids=['in float32', 'in its own'])
+@pytest.mark.parametrize('autocast', [True, False], ids=['autocast', 'given'])
+@pytest.mark.parametrize('dtype', HALVES)
+def test_spike_conv_in_half_precision(monkeypatch, dtype, autocast, slow):
+    monkeypatch.setattr(spike_conv, 'SLOW_DTYPES', (dtype,) if slow else ())
+    x = (torch.rand(2, 6, 9, 8) > 0.6).to(dtype)
+    weight, bias = torch.randn(5, 6, 3, 3), torch.randn(5)
+    if not autocast:
+        weight, bias = weight.to(dtype), bias.to(dtype)
+    grad = torch.randn(2, 5, 9, 8).to(dtype)
+    inputs = [leaf(v, v.dtype) for v in (x, weight, bias)]
+    with torch.autocast('cpu', dtype, enabled=autocast):
+        out = ops.spike_conv2d(*inputs, padding=1)
+        with torch.no_grad():
+            assert torch.equal(ops.spike_conv2d(*inputs, padding=1), out)
+    out.backward(grad)
+    exact = [leaf(v, torch.float64) for v in (x, weight, bias)]
+    expected = F.conv2d(*exact, padding=1)
+    expected.backward(grad.double())
+    assert out.dtype == dtype
+    # Half a unit in the last place, and the weights' rounding where they are rounded.
+    bound = torch.finfo(dtype).eps * (0.51 if slow else 4)
+    assert (out - expected).abs().max() <= bound * expected.abs().max()
+    for ours, theirs in zip(inputs, exact):
+        assert ours.grad.dtype == ours.dtype
+        bound = 1e-5 if slow and ours.dtype == torch.float32 else 4 * torch.finfo(dtype).eps
+        assert (ours.grad - theirs.grad).abs().max() <= bound * theirs.grad.abs().max()
+
+
+def test_spike_conv_compiles_under_autocast(monkeypatch):
+    monkeypatch.setattr(spike_conv, 'SLOW_DTYPES', (torch.bfloat16,))
+    x, weight = (torch.rand(2, 4, 6, 6) > 0.7).float(), torch.randn(3, 4, 3, 3, requires_grad=True)
+    grads = []
+    for conv in (ops.spike_conv2d, torch.compile(ops.spike_conv2d, fullgraph=True)):
+        weight.grad = None
+        with torch.autocast('cpu', torch.bfloat16):
+            conv(x, weight).float().square().sum().backward()
+        grads.append(weight.grad)
+    torch.testing.assert_close(*grads)
+
+
+def test_spike_conv_takes_one_dtype():
+    x, weight = torch.ones(1, 2, 4, 4, dtype=torch.bfloat16), torch.randn(3, 2, 3, 3)
+    with pytest.raises(RuntimeError, match='should be the same'):
+        ops.spike_conv2d(x, weight)
+
+
+XEON = dict(architecture='x86_64', cpu_name='Intel Xeon')
+RYZEN = dict(architecture='x86_64', cpu_name='AMD Ryzen')
+
+
+@pytest.mark.parametrize(
+    ('has', 'slow'),
+    [
+        (dict(XEON, avx512_bf16=True), HALVES),
+        (dict(XEON, avx512_bf16=True, amx_bf16=True), HALVES[1:]),
+        (dict(XEON, avx512_bf16=True, amx_bf16=True, amx_fp16=True), []),
+        (RYZEN, HALVES),
+        (dict(RYZEN, avx512_bf16=True), HALVES[1:]),
+        (dict(architecture='aarch64'), []),
+        ({}, []),  # a PyTorch that can't tell
+    ],
+)
+def test_half_precisions_that_a_cpu_has_no_units_for(has, slow):
+    assert list(spike_conv._slow_dtypes(has)) == slow
