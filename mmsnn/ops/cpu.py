@@ -39,7 +39,8 @@ class _Lif(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in (
-            'steps', 'n', 'channels', 'inner', 'x_step', 'shortcut_step', 'out_step', 'grad_step')),
+            'steps', 'n', 'channels', 'inner', 'x_step', 'shortcut_step', 'out_step', 'grad_step',
+            'grad_start')),
         *((name, ctypes.c_int32) for name in (
             'dtype', 'spike_dtype', 'grad_x_dtype', 'reset', 'detach', 'surrogate', 'gate',
             'packed', 'shared', 'threads')),
@@ -56,7 +57,8 @@ class _Pool(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in (
             'images', 'height', 'width', 'inner', 'out_height', 'out_width', 'kernel_height',
-            'kernel_width', 'stride_height', 'stride_width', 'pad_height', 'pad_width')),
+            'kernel_width', 'stride_height', 'stride_width', 'pad_height', 'pad_width',
+            'out_start')),
         *((name, ctypes.c_int32) for name in ('dtype', 'packed', 'threads')),
         *((name, ctypes.c_void_p) for name in ('x', 'grad', 'out')),
     ]  # fmt: skip
@@ -113,6 +115,7 @@ def _open(path) -> ctypes.CDLL:
     ):
         for name in names:
             getattr(library, f'mmsnn_{name}').argtypes = [ctypes.POINTER(structure)]
+    library.mmsnn_pooled_lif_backward.argtypes = [ctypes.POINTER(_Lif), ctypes.POINTER(_Pool)]
     library.mmsnn_pack.argtypes = [pointer, pointer, count, count, number, number]
     library.mmsnn_unpack.argtypes = [pointer, pointer, count, number, number]
     real = ctypes.c_float
@@ -165,8 +168,8 @@ def _lif(
     )
 
 
-def _run(name: str, problem: ctypes.Structure) -> None:
-    if not getattr(load(), f'mmsnn_{name}')(problem):
+def _run(name: str, *problem: ctypes.Structure) -> None:
+    if not getattr(load(), f'mmsnn_{name}')(*problem):
         raise MemoryError(f'mmsnn_{name}: no memory for its work arrays')
 
 
@@ -219,12 +222,17 @@ def lif(x, *args) -> None:
 
 def lif_backward(
     grad, x, scale, shift, shortcut, gate, time_steps, neuron, by, grad_x, grad_shortcut,
-    channel_sums, leak_sums,
+    channel_sums, leak_sums, pooled=None,
 ) -> None:  # fmt: skip
-    """Gradients into the last four, where they are given; see reference.lif_backward."""
+    """Gradients into the four before the last, where they are given; see reference.lif_backward.
+
+    Where the spikes went through a max pool, ``pooled`` is their bits and the pool's windows, and
+    ``grad`` (T * B, C, H', W') is that of what came out of it.
+    """
+    if not x.numel():
+        return
     by_grad, by_x, by_one = by
-    _call(
-        'lif_backward',
+    problem = _lif(
         x,
         time_steps,
         *neuron,
@@ -244,6 +252,20 @@ def lif_backward(
         # Backward has no other use for bytes: they are bits.
         **_shortcut(shortcut, packed=shortcut is not None and shortcut.dtype == torch.uint8),
     )
+    if pooled is None:
+        _run('lif_backward', problem)
+        return
+    bits, windows = pooled
+    size = (problem.steps * x.shape[-4], *x.shape[-3:])
+    channels_last = problem.inner == 1
+    _run(
+        'pooled_lif_backward',
+        problem,
+        _pool(
+            size, channels_last, windows, grad.shape[2:], x.dtype, packed=True, x=bits.data_ptr(),
+            grad=grad.data_ptr(),
+        ),
+    )  # fmt: skip
 
 
 def input_grad(y_grad, x, time_steps, by, grad_x) -> None:
@@ -295,10 +317,10 @@ def to_bytes(x: Tensor, inverse: float, zero: float, out: Tensor) -> None:
 # Below, maps are (..., C, H, W) in one of two layouts, contiguous or with channels last.
 
 
-def _pool(name: str, size, channels_last: bool, windows, out_size, out: Tensor, **fields) -> None:
+def _pool(size, channels_last: bool, windows, out_size, dtype, **fields) -> _Pool:
     n, channels, height, width = size
     pairs = zip(('kernel', 'stride', 'pad'), windows)
-    problem = _Pool(
+    return _Pool(
         images=n if channels_last else n * channels,
         height=height,
         width=width,
@@ -306,32 +328,34 @@ def _pool(name: str, size, channels_last: bool, windows, out_size, out: Tensor, 
         out_height=out_size[0],
         out_width=out_size[1],
         **{f'{key}_{axis}': v for key, pair in pairs for axis, v in zip(('height', 'width'), pair)},
-        dtype=DTYPES[out.dtype],
+        dtype=DTYPES[dtype],
         threads=_threads(n * channels * height * width),
-        out=out.data_ptr(),
         **fields,
     )
-    _run(name, problem)
 
 
 def max_pool(x: Tensor, windows, channels_last: bool, out: Tensor) -> None:
     """Maxima of `x` into `out`; `windows` is kernel size, stride and padding, in pairs."""
-    _pool('max_pool', x.shape, channels_last, windows, out.shape[2:], out, x=x.data_ptr())
+    problem = _pool(
+        x.shape, channels_last, windows, out.shape[2:], x.dtype, x=x.data_ptr(), out=out.data_ptr()
+    )
+    _run('max_pool', problem)
 
 
 def max_pool_backward(grad: Tensor, kept: Tensor, windows, channels_last: bool, grad_x) -> None:
     """Gradient into `grad_x`, from the input as it was kept: bits (uint8), or as it is."""
-    _pool(
-        'max_pool_backward',
+    problem = _pool(
         grad_x.shape,
         channels_last,
         windows,
         grad.shape[2:],
-        grad_x,
+        grad_x.dtype,
         packed=kept.dtype == torch.uint8,
         x=kept.data_ptr(),
         grad=grad.data_ptr(),
+        out=grad_x.data_ptr(),
     )
+    _run('max_pool_backward', problem)
 
 
 def _decode(name: str, spikes: Tensor, channels_last: bool, **fields) -> None:

@@ -45,6 +45,7 @@ enum { NO_GATE, OR, ADD, AND, IAND };
 struct lif {
     int64_t steps, n, channels, inner;
     int64_t x_step, shortcut_step, out_step, grad_step;
+    int64_t grad_start; /* element of a step that `grad` begins with */
     int32_t dtype, spike_dtype, grad_x_dtype, reset, detach, surrogate, gate, packed, shared;
     int32_t threads;
     float decay, gain, v_threshold, width;
@@ -482,6 +483,7 @@ LOOP void mmsnn_add_moments(const float *restrict x, const float *restrict origi
 struct pool {
     int64_t images, height, width, inner, out_height, out_width;
     int64_t kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
+    int64_t out_start; /* element that `out` begins with; backward only */
     int32_t dtype, packed, threads;
     const void *x;    /* backward: bits where packed */
     const void *grad; /* dL/d out */
@@ -563,21 +565,42 @@ LOOP void mmsnn_maximum(const float *restrict x, float *restrict m, int n) {
         m[i] = x[i] > m[i] ? x[i] : m[i];
 }
 
-/* Where x is more than what was the maximum, that is at `place` now. */
-LOOP void mmsnn_find_maximum(const float *restrict x, int32_t place, float *restrict m,
-                             int32_t *restrict places, int n) {
-    for (int i = 0; i < n; i++) {
-        int32_t found = -(x[i] > m[i]); /* bits: the compiler makes a jump of a choice */
-        places[i] = (place & found) | (places[i] & ~found);
-        m[i] = x[i] > m[i] ? x[i] : m[i];
+/* The gradients `g` of windows go to their first maximum: place k of all windows is one stretch, from
+ * x[k] + at on, and so is its gradient. Stretches overlap; from the last place to the first, windows
+ * further left add up first, as in PyTorch. */
+LOOP void mmsnn_give_to_maximum(const float *const *x, float *const *grad, int places, int64_t at,
+                                const float *g, int n) {
+    int i = 0;
+#ifdef VECTORS
+    for (; i + WIDTH <= n; i += WIDTH) {
+        floats m, value;
+        ints place = {0}, found;
+        memcpy(&m, x[0] + at + i, sizeof m);
+        for (int k = 1; k < places; k++) {
+            memcpy(&value, x[k] + at + i, sizeof value);
+            found = value > m;
+            place = (k & found) | (place & ~found);
+            m = (floats)(((ints)value & found) | ((ints)m & ~found));
+        }
+        for (int k = places; k-- > 0;) {
+            floats to;
+            memcpy(&to, grad[k] + at + i, sizeof to);
+            memcpy(&value, g + i, sizeof value);
+            to += (floats)((ints)value & (place == k));
+            memcpy(grad[k] + at + i, &to, sizeof to);
+        }
     }
-}
-
-/* The gradients of windows that have their maximum at `place`. */
-LOOP void mmsnn_add_where(const float *restrict g, const int32_t *restrict places, int32_t place,
-                          float *restrict to, int n) {
-    for (int i = 0; i < n; i++)
-        to[i] += places[i] == place ? g[i] : 0.0f;
+#endif
+    for (; i < n; i++) {
+        float m = x[0][at + i];
+        int place = 0;
+        for (int k = 1; k < places; k++)
+            if (x[k][at + i] > m) {
+                m = x[k][at + i];
+                place = k;
+            }
+        grad[place][at + i] += g[i];
+    }
 }
 
 /* ---- decoding --------------------------------------------------------------------------------- */
@@ -728,32 +751,49 @@ static int forward_share(const void *task, int thread, int threads) {
 /* A lif and the sums of each thread: [2][channels], [2], and room so that no line is shared. */
 struct reduction {
     const struct lif *p;
+    const struct pool *pool; /* that the spikes went through, or NULL */
     double *sums;
     int64_t width;
 };
 
-static int backward_share(const void *task, int thread, int threads) {
-    const struct reduction *reduction = task;
-    const struct lif *p = reduction->p;
-    double *sums = reduction->sums + thread * reduction->width;
-    double *leak_sums = sums + 2 * p->channels;
+/* What a thread needs for the backward pass besides a chunk's buffers. */
+struct backward {
+    struct lanes scale, shift, by_grad, by_x, by_one;
+    float *h;     /* [steps][LANES] */
+    double *sums; /* [2][channels], [2] */
+};
+
+static int backward_start(struct backward *w, const struct lif *p, double *sums) {
+    w->sums = sums;
+    w->h = malloc(p->steps * LANES * sizeof(float));
+    return (w->h != NULL) & lanes_start(&w->scale, p->scale, p) &
+           lanes_start(&w->shift, p->shift, p) & lanes_start(&w->by_grad, p->by_grad, p) &
+           lanes_start(&w->by_x, p->by_x, p) & lanes_start(&w->by_one, p->by_one, p);
+}
+
+static void backward_end(struct backward *w) {
+    free(w->h);
+    free(w->scale.tiled);
+    free(w->shift.tiled);
+    free(w->by_grad.tiled);
+    free(w->by_x.tiled);
+    free(w->by_one.tiled);
+}
+
+/* Elements [start, end) of every time step. */
+static void backward_range(const struct lif *p, struct backward *w, int64_t start, int64_t end) {
+    double *leak_sums = w->sums + 2 * p->channels;
     float x_buffer[LANES], y_buffer[LANES], s_buffer[LANES], g_buffer[LANES], out_buffer[LANES];
     float v[LANES], r_buffer[LANES], slope[LANES], v_grad[LANES], y_grad[LANES];
     float sum_one[LANES], sum_x[LANES], sum_decay[LANES], sum_gain[LANES];
-    struct lanes scale, shift, by_grad, by_x, by_one;
-    int64_t start, end;
-    float *h = malloc(p->steps * LANES * sizeof(float));
-    int fine = (h != NULL) & lanes_start(&scale, p->scale, p) & lanes_start(&shift, p->shift, p) &
-               lanes_start(&by_grad, p->by_grad, p) & lanes_start(&by_x, p->by_x, p) &
-               lanes_start(&by_one, p->by_one, p);
-    share_of(p->n, thread, threads, &start, &end);
-    for (; fine && start < end; start += LANES) {
+    float *h = w->h;
+    for (; start < end; start += LANES) {
         int n = (int)at_most(LANES, end - start);
-        const float *scales = lanes_at(&scale, p, start, n);
-        const float *shifts = lanes_at(&shift, p, start, n);
-        const float *a = lanes_at(&by_grad, p, start, n);
-        const float *b = lanes_at(&by_x, p, start, n);
-        const float *c = lanes_at(&by_one, p, start, n);
+        const float *scales = lanes_at(&w->scale, p, start, n);
+        const float *shifts = lanes_at(&w->shift, p, start, n);
+        const float *a = lanes_at(&w->by_grad, p, start, n);
+        const float *b = lanes_at(&w->by_x, p, start, n);
+        const float *c = lanes_at(&w->by_one, p, start, n);
         const float *x = NULL, *y = NULL;
         /* h again, from x: a pass over the data costs less than keeping T potentials a value */
         memset(v, 0, sizeof v);
@@ -772,7 +812,8 @@ static int backward_share(const void *task, int thread, int threads) {
         memset(sum_gain, 0, sizeof sum_gain);
         for (int64_t t = p->steps - 1; t >= 0; t--) {
             const float *ht = h + t * LANES;
-            const float *grad = load(p->grad, t * p->grad_step + start, n, p->dtype, g_buffer);
+            const float *grad = load(p->grad, t * p->grad_step + start - p->grad_start, n,
+                                     p->dtype, g_buffer);
             const float *r_grad = grad;
             int64_t at = t * p->n + start;
             if (p->grad_shortcut) {
@@ -821,20 +862,26 @@ static int backward_share(const void *task, int thread, int threads) {
             store(p->grad_x, start, n, p->grad_x_dtype, to);
         }
         if (p->channel_sums) {
-            mmsnn_add(sums, sum_one, start, n, p->channels, p->inner);
-            mmsnn_add(sums + p->channels, sum_x, start, n, p->channels, p->inner);
+            mmsnn_add(w->sums, sum_one, start, n, p->channels, p->inner);
+            mmsnn_add(w->sums + p->channels, sum_x, start, n, p->channels, p->inner);
         }
         if (p->leak_sums) {
             mmsnn_add(leak_sums, sum_decay, start, n, 1, p->n);
             mmsnn_add(leak_sums + 1, sum_gain, start, n, 1, p->n);
         }
     }
-    free(h);
-    free(scale.tiled);
-    free(shift.tiled);
-    free(by_grad.tiled);
-    free(by_x.tiled);
-    free(by_one.tiled);
+}
+
+static int backward_share(const void *task, int thread, int threads) {
+    const struct reduction *reduction = task;
+    const struct lif *p = reduction->p;
+    struct backward w;
+    int64_t start, end;
+    int fine = backward_start(&w, p, reduction->sums + thread * reduction->width);
+    share_of(p->n, thread, threads, &start, &end);
+    if (fine)
+        backward_range(p, &w, start, end);
+    backward_end(&w);
     return fine;
 }
 
@@ -1006,6 +1053,7 @@ struct phases {
     int64_t phase, row; /* elements of a phase and of a row of phases */
     float *x, *grad;    /* [kernel_height][row]; row y is at y % kernel_height */
     float *line;        /* a row in its natural order */
+    float **places;     /* [2][places of a window]: of a row's first window, in x and in grad */
 };
 
 /* Between a natural row and its phases. A phase at a time where its elements lie apart; else column
@@ -1043,7 +1091,9 @@ static void take_row(const struct pool *p, const struct phases *ring, int64_t im
 static void give_row(const struct pool *p, const struct phases *ring, int64_t image, int64_t y,
                      int64_t taken) {
     int64_t n = p->width * p->inner, start = (image * p->height + y) * n;
-    float *row = destination(p->out, start, p->dtype, ring->line);
+    float *row;
+    start -= p->out_start;
+    row = destination(p->out, start, p->dtype, ring->line);
     if (y >= taken) { /* no window touches it */
         int64_t size = item_size(p->dtype);
         memset((char *)p->out + start * size, 0, n * size);
@@ -1062,61 +1112,108 @@ INLINE int64_t place_of(const struct pool *p, const struct phases *ring, int64_t
 /* Rows [top, bottom) of one image's gradient: windows in their order, whoever computes them. */
 static void pool_back(const struct pool *p, const struct phases *ring, int64_t image, int64_t top,
                       int64_t bottom) {
-    float buffer[LANES], m[LANES];
-    int32_t places[LANES];
+    float buffer[LANES], **places = ring->places + p->kernel_height * p->kernel_width;
     int64_t n = p->out_width * p->inner, stride = p->stride_height, taken = 0, given = top;
     int64_t row = at_least(0, top + p->pad_height - p->kernel_height + stride) / stride;
     for (; row < p->out_height && row * stride - p->pad_height < bottom; row++) {
         int64_t begin = row * stride - p->pad_height;
         int64_t end = at_most(begin + p->kernel_height, p->height);
+        int count = 0;
         begin = at_least(begin, 0);
         for (; given < begin; given++)
             give_row(p, ring, image, given, taken);
         for (taken = at_least(taken, begin); taken < end; taken++)
             take_row(p, ring, image, taken);
+        for (int64_t y = begin; y < end; y++)
+            for (int64_t k = 0; k < p->kernel_width; k++, count++) {
+                ring->places[count] = ring->x + place_of(p, ring, y, k);
+                places[count] = ring->grad + place_of(p, ring, y, k);
+            }
         for (int64_t i = 0; i < n; i += LANES) {
-            int count = (int)at_most(LANES, n - i);
+            int lanes = (int)at_most(LANES, n - i);
             int64_t at = (image * p->out_height + row) * n + i;
-            const float *g = load(p->grad, at, count, p->dtype, buffer);
-            int32_t place = 0;
-            memcpy(m, ring->x + place_of(p, ring, begin, 0) + i, count * sizeof(float));
-            memset(places, 0, sizeof places);
-            for (int64_t y = begin; y < end; y++)
-                for (int64_t k = 0; k < p->kernel_width; k++)
-                    mmsnn_find_maximum(ring->x + place_of(p, ring, y, k) + i, place++, m, places,
-                                       count);
-            /* From last to first: windows further left add up first, as in PyTorch. */
-            for (int64_t y = end; y-- > begin;)
-                for (int64_t k = p->kernel_width; k-- > 0;)
-                    mmsnn_add_where(g, places, --place, ring->grad + place_of(p, ring, y, k) + i,
-                                    count);
+            const float *g = load(p->grad, at, lanes, p->dtype, buffer);
+            mmsnn_give_to_maximum((const float *const *)ring->places, places, count, i, g, lanes);
         }
     }
     for (; given < bottom; given++)
         give_row(p, ring, image, given, taken);
 }
 
+static void phases_end(struct phases *ring) {
+    free(ring->x);
+    free(ring->places);
+}
+
+static int phases_start(struct phases *ring, const struct pool *p) {
+    int64_t n;
+    ring->phase = (p->width + 2 * p->pad_width + p->stride_width - 1) / p->stride_width * p->inner;
+    ring->row = p->stride_width * ring->phase;
+    n = p->kernel_height * ring->row;
+    ring->x = malloc((2 * n + p->width * p->inner + 8) * sizeof(float));
+    ring->places = malloc(2 * p->kernel_height * p->kernel_width * sizeof(float *));
+    if (!ring->x || !ring->places)
+        return 0;
+    ring->grad = ring->x + n;
+    ring->line = ring->grad + n;
+    for (int64_t i = 0; i < n; i++) /* padding stays so */
+        ring->x[i] = -INFINITY;
+    return 1;
+}
+
 static int pool_backward_share(const void *task, int thread, int threads) {
     const struct pool *p = task;
-    int64_t rows = p->images * p->height, end = rows * (thread + 1) / threads, n;
+    int64_t rows = p->images * p->height, end = rows * (thread + 1) / threads;
     struct phases ring;
-    ring.phase = (p->width + 2 * p->pad_width + p->stride_width - 1) / p->stride_width * p->inner;
-    ring.row = p->stride_width * ring.phase;
-    n = p->kernel_height * ring.row;
-    ring.x = malloc((2 * n + p->width * p->inner + 8) * sizeof(float));
-    if (!ring.x)
-        return 0;
-    ring.grad = ring.x + n;
-    ring.line = ring.grad + n;
-    for (int64_t i = 0; i < n; i++) /* padding stays so */
-        ring.x[i] = -INFINITY;
-    for (int64_t row = rows * thread / threads, count; row < end; row += count) {
+    int fine = phases_start(&ring, p);
+    for (int64_t row = rows * thread / threads, count; fine && row < end; row += count) {
         int64_t image = row / p->height, top = row % p->height;
         count = at_most(p->height - top, end - row);
         pool_back(p, &ring, image, top, top + count);
     }
-    free(ring.x);
-    return 1;
+    phases_end(&ring);
+    return fine;
+}
+
+/* Bytes of the spikes' gradient that a thread holds: within the second-level cache. */
+enum { BAND = 1 << 20 };
+
+/* Through the pool and the neuron in front of it, some rows of all time steps at once: the gradient
+ * of the spikes, the largest of all maps, is never in memory as a whole. */
+static int pooled_backward_share(const void *task, int thread, int threads) {
+    const struct reduction *reduction = task;
+    struct lif p = *reduction->p;
+    struct pool pool = *reduction->pool;
+    int64_t row = pool.width * pool.inner, planes = pool.images / p.steps;
+    int64_t height = BAND / (p.steps * row * item_size(pool.dtype));
+    int64_t bands, end;
+    struct phases ring;
+    struct backward w;
+    char *grad;
+    int fine;
+    height = at_most(at_least(height, 1), pool.height);
+    bands = (pool.height + height - 1) / height;
+    grad = malloc(p.steps * height * row * item_size(pool.dtype));
+    fine = backward_start(&w, &p, reduction->sums + thread * reduction->width) &
+           (grad != NULL) & phases_start(&ring, &pool);
+    end = planes * bands * (thread + 1) / threads;
+    for (int64_t i = planes * bands * thread / threads; fine && i < end; i++) {
+        int64_t plane = i / bands, top = i % bands * height;
+        int64_t bottom = at_most(top + height, pool.height);
+        p.grad_start = (plane * pool.height + top) * row;
+        p.grad_step = (bottom - top) * row;
+        p.grad = grad;
+        for (int64_t t = 0; t < p.steps; t++) {
+            pool.out = grad + t * p.grad_step * item_size(pool.dtype);
+            pool.out_start = t * p.n + p.grad_start;
+            pool_back(&pool, &ring, t * planes + plane, top, bottom);
+        }
+        backward_range(&p, &w, p.grad_start, p.grad_start + p.grad_step);
+    }
+    phases_end(&ring);
+    free(grad);
+    backward_end(&w);
+    return fine;
 }
 
 static int decode_share(const void *task, int thread, int threads) {
@@ -1245,10 +1342,11 @@ static int in_parallel(int (*work)(const void *, int, int), const void *task, in
 }
 
 /* Adds up the threads' sums in their order, so that a result is the same run after run. */
-static int reduce(int (*work)(const void *, int, int), const struct lif *p) {
+static int reduce(int (*work)(const void *, int, int), const struct lif *p,
+                  const struct pool *pool) {
     int64_t channels = 2 * p->channels, width = channels + 2 + 8;
     double *sums = calloc(width * p->threads, sizeof(double));
-    struct reduction task = {p, sums, width};
+    struct reduction task = {p, pool, sums, width};
     int fine = sums != NULL && in_parallel(work, &task, p->threads);
     for (int64_t i = 0; fine && i < channels + 2; i++) {
         double *to = i < channels ? p->channel_sums : p->leak_sums;
@@ -1268,7 +1366,12 @@ EXPORT int mmsnn_lif_forward(const struct lif *p) {
     return in_parallel(forward_share, p, p->threads);
 }
 
-EXPORT int mmsnn_lif_backward(const struct lif *p) { return reduce(backward_share, p); }
+EXPORT int mmsnn_lif_backward(const struct lif *p) { return reduce(backward_share, p, NULL); }
+
+/* Spikes that went through a max pool: the gradient comes from `pool`, whose `x` is their bits. */
+EXPORT int mmsnn_pooled_lif_backward(const struct lif *p, const struct pool *pool) {
+    return reduce(pooled_backward_share, p, pool);
+}
 
 /* dL/dx = by_grad * dL/dcurrent + by_x * x + by_one; grad_x may be y_grad itself. */
 EXPORT int mmsnn_input_grad_of(const struct lif *p) {
@@ -1276,7 +1379,7 @@ EXPORT int mmsnn_input_grad_of(const struct lif *p) {
 }
 
 /* Into channel_sums; `shift` is the origin of the sums. */
-EXPORT int mmsnn_channel_stats(const struct lif *p) { return reduce(stats_share, p); }
+EXPORT int mmsnn_channel_stats(const struct lif *p) { return reduce(stats_share, p, NULL); }
 
 EXPORT int mmsnn_pack(void *from, uint8_t *bits, int64_t rows, int64_t n, int dtype, int threads) {
     int binary = 1;

@@ -183,7 +183,7 @@ lif_as = _operator(
 
 def _lif_backward(
     grad, x, scale, shift, shortcut, decay_tensor, input_scale_tensor, mean, invstd,
-    *neuron_gate_steps_needs, kernel='',
+    *neuron_gate_steps_needs, kernel='', pooled=None,
 ):  # fmt: skip
     *neuron, gate, time_steps, needs = neuron_gate_steps_needs
     need_x, need_scale, need_shift, need_shortcut, need_decay, need_input_scale = needs
@@ -206,9 +206,13 @@ def _lif_backward(
             )
     else:
         x = _input_laid_out(x, time_steps, layout)
-        grad = _laid_out(grad, x, layout)
+        if pooled is None:
+            grad = _laid_out(grad, x, layout)
         if shortcut is not None and shortcut.dtype != torch.uint8:
             shortcut = _laid_out(shortcut, x, layout)
+
+        steps = time_steps or x.shape[0]
+        through = {} if pooled is None else dict(pooled=pooled)
 
         def like_x(dtype):
             if time_steps:
@@ -219,12 +223,12 @@ def _lif_backward(
             double = dict(dtype=torch.float64, device=x.device)
             wanted = (
                 like_x(x_grad) if x_grad else None,
-                _empty_steps(x, grad.shape[0], layout) if shortcut_grad else None,
+                _empty_steps(x, steps, layout) if shortcut_grad else None,
                 torch.zeros(2, channels, **double) if sums else None,
                 torch.zeros(2, **double) if leak else None,
             )  # fmt: skip
             engine(kernel).lif_backward(
-                grad, x, scale, shift, shortcut, gate, time_steps, neuron, by, *wanted
+                grad, x, scale, shift, shortcut, gate, time_steps, neuron, by, *wanted, **through
             )
             return wanted
 
@@ -498,6 +502,92 @@ torch.library.register_autograd(
 )
 
 
+# ---- a neuron and the max pool behind it --------------------------------------------------------
+
+# Shortcut and gate are None. Between the two, spikes are bytes, and bits for backward: these maps
+# are the largest of a network.
+
+
+def _maps_laid_out(x: Tensor, time_steps: int) -> Tensor:
+    """Maps (T, B, C, H, W), or (B, C, H, W) with time_steps, in a memory format of maps."""
+    if time_steps:
+        return x.contiguous(memory_format=_memory_format(x))
+    maps = x.flatten(0, 1).contiguous(memory_format=_memory_format(x[0]))
+    return maps.unflatten(0, x.shape[:2])
+
+
+def _lif_pool(x, *args, kernel=''):
+    *neuron, kernel_size, stride, padding = args
+    kernel = backend.ready_kernel_for(x, backend.MAP_KERNELS) if kernel == '' else kernel
+    x = _maps_laid_out(x, neuron[-1])
+    spikes = _lif(x, *neuron, dtype=torch.uint8, kernel=kernel).flatten(0, 1)
+    pooled = _max_pool(spikes, kernel_size, stride, padding, kernel=kernel)
+    return pooled.to(x.dtype), _pack(spikes, 1, kernel=kernel)
+
+
+def _lif_pool_fake(x, *args):
+    *neuron, kernel_size, stride, padding = args
+    spikes = _lif_fake(_maps_laid_out(x, neuron[-1]), *neuron).flatten(0, 1)
+    return _max_pool_fake(spikes, kernel_size, stride, padding), _pack_fake(spikes, 1)
+
+
+lif_pool = _operator(
+    f'lif_pool({_INPUTS}, {_NEURON}, {_WINDOWS}) -> (Tensor pooled, Tensor bits)',
+    _lif_pool,
+    _lif_pool_fake,
+)
+
+
+def _lif_pool_backward(grad, x, *args, kernel=''):
+    *neuron, bits, kernel_size, stride, padding, needs = args
+    windows = kernel_size, stride, padding
+    time_steps = neuron[-1]
+    kernel = backend.ready_kernel_for(x, backend.MAP_KERNELS) if kernel == '' else kernel
+    x = _maps_laid_out(x, time_steps)
+    layout = _memory_format(x if time_steps else x[0])
+    if kernel is not None and grad.numel():
+        grad = grad.contiguous(memory_format=layout)
+        return _lif_backward(grad, x, *neuron, needs, kernel=kernel, pooled=(bits, windows))
+    steps = time_steps or x.shape[0]
+    size = [steps * x.shape[-4], *x.shape[-3:]]
+    last = layout == torch.channels_last
+    grad = _max_pool_backward(grad, bits, size, last, *windows, kernel=kernel)
+    return _lif_backward(grad.unflatten(0, (steps, -1)), x, *neuron, needs, kernel=kernel)
+
+
+def _lif_pool_backward_fake(grad, x, *args):
+    *neuron, _, _, _, _, needs = args
+    x = _maps_laid_out(x, neuron[-1])
+    return _lif_backward_fake(x.new_empty(neuron[-1] or x.shape[0]), x, *neuron, needs)
+
+
+lif_pool_backward = _operator(
+    f'lif_pool_backward(Tensor grad, {_INPUTS}, {_NEURON}, Tensor bits, {_WINDOWS}, bool[] needs) '
+    '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
+    _lif_pool_backward,
+    _lif_pool_backward_fake,
+)
+
+
+def _keep_spikes(ctx, inputs, output):
+    *inputs, kernel_size, stride, padding = inputs
+    ctx.save_for_backward(*inputs[:8], output[1])
+    ctx.neuron, ctx.windows = inputs[8:], (kernel_size, stride, padding)
+
+
+def _differentiate_both(ctx, grad, _):
+    needs = list(ctx.needs_input_grad[:6])
+    *tensors, bits = ctx.saved_tensors
+    grads = lif_pool_backward(grad, *tensors, *ctx.neuron, bits, *ctx.windows, needs)
+    grads = [g if need else None for g, need in zip(grads, needs)]
+    return (*grads, *[None] * (5 + len(ctx.neuron)))
+
+
+torch.library.register_autograd(
+    'mmsnn::lif_pool', _differentiate_both, setup_context=_keep_spikes, lib=_LIBRARY
+)
+
+
 # ---- decoding: for inference, without a gradient -------------------------------------------------
 
 
@@ -710,6 +800,14 @@ def _check_maps(kernel: str) -> str:
                 tolerance = 1e-5 if dtype == torch.float32 else 1e-2
                 if not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance):
                     return f'its self-check found wrong gradients of maxima ({dtype}, {layout})'
+            neuron = (*[None] * 7, 0.5, 1.0, 0.6, 'hard', False, 'arctan', 0.8, None, 0)
+            x = _sample(*shape, step=1.7).to(device, dtype).flatten(0, 1)
+            x = x.contiguous(memory_format=layout).unflatten(0, shape[:2])
+            args = grad, x, *neuron, _pack(spikes, 1, kernel=kernel), *windows, [True] + [False] * 5
+            ours, theirs = (_lif_pool_backward(*args, kernel=k)[0] for k in (kernel, None))
+            tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+            if not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance):
+                return f'its self-check found wrong gradients behind a pool ({dtype}, {layout})'
         spikes = spikes.unflatten(0, shape[:2])
         ours, theirs = (
             (_attention_decode(spikes, *weights, kernel=k), _rate_decode(spikes, kernel=k).float(),

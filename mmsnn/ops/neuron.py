@@ -1,11 +1,14 @@
 """The multi-step leaky integrate-and-fire neuron."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Optional, Union
 
 import torch
 from torch import Tensor
 
 from . import backend, library, plan, reference
+from .pool import check_windows, spike_max_pool2d
 from .surrogate import check_surrogate
 
 RESETS = ('hard', 'soft')
@@ -28,6 +31,7 @@ def lif(
     time_steps: Optional[int] = None,
     dtype: Optional[torch.dtype] = None,
     out: Optional[Tensor] = None,
+    pool: Optional[Sequence] = None,
 ) -> Tensor:
     r"""Iterative leaky integrate-and-fire over all time steps, starting from v = 0.
 
@@ -65,6 +69,9 @@ def lif(
         dtype: Dtype of the spikes where it isn't that of ``x``, for inference: there is no
             gradient then. ``torch.uint8`` is what integer convolutions take.
         out: Where the spikes go, in its own dtype: a part of a larger tensor, for inference.
+        pool: Kernel size, stride and padding of a max pool (:func:`mmsnn.ops.spike_max_pool2d`)
+            that comes last, for maps (T, B, C, H, W). On a CPU nothing of the maps in between is
+            ever in memory but bits, for backward, or bytes, for inference.
 
     Returns:
         Spikes (T, ...), 0 or 1 in the dtype of ``x`` or in ``dtype`` (with ``gate='add'``, their
@@ -72,7 +79,8 @@ def lif(
 
     Raises:
         ValueError: Unknown reset, surrogate or gate, a threshold or width that is not positive, no
-            time step, a gate without a shortcut or the other way round, or shapes that don't fit.
+            time step, a gate without a shortcut or the other way round, shapes that don't fit,
+            windows as of :func:`mmsnn.ops.spike_max_pool2d`, or ``out`` with a ``pool``.
 
     Example:
         >>> import torch
@@ -86,6 +94,14 @@ def lif(
         _check_out(x, time_steps, dtype, out)
         dtype = out.dtype
     neuron = decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width
+    if pool is not None:
+        if out is not None:
+            raise ValueError('out takes spikes as they come, not those behind a pool')
+        if _pools_in_one(x, gate):
+            return _fused(x, scale, shift, None, None, None, *neuron, None, time_steps, dtype, pool)
+        options = dict(scale=scale, shift=shift, shortcut=shortcut, gate=gate)
+        fire = partial(lif, x, *neuron, **options, time_steps=time_steps)
+        return _then_pool(fire, x, dtype, pool)
     if backend.kernel_for(x) is None:
         # Without axes a tensor doesn't promote the potentials to its dtype.
         decay, input_scale = (
@@ -98,9 +114,7 @@ def lif(
         spikes = plan.lif(x, scale, shift, shortcut, neuron, gate, time_steps or 0, dtype, out)
         if spikes is not None:
             return spikes
-        spikes = _fused(
-            x, scale, shift, shortcut, None, None, *neuron, gate, time_steps, dtype=dtype
-        )
+        spikes = _fused(x, scale, shift, shortcut, None, None, *neuron, gate, time_steps, dtype)
     return spikes if out is None else out.copy_(spikes)
 
 
@@ -153,19 +167,36 @@ def _check_out(x, time_steps, dtype, out) -> None:
 
 
 def _fused(
-    x, scale, shift, shortcut, mean, invstd, decay, input_scale, *neuron_and_gate_and_steps,
-    dtype=None,
+    x, scale, shift, shortcut, mean, invstd, decay, input_scale, v_threshold, reset, detach_reset,
+    surrogate, width, gate, time_steps, dtype, pool=None,
 ):  # fmt: skip
     """The operator takes floats and tensors apart: a learnable leak comes as both."""
-    *rest, gate, time_steps = neuron_and_gate_and_steps
     tensors = [v if isinstance(v, Tensor) else None for v in (decay, input_scale)]
     floats = [1.0 if isinstance(v, Tensor) else float(v) for v in (decay, input_scale)]
-    v_threshold, reset, detach_reset, surrogate, width = rest
     args = (
         x, scale, shift, shortcut, *tensors, mean, invstd, *floats, float(v_threshold), reset,
         bool(detach_reset), surrogate, float(width), gate, time_steps or 0,
     )  # fmt: skip
-    return library.lif(*args) if dtype in (None, x.dtype) else library.lif_as(*args, dtype)
+    dtype = dtype or x.dtype
+    if pool is not None:
+        windows = check_windows(x if time_steps else x[0], *pool)
+        shape = (time_steps or x.shape[0], x.shape[-4])
+        return library.lif_pool(*args, *windows)[0].to(dtype).unflatten(0, shape)
+    return library.lif(*args) if dtype == x.dtype else library.lif_as(*args, dtype)
+
+
+def _pools_in_one(x: Tensor, gate: Optional[str]) -> bool:
+    """Whether there is an operator for neuron and pool, whose gradient is the point of it."""
+    fast = backend.kernel_for(x, backend.MAP_KERNELS) is not None
+    return fast and gate is None and torch.is_grad_enabled()
+
+
+def _then_pool(fire: Callable, x: Tensor, dtype: Optional[torch.dtype], pool: Sequence) -> Tensor:
+    # Spikes are exact in every dtype, and bytes are the least to carry around.
+    in_bytes = x.device.type == 'cpu' and not torch.is_grad_enabled()
+    spikes = fire(dtype=torch.uint8 if in_bytes else dtype)
+    pooled = spike_max_pool2d(spikes.flatten(0, 1), *pool)
+    return pooled.to(dtype or x.dtype).unflatten(0, spikes.shape[:2])
 
 
 def norm_lif(
@@ -189,6 +220,7 @@ def norm_lif(
     gate: Optional[str] = None,
     time_steps: Optional[int] = None,
     dtype: Optional[torch.dtype] = None,
+    pool: Optional[Sequence] = None,
 ) -> Tensor:
     r"""Batch normalisation over time, batch and space, then :func:`lif` and its gate.
 
@@ -221,6 +253,7 @@ def norm_lif(
         gate: Likewise.
         time_steps: Likewise.
         dtype: Likewise.
+        pool: Likewise.
 
     Returns:
         Spikes (T, B, C, ...) in the dtype of `x` or in `dtype`.
@@ -232,7 +265,8 @@ def norm_lif(
     fused = dict(shortcut=shortcut, gate=gate, time_steps=time_steps, dtype=dtype)
     if not training:
         scale = weight * torch.rsqrt(running_var + eps)
-        return lif(x, *neuron, scale=scale, shift=bias - running_mean * scale, **fused)
+        shift = bias - running_mean * scale
+        return lif(x, *neuron, scale=scale, shift=shift, pool=pool, **fused)
     axis = 2 if time_steps is None else 1
     _check_neuron(x, v_threshold, reset, surrogate, surrogate_width, time_steps)
     _check_fused(x, weight, bias, shortcut, gate, time_steps)
@@ -251,9 +285,14 @@ def norm_lif(
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_(var.to(running_var.dtype) * (count / (count - 1)), momentum)
     invstd = torch.rsqrt(var + eps)
-    if fast:
-        return _fused(
-            x, weight, bias, shortcut, mean, invstd, *neuron, gate, time_steps, dtype=dtype
-        )
-    scale = weight * invstd
-    return lif(x, *neuron, scale=scale, shift=bias - mean * scale, **fused)
+    if not fast:
+        scale = weight * invstd
+        return lif(x, *neuron, scale=scale, shift=bias - mean * scale, pool=pool, **fused)
+    affine = x, weight, bias, shortcut, mean, invstd
+
+    def fire(dtype, pool=None):
+        return _fused(*affine, *neuron, gate, time_steps, dtype, pool)
+
+    if pool is None or _pools_in_one(x, gate):
+        return fire(dtype, pool)
+    return _then_pool(fire, x, dtype, pool)

@@ -53,6 +53,16 @@ def spike_max_pool2d(
         >>> spike_max_pool2d(spikes, 3, stride=2, padding=1).shape
         torch.Size([2, 8, 3, 3])
     """
+    windows = check_windows(x, kernel_size, stride, padding)
+    return library.max_pool(x, *windows)
+
+
+def check_windows(x: Tensor, kernel_size: _Size, stride: Optional[_Size], padding: _Size) -> list:
+    """[kernel size, stride, padding] in pairs, for maps (N, C, H, W).
+
+    Raises:
+        ValueError: As of :func:`spike_max_pool2d`.
+    """
     kernel, stride, padding = (
         [v, v] if isinstance(v, int) else list(v)
         for v in (kernel_size, kernel_size if stride is None else stride, padding)
@@ -71,4 +81,4 @@ def spike_max_pool2d(
                 f'an input of shape {tuple(x.shape)} is too small for a window of {kernel} with '
                 f'padding {padding}'
             )
-    return library.max_pool(x, kernel, stride, padding)
+    return [kernel, stride, padding]

@@ -172,7 +172,12 @@ def test_a_cache_that_cannot_be_written_is_no_crash(fresh, monkeypatch, caplog):
         ('/ (width * (1.0f + z * z))', '/ (width * (1.1f + z * z))', 'wrong gradients'),
         ('twice[i] += d * d', 'twice[i] += d', 'wrong statistics or bits'),
         ('inside > 0, inside', '0, inside', 'wrong maxima'),
-        ('places[i] == place ?', 'places[i] != place ?', 'wrong gradients of maxima'),
+        ('(place == k));', '(place != k));', 'wrong gradients of maxima'),
+        (
+            't * planes + plane, top, bottom',
+            't * planes + plane, top, top',
+            'wrong gradients behind a pool',
+        ),
         ('by_column[i] * (by_row * x[i])', 'by_row * x[i]', 'wrong decoding'),
     ],
 )

@@ -103,13 +103,21 @@ def cases(draw):
     return inputs, neuron, normal(steps, *shape)
 
 
-def magnitudes(x, grads):
-    """What an error in the gradient of each input is measured by.
+def magnitudes(inputs, neuron, grad, grads):
+    """What an error in the gradient of each input is measured by, in float64.
 
-    A sum over all elements can cancel, and is then no measure of its own rounding errors.
+    A sum over time or over all elements can cancel, and is then no measure of its own rounding
+    errors.
     """
-    total = (x.double().norm() + x.numel() ** 0.5) * grads['x'].double().norm()
-    return {key: total if grad.dim() < 2 else grad.abs().max() for key, grad in grads.items()}
+    x, steps = inputs['x'], neuron['time_steps']
+    by_step = grads['x']
+    if steps:
+        every = dict(inputs, x=x.expand(steps, *x.shape))
+        _, every = run('reference', every, dict(neuron, time_steps=None), grad, torch.float64)
+        by_step = every['x']
+    total = (x.double().norm() + x.numel() ** 0.5) * by_step.norm()
+    sizes = {key: total if grad.dim() < 2 else grad.abs().max() for key, grad in grads.items()}
+    return dict(sizes, x=by_step.abs().sum(0).max())
 
 
 def zeros_for_none(grads, inputs):
@@ -143,7 +151,7 @@ def test_kernels_equal_the_reference(name, case):
     # Where float32 and float64 fall on two sides of a threshold or of a surrogate's edge, they are
     # two different neurons; how near this is, their gradients say.
     assume(torch.equal(oracle.float(), expected))
-    size = magnitudes(inputs['x'], oracle_grads)
+    size = magnitudes(inputs, neuron, grad, oracle_grads)
     for key, ours in grads.items():
         error = (ours - oracle_grads[key]).abs().max()
         edges = neuron['surrogate'] in ops.surrogate.FINITE_REACH

@@ -32,8 +32,8 @@ def spiking_layer(
     neuron with an ``observer`` stays fused with its norm, and its gate becomes a pass of its own:
     the observer sees the neuron's spikes, not the gate's.
 
-    Without gradients, what lies between a neuron and a pool of spikes is bytes on a CPU: behind a
-    stem these maps are the largest of all, and spikes are exact in every dtype.
+    A max pool of spikes is part of that pass: behind a stem, the maps in between are the largest of
+    all, and none is made of them on a CPU but one of bits or bytes.
 
     Args:
         conv: Conv layer.
@@ -70,9 +70,9 @@ def spiking_layer(
         options['time_steps'] = time_steps
     else:
         x = x.unflatten(0, fold)
-    dtype = options['dtype'] or x.dtype
-    if gate is None and neuron.observer is None and _pools_bytes(pool, x):
-        options['dtype'] = torch.uint8
+    if neuron.observer is None and not in_bands and _is_max_pool(pool):
+        options['pool'] = pool.kernel_size, pool.stride, pool.padding
+        pool = None
     if in_bands:
         spikes = _in_bands(conv, x, options)
     elif isinstance(norm, nn.Identity):
@@ -85,7 +85,7 @@ def spiking_layer(
     spikes = neuron.observed(spikes).flatten(0, 1)
     if gate_apart:
         spikes = gate(spikes, shortcut, time_steps)
-    return spikes if pool is None else pool(spikes).to(dtype)
+    return spikes if pool is None else pool(spikes)
 
 
 def conv_of_spikes(conv: nn.Module, x: Tensor) -> Tensor:
@@ -149,13 +149,8 @@ def _in_bands(conv: nn.Module, x: Tensor, options: dict) -> Tensor:
     return spikes
 
 
-def _pools_bytes(pool: Optional[nn.Module], currents: Tensor) -> bool:
-    return (
-        type(pool) is SpikeMaxPool2d
-        and not _is_hooked(pool)
-        and not torch.is_grad_enabled()
-        and currents.device.type == 'cpu'
-    )
+def _is_max_pool(pool: Optional[nn.Module]) -> bool:
+    return type(pool) is SpikeMaxPool2d and not _is_hooked(pool)
 
 
 def _is_hooked(module: Optional[nn.Module]) -> bool:
