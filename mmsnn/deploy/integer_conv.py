@@ -53,6 +53,9 @@ class IntegerConv2d(nn.Module):
         self._is_matrix = conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
         odd = conv.groups == 1 and conv.out_channels > 32 and not self._is_matrix
         self._zeros = -conv.out_channels % 64 if odd else 0
+        # Bytes of currents for each byte of spikes, but for the borders.
+        self._growth = 4 * conv.out_channels / conv.in_channels / math.prod(conv.stride)
+        self._fits_bands = conv.padding[0] <= conv.kernel_size[0] // 2
         self._packed = None
 
     def _pack(self) -> tuple[list, Tensor, Tensor]:
@@ -79,9 +82,7 @@ class IntegerConv2d(nn.Module):
 
     def takes_bands(self, x: Tensor) -> bool:
         """Whether the currents of these spikes (N, C, H, W) are so many that bands are faster."""
-        if x.dtype != torch.uint8 or self.conv.padding[0] > self.conv.kernel_size[0] // 2:
-            return False
-        return 4 * len(x) * math.prod(self.output_size(x)) > LARGE
+        return x.numel() * self._growth > LARGE and x.dtype == torch.uint8 and self._fits_bands
 
     def output_size(self, x: Tensor) -> tuple[int, int, int]:
         """(C_out, H', W') of an input (..., C, H, W)."""
