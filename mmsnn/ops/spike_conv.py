@@ -17,12 +17,12 @@ class _SpikeConv(torch.autograd.Function):
     """conv2d whose saved input is bits; its parts are operators that a compiler sees."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, compute, out, *options):
+    def forward(ctx, x, weight, bias, binary, compute, out, *options):
         # Values other than 0 and 1 are kept as they are: a plain conv then.
         kept = None
         if ctx.needs_input_grad[1]:
             x = x if library.is_dense(x) else x.contiguous()
-            kept = library.pack_or_keep(x)
+            kept = library.pack_or_keep(x) if binary else x
         ctx.layout = x.shape, x.stride()
         ctx.dtypes = [None if v is None else v.dtype for v in (x, weight, bias)]
         ctx.bias_sizes = None if bias is None else [bias.shape[0]]
@@ -47,7 +47,7 @@ class _SpikeConv(torch.autograd.Function):
             groups, list(ctx.needs_input_grad[:3]),
         )  # fmt: skip
         grads = [None if g is None else g.to(dtype) for g, dtype in zip(grads, ctx.dtypes)]
-        return (*grads, *[None] * 6)
+        return (*grads, *[None] * 7)
 
 
 def _cast(dtype: torch.dtype, *tensors: Optional[Tensor]) -> list:
@@ -83,6 +83,7 @@ def spike_conv2d(
     padding: _Size = 0,
     dilation: _Size = 1,
     groups: int = 1,
+    binary: bool = True,
 ) -> Tensor:
     """``torch.nn.functional.conv2d`` that remembers its input at one bit a value.
 
@@ -103,12 +104,13 @@ def spike_conv2d(
         padding: As of conv2d, but numbers only.
         dilation: As of conv2d.
         groups: As of conv2d.
+        binary: Whether ``x`` may be spikes. If not, as with an image, it is kept as it is.
 
     Returns:
         Tensor (N, C_out, H', W').
 
     Raises:
-        ValueError: Under torch.compile, an input that is not spikes.
+        ValueError: Under torch.compile, a ``binary`` input that is not spikes.
 
     Example:
         >>> import torch
@@ -128,5 +130,5 @@ def spike_conv2d(
     # Autocast doesn't look inside an autograd function, and would undo what is chosen here.
     with torch.autocast(device, enabled=False) if autocast else nullcontext():
         if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-            return _SpikeConv.apply(x, weight, bias, compute, out, *options)
+            return _SpikeConv.apply(x, weight, bias, binary, compute, out, *options)
         return F.conv2d(*_cast(compute, x, weight, bias), *options).to(out)

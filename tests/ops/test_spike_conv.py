@@ -56,6 +56,27 @@ def test_spike_conv_keeps_a_bit_a_value():
     assert torch.equal(grad, weight.grad)
 
 
+def test_real_values_are_kept_as_they_are():
+    x = torch.rand(2, 3, 6, 6)
+    weight = torch.randn(4, 3, 3, 3, requires_grad=True)
+    results = []
+    for compiled in (False, True):
+        function = ops.spike_conv2d
+        if compiled:  # where a binary input that isn't would be an error
+            function = torch.compile(function, fullgraph=True, backend='aot_eager')
+        kept, out = saved_bytes(lambda f=function: f(x, weight, padding=1, binary=False))
+        weight.grad = None
+        out.square().sum().backward()
+        results.append((out, weight.grad))
+        assert x.nbytes <= kept
+    weight.grad = None
+    expected = F.conv2d(x, weight, padding=1)
+    expected.square().sum().backward()
+    for out, grad in results:
+        assert torch.equal(out, expected)
+        assert torch.equal(grad, weight.grad)
+
+
 def test_spike_conv_under_autocast():
     x, weight = (torch.rand(2, 4, 6, 6) > 0.5).float(), torch.randn(3, 4, 3, 3, requires_grad=True)
     grads = []

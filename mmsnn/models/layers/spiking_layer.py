@@ -53,7 +53,7 @@ def spiking_layer(
     fuses = _fuses(norm, neuron, gate)
     in_bands = fuses and not shared and _takes_bands(conv, norm, x)
     if not in_bands:
-        x = conv_of_spikes(conv, x) if binary else conv(x)
+        x = conv_of_spikes(conv, x, binary)
     if not fuses:
         x = norm(x)
         if shared:
@@ -88,21 +88,21 @@ def spiking_layer(
     return spikes if pool is None else pool(spikes)
 
 
-def conv_of_spikes(conv: nn.Module, x: Tensor) -> Tensor:
+def conv_of_spikes(conv: nn.Module, x: Tensor, binary: bool = True) -> Tensor:
     """The conv, keeping ``x`` for its backward pass at one bit a value where it can.
 
     Args:
         conv: Conv layer.
         x: Spikes (N, C, H, W).
+        binary: Whether they are 0 and 1; an image, or sums of spikes, are kept as they are.
 
     Returns:
         Currents (N, C_out, H', W').
     """
     if not is_plain_conv(conv) or _is_hooked(conv):
         return conv(x)
-    return ops.spike_conv2d(
-        x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
-    )
+    options = conv.stride, conv.padding, conv.dilation, conv.groups
+    return ops.spike_conv2d(x, conv.weight, conv.bias, *options, binary)
 
 
 def is_plain_conv(conv: nn.Module) -> bool:
