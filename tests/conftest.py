@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# The same examples at every run; `--hypothesis-profile=default` searches for others.
+settings.register_profile('same', derandomize=True)
+settings.load_profile('same')
 
 ROOT = Path(__file__).resolve().parent.parent
 
