@@ -512,8 +512,7 @@ def _maps_laid_out(x: Tensor, time_steps: int) -> Tensor:
     """Maps (T, B, C, H, W), or (B, C, H, W) with time_steps, in a memory format of maps."""
     if time_steps:
         return x.contiguous(memory_format=_memory_format(x))
-    maps = x.flatten(0, 1).contiguous(memory_format=_memory_format(x[0]))
-    return maps.unflatten(0, x.shape[:2])
+    return _steps_laid_out(x, _step_format(x))
 
 
 def _lif_pool(x, *args, kernel=''):

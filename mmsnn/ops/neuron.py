@@ -70,8 +70,8 @@ def lif(
             gradient then. ``torch.uint8`` is what integer convolutions take.
         out: Where the spikes go, in its own dtype: a part of a larger tensor, for inference.
         pool: Kernel size, stride and padding of a max pool (:func:`mmsnn.ops.spike_max_pool2d`)
-            that comes last, for maps (T, B, C, H, W). On a CPU nothing of the maps in between is
-            ever in memory but bits, for backward, or bytes, for inference.
+            that comes last, for maps (T, B, C, H, W). On a CPU the maps in between are bytes, and
+            bits as long as backward needs them; nothing else of them is ever in memory.
 
     Returns:
         Spikes (T, ...), 0 or 1 in the dtype of ``x`` or in ``dtype`` (with ``gate='add'``, their

@@ -127,7 +127,7 @@ def spike_conv2d(
         return F.conv2d(x, weight, bias, *options)  # which says what is wrong
     out = torch.get_autocast_dtype(device) if autocast else x.dtype
     compute = torch.float32 if device == 'cpu' and out in SLOW_DTYPES else out
-    # Autocast doesn't look inside an autograd function, and would undo what is chosen here.
+    # Autocast would cast the operands again, to another dtype than is chosen here.
     with torch.autocast(device, enabled=False) if autocast else nullcontext():
         if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
             return _SpikeConv.apply(x, weight, bias, binary, compute, out, *options)
