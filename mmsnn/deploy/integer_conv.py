@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterator
 from functools import cache
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
+from ..ops import conv_lif
 
 #: Bytes of currents from which on bands are faster than one piece: the C library gives larger
 #: pieces back to the system, which clears every page of them when they are asked for again.
@@ -56,11 +58,12 @@ class IntegerConv2d(nn.Module):
         # Bytes of currents for each byte of spikes, but for the borders.
         self._growth = 4 * conv.out_channels / conv.in_channels / math.prod(conv.stride)
         self._fits_bands = conv.padding[0] <= conv.kernel_size[0] // 2
-        self._packed = None
+        self._fits_tiles = conv.groups == 1 and conv.in_channels % 4 == 0
+        self._packed = self._tiles = None
 
-    def _pack(self) -> tuple[list, Tensor, Tensor]:
-        """(packed weights, scale, zero point) of each byte of q; bias; sums of the weights."""
-        weight = F.pad(self.conv.weight.detach().float(), (0,) * 7 + (self._zeros,))
+    def _round(self, zeros: int = 0) -> tuple[list, Tensor]:
+        """(q, scale) of each byte, and bias, with outputs of zeros behind."""
+        weight = F.pad(self.conv.weight.detach().float(), (0,) * 7 + (zeros,))
         limit = 127 * 256 ** (self.bits // 8 - 1)
         scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-30) / limit
         q = (weight / scale.view(-1, 1, 1, 1)).round()
@@ -68,17 +71,63 @@ class IntegerConv2d(nn.Module):
         if self.bits == 16:
             high = ((q + 128) / 256).floor()
             parts = [(q - 256 * high, scale), (high, 256 * scale)]
-        zero = torch.zeros(len(scale), dtype=torch.int32)
-        parts = [(self._pack_bytes(part.to(torch.int8), step), step, zero) for part, step in parts]
         bias = torch.zeros_like(scale)
         if self.conv.bias is not None:
             bias[: self.conv.out_channels] = self.conv.bias.detach()
-        return parts, bias, q.sum((1, 2, 3)) * scale
+        return parts, bias
+
+    def _pack(self) -> tuple[list, Tensor, Tensor]:
+        """(packed weights, scale, zero point) of each byte of q; bias; sums of the weights."""
+        parts, bias = self._round(self._zeros)
+        zero = torch.zeros(len(bias), dtype=torch.int32)
+        packed = [(self._pack_bytes(q.to(torch.int8), scale), scale, zero) for q, scale in parts]
+        return packed, bias, sum(q.sum((1, 2, 3)) * scale for q, scale in parts)
 
     def _pack_bytes(self, weight: Tensor, scale: Tensor) -> Tensor:
         if self._is_matrix:
             return torch.ops.onednn.qlinear_prepack(weight.flatten(1), None)
         return torch.ops.onednn.qconv_prepack(weight, scale, 1.0, 0, *self._geometry)
+
+    def lif(
+        self,
+        x: Tensor,
+        shortcut: Optional[Tensor] = None,
+        gate: Optional[str] = None,
+        dtype: Optional[torch.dtype] = None,
+        **neuron,
+    ) -> Optional[Tensor]:
+        """The spikes of neurons behind the conv, where that takes less than one after the other.
+
+        Args:
+            x: Spikes (T, B, C, H, W).
+            shortcut: As of :func:`mmsnn.ops.lif`, and so is all that follows.
+            gate: Likewise.
+            dtype: Likewise.
+            **neuron: Likewise.
+
+        Returns:
+            Spikes (T, B, C_out, H', W'), or None: call the conv, and then the neurons.
+        """
+        if x.dtype != torch.uint8 or ops.library.is_watched(x):
+            return None
+        leak = neuron['decay'], neuron['input_scale']
+        learns = any(isinstance(value, Tensor) for value in leak)
+        if self._fits_tiles and dtype == torch.uint8 and not learns and conv_lif.is_fast(x):
+            if self._tiles is None:
+                stride, padding, dilation, _ = self._geometry
+                geometry = conv_lif.Geometry(stride, padding, dilation)
+                self._tiles = conv_lif.pack_weights(*self._round()), geometry
+            return conv_lif.conv_lif(x, *self._tiles, tuple(neuron.values()), shortcut, gate)
+        if not self.takes_bands(x):
+            return None
+        size = (*x.shape[:2], *self.output_size(x))
+        layout = dict(dtype=dtype or torch.float32, memory_format=torch.channels_last)
+        spikes = torch.empty((math.prod(size[:2]), *size[2:]), **layout).unflatten(0, size[:2])
+        for image, rows, currents in self.bands(x):
+            here = (slice(None), slice(image, image + 1), slice(None), rows)
+            part = None if shortcut is None else shortcut[here]
+            ops.lif(currents, shortcut=part, gate=gate, out=spikes[here], **neuron)
+        return spikes
 
     def takes_bands(self, x: Tensor) -> bool:
         """Whether the currents of these spikes (N, C, H, W) are so many that bands are faster."""
@@ -173,7 +222,7 @@ class IntegerConv2d(nn.Module):
         return out
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, '_packed': None}
+        return {**self.__dict__, '_packed': None, '_tiles': None}
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""

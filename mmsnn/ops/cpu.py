@@ -4,8 +4,9 @@ Tensors that come here are checked and laid out by library.py; nothing here know
 """
 
 import ctypes
+import math
 import os
-from functools import cache
+from functools import cache, lru_cache
 from typing import Optional
 
 import torch
@@ -64,6 +65,18 @@ class _Pool(ctypes.Structure):
     ]  # fmt: skip
 
 
+class _Conv(ctypes.Structure):
+    """`struct conv` of kernels.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in (
+            'images', 'height', 'width', 'channels', 'out_height', 'out_width', 'out_channels',
+            'kernel_height', 'kernel_width', 'stride_height', 'stride_width', 'pad_height',
+            'pad_width', 'dilation_height', 'dilation_width', 'x_step', 'parts')),
+        *((name, ctypes.c_void_p) for name in ('x', 'weight', 'scale', 'shift')),
+    ]  # fmt: skip
+
+
 class _Decode(ctypes.Structure):
     """`struct decode` of kernels.c."""
 
@@ -116,6 +129,7 @@ def _open(path) -> ctypes.CDLL:
         for name in names:
             getattr(library, f'mmsnn_{name}').argtypes = [ctypes.POINTER(structure)]
     library.mmsnn_pooled_lif_backward.argtypes = [ctypes.POINTER(_Lif), ctypes.POINTER(_Pool)]
+    library.mmsnn_conv_lif.argtypes = [ctypes.POINTER(_Lif), ctypes.POINTER(_Conv)]
     library.mmsnn_pack.argtypes = [pointer, pointer, count, count, number, number]
     library.mmsnn_unpack.argtypes = [pointer, pointer, count, number, number]
     real = ctypes.c_float
@@ -266,6 +280,68 @@ def lif_backward(
             grad=grad.data_ptr(),
         ),
     )  # fmt: skip
+
+
+def has_dot_products() -> bool:
+    """Whether :func:`conv_lif` can be called: a compiler and a CPU that have what it needs."""
+    return bool(load().mmsnn_has_dot_products())
+
+
+def conv_lif(x, weights, geometry, neuron, shortcut, gate, out) -> None:
+    """Bytes to bytes, into `out`; maps (T, B, C, H, W) with channels last, steps any way apart."""
+    shortcut_step = 0 if shortcut is None else shortcut.stride(0)
+    shapes = x.shape, x.stride(0), weights.q.shape, out.shape, out.stride(0), shortcut_step
+    # Fifty fields take longer than the conv of a small map, and are the same every time.
+    lif, conv = _conv_lif(*shapes, geometry, neuron, gate, torch.get_num_threads(), _forked)
+    lif, conv = (type(problem).from_buffer_copy(problem) for problem in (lif, conv))
+    lif.out, lif.shortcut = out.data_ptr(), _pointer(shortcut)
+    conv.x, conv.weight = x.data_ptr(), weights.q.data_ptr()
+    conv.scale, conv.shift = weights.scale.data_ptr(), weights.shift.data_ptr()
+    _run('conv_lif', lif, conv)
+
+
+@lru_cache(maxsize=1024)
+def _conv_lif(
+    size, x_step, weight_size, out_size, out_step, shortcut_step, geometry, neuron, gate, *_
+) -> tuple[_Lif, _Conv]:
+    """The problem of :func:`conv_lif` without addresses."""
+    decay, gain, v_threshold, reset, *_ = neuron
+    steps, images, channels, height, width = size
+    _, _, out_channels, out_height, out_width = out_size
+    parts, _, kernel_height, kernel_width = weight_size[:4]
+    pairs = zip(('stride', 'pad', 'dilation'), geometry)
+    axes = 'height', 'width'
+    conv = _Conv(
+        images=images,
+        height=height,
+        width=width,
+        channels=channels,
+        out_height=out_height,
+        out_width=out_width,
+        out_channels=out_channels,
+        kernel_height=kernel_height,
+        kernel_width=kernel_width,
+        **{f'{name}_{axis}': v for name, pair in pairs for axis, v in zip(axes, pair)},
+        x_step=x_step,
+        parts=parts,
+    )
+    work = math.prod(out_size) * channels * kernel_height * kernel_width // 64
+    lif = _Lif(
+        steps=steps,
+        n=math.prod(out_size[1:]),
+        channels=out_channels,
+        inner=1,
+        shortcut_step=shortcut_step,
+        out_step=out_step,
+        spike_dtype=DTYPES[torch.uint8],
+        reset=RESETS[reset],
+        gate=GATES[gate],
+        threads=_threads(work),
+        decay=decay,
+        gain=gain,
+        v_threshold=v_threshold,
+    )
+    return lif, conv
 
 
 def input_grad(y_grad, x, time_steps, by, grad_x) -> None:

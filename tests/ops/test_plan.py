@@ -68,7 +68,6 @@ def test_another_backend_and_other_layouts_are_not_planned(x):
 
 
 @torch.no_grad()
-@torch.no_grad()
 def test_rows_of_an_image_of_a_larger_tensor():
     def maps(batch, rows):
         x = torch.randn(4 * batch, 8, rows, 6) + 0.5

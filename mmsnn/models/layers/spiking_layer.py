@@ -50,12 +50,8 @@ def spiking_layer(
     Returns:
         Spikes (T*B, C_out, H', W').
     """
-    fuses = _fuses(norm, neuron, gate)
-    in_bands = fuses and not shared and _takes_bands(conv, norm, x)
-    if not in_bands:
-        x = conv_of_spikes(conv, x, binary)
-    if not fuses:
-        x = norm(x)
+    if not _fuses(norm, neuron, gate):
+        x = norm(conv_of_spikes(conv, x, binary))
         if shared:
             x = x.expand(time_steps, *x.shape).flatten(0, 1)
         x = neuron(x, time_steps)
@@ -66,22 +62,19 @@ def spiking_layer(
     gate_apart = gate is not None and neuron.observer is not None
     if gate is not None and not gate_apart:
         options.update(gate=gate.fused, shortcut=shortcut.unflatten(0, fold))
-    if shared:
-        options['time_steps'] = time_steps
-    else:
-        x = x.unflatten(0, fold)
-    if neuron.observer is None and not in_bands and _is_max_pool(pool):
-        options['pool'] = pool.kernel_size, pool.stride, pool.padding
-        pool = None
-    if in_bands:
-        spikes = _in_bands(conv, x, options)
-    elif isinstance(norm, nn.Identity):
-        spikes = ops.lif(x, **options)
-    elif isinstance(norm, SyncTDBN) and norm.synchronises:
-        scale, shift = norm.scale_and_shift(x)
-        spikes = ops.lif(x, scale=scale, shift=shift, **options)
-    else:
-        spikes = ops.norm_lif(x, **batch_norm_arguments(norm), **options)
+    spikes = None
+    if not shared and _fires(conv, norm):
+        spikes = conv.lif(x.unflatten(0, fold), **options)
+    if spikes is None:
+        x = conv_of_spikes(conv, x, binary)
+        if shared:
+            options['time_steps'] = time_steps
+        else:
+            x = x.unflatten(0, fold)
+        if neuron.observer is None and _is_max_pool(pool):
+            options['pool'] = pool.kernel_size, pool.stride, pool.padding
+            pool = None
+        spikes = _norm_lif(norm, x, options)
     spikes = neuron.observed(spikes).flatten(0, 1)
     if gate_apart:
         spikes = gate(spikes, shortcut, time_steps)
@@ -124,29 +117,18 @@ def _fuses(norm: nn.Module, neuron: nn.Module, gate: Optional[nn.Module]) -> boo
     )
 
 
-def _takes_bands(conv: nn.Module, norm: nn.Module, x: Tensor) -> bool:
-    return (
-        hasattr(conv, 'bands')
-        and isinstance(norm, nn.Identity)
-        and not _is_hooked(conv)
-        and not ops.library.is_watched(x)
-        and conv.takes_bands(x)
-    )
+def _norm_lif(norm: nn.Module, x: Tensor, options: dict) -> Tensor:
+    if isinstance(norm, nn.Identity):
+        return ops.lif(x, **options)
+    if isinstance(norm, SyncTDBN) and norm.synchronises:
+        scale, shift = norm.scale_and_shift(x)
+        return ops.lif(x, scale=scale, shift=shift, **options)
+    return ops.norm_lif(x, **batch_norm_arguments(norm), **options)
 
 
-def _in_bands(conv: nn.Module, x: Tensor, options: dict) -> Tensor:
-    """Spikes (T, B, C_out, H', W') of spikes (T, B, C, H, W): neurons fire as the conv sums up."""
-    steps, batch = x.shape[:2]
-    size = (steps * batch, *conv.output_size(x))
-    dtype, shortcut = options.pop('dtype'), options.pop('shortcut', None)
-    spikes = torch.empty(
-        size, dtype=dtype or torch.float32, memory_format=torch.channels_last
-    ).unflatten(0, (steps, batch))
-    for image, rows, currents in conv.bands(x):
-        here = (slice(None), slice(image, image + 1), slice(None), rows)
-        part = None if shortcut is None else shortcut[here]
-        ops.lif(currents, shortcut=part, out=spikes[here], **options)
-    return spikes
+def _fires(conv: nn.Module, norm: nn.Module) -> bool:
+    """Whether the conv, an integer one, may have the neurons in it."""
+    return hasattr(conv, 'lif') and isinstance(norm, nn.Identity) and not _is_hooked(conv)
 
 
 def _is_max_pool(pool: Optional[nn.Module]) -> bool:

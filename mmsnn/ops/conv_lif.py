@@ -1,0 +1,154 @@
+"""A conv on bytes and the neuron behind it as one: for inference on CPUs with VNNI."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import backend, library, reference
+
+#: Outputs in a block of weights, as in kernels.c.
+OUTPUTS = 64
+
+
+class ConvWeights(NamedTuple):
+    r"""Weights :math:`\sum_p scale_p \, q_p` in whole numbers, in the order the kernel reads them.
+
+    Args:
+        q: (parts, blocks, kH, kW, C / 4, 64, 4) int8, with zeros for the outputs that a block lacks.
+        scale: (parts, blocks * 64).
+        shift: (blocks * 64), what is added to the sums.
+        out_channels: Outputs that there are.
+    """
+
+    q: Tensor
+    scale: Tensor
+    shift: Tensor
+    out_channels: int
+
+
+class Geometry(NamedTuple):
+    """Of a conv, as of ``torch.nn.functional.conv2d``, in pairs."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    def output_size(self, size: Sequence[int], kernel_size: Sequence[int]) -> tuple[int, int]:
+        """(H', W') of an input (..., H, W) of this size."""
+        return tuple(
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, k, s, p, d in zip(size[-2:], kernel_size, *self)
+        )
+
+
+def pack_weights(parts: Sequence[tuple[Tensor, Tensor]], shift: Tensor) -> ConvWeights:
+    """Weights for :func:`conv_lif`.
+
+    Args:
+        parts: q (C_out, C, kH, kW), whole numbers from -128 to 127, and its scale (C_out,): the
+            weights are the sum of all q * scale.
+        shift: (C_out,), what the sums get added.
+
+    Returns:
+        ConvWeights.
+
+    Raises:
+        ValueError: C is not a multiple of 4.
+    """
+    outputs, channels = parts[0][0].shape[:2]
+    if channels % 4:
+        raise ValueError(f'the channels of the input must be a multiple of 4, got {channels}')
+    missing = -outputs % OUTPUTS
+    q = torch.stack([F.pad(q.to(torch.int8), (0,) * 7 + (missing,)) for q, _ in parts])
+    q = q.unflatten(2, (-1, 4)).unflatten(1, (-1, OUTPUTS)).permute(0, 1, 5, 6, 3, 2, 4)
+    scale = torch.stack([F.pad(scale.float(), (0, missing)) for _, scale in parts])
+    # Of its own: a view would keep what it was made of, and might not begin where vectors do.
+    q = q.clone(memory_format=torch.contiguous_format)
+    return ConvWeights(q, scale, F.pad(shift.float(), (0, missing)), outputs)
+
+
+def conv_lif(
+    x: Tensor,
+    weights: ConvWeights,
+    geometry: Geometry,
+    neuron: tuple,
+    shortcut: Optional[Tensor] = None,
+    gate: Optional[str] = None,
+    kernel: Optional[str] = '',
+) -> Tensor:
+    r"""Spikes in bytes to spikes in bytes: conv, neuron and gate.
+
+    .. math::
+        y[t] = shift + \sum_p scale_p \, (q_p * x[t]), \qquad
+        o[t] = gate(neuron(y)[t], shortcut[t])
+
+    The sums are exact, and so are the spikes: those of :func:`mmsnn.ops.lif` on the same currents,
+    bit for bit. Currents, which take four times the memory of spikes, are never in memory: a tile of
+    them is summed up in registers and fires at once.
+
+    Args:
+        x: (T, B, C, H, W) in ``torch.uint8``.
+        weights: Of :func:`pack_weights`.
+        geometry: Stride, padding and dilation.
+        neuron: decay, input_scale, v_threshold, reset, detach_reset, surrogate and surrogate_width,
+            checked, as of :func:`mmsnn.ops.lif`.
+        shortcut: (T, B, C_out, H', W') in ``torch.uint8``, for the gate.
+        gate: As of :func:`mmsnn.ops.lif`.
+        kernel: What computes it; default ``'c'`` where :func:`is_fast`, else the reference.
+
+    Returns:
+        (T, B, C_out, H', W') in ``torch.uint8``, channels last.
+    """
+    if kernel == '':
+        kernel = 'c' if is_fast(x) else None
+    if kernel is None:
+        return _reference(x, weights, geometry, neuron, shortcut, gate)
+    last = torch.channels_last
+    x = library._steps_laid_out(x, last)
+    if shortcut is not None:
+        shortcut = library._steps_laid_out(shortcut, last)
+    return _solve(x, weights, geometry, neuron, shortcut, gate)
+
+
+def is_fast(x: Tensor) -> bool:
+    """Whether there is a kernel for this input, and nothing faster."""
+    return (
+        x.dtype == torch.uint8
+        and backend.ready_kernel_for(x, backend.MAP_KERNELS) == 'c'
+        and _has_vnni_alone()
+    )
+
+
+@lru_cache(maxsize=1)
+def _has_vnni_alone() -> bool:
+    # With AMX, oneDNN's convs do eight times the products in the time, and neurons afterwards.
+    has = getattr(torch.cpu, 'get_capabilities', dict)()
+    return not has.get('amx_int8') and library.engine('c').has_dot_products()
+
+
+def _solve(x, weights, geometry, neuron, shortcut, gate) -> Tensor:
+    batch, channels = x.shape[1:3]
+    step = None if shortcut is None else shortcut.stride(0)
+    kernel_size = tuple(weights.q.shape[2:4])
+    height, width = geometry.output_size(x.shape, kernel_size)
+    size = x.shape[0] * batch, weights.out_channels, height, width
+    out = torch.empty(size, dtype=torch.uint8, memory_format=torch.channels_last)
+    out = out.unflatten(0, x.shape[:2])
+    if out.numel():
+        library.engine('c').conv_lif(x, weights, geometry, neuron, shortcut, gate, out)
+    return out
+
+
+def _reference(x, weights, geometry, neuron, shortcut, gate) -> Tensor:
+    q = weights.q.permute(0, 1, 5, 4, 6, 2, 3).flatten(3, 4).flatten(1, 2)
+    images = x.flatten(0, 1).double()  # in which all sums are exact
+    y = weights.shift.view(-1, 1, 1)
+    for part, scale in zip(q, weights.scale):
+        sums = F.conv2d(images, part.double(), None, *geometry)
+        y = sums.float() * scale.view(-1, 1, 1) + y
+    y = y[:, : weights.out_channels].unflatten(0, x.shape[:2])
+    return reference.lif(y, *neuron, shortcut=shortcut, gate=gate, dtype=torch.uint8)
