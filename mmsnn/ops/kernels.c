@@ -885,7 +885,7 @@ static void find_bytes(const struct conv *c, const int64_t *ways, int64_t first,
                 if (y < 0 || y >= c->height || x < 0 || x >= c->width)
                     offsets[tap][i] = -1;
             }
-        if (first + i + 1 == pixels)
+        if (first + i + 1 >= pixels)
             continue;
         column = column + 1 == c->out_width ? 0 : column + 1;
         row += column == 0;
