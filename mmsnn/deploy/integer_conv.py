@@ -114,10 +114,9 @@ class IntegerConv2d(nn.Module):
         learns = any(isinstance(value, Tensor) for value in leak)
         if self._fits_tiles and dtype == torch.uint8 and not learns and conv_lif.is_fast(x):
             if self._tiles is None:
-                stride, padding, dilation, _ = self._geometry
-                geometry = conv_lif.Geometry(stride, padding, dilation)
-                self._tiles = conv_lif.pack_weights(*self._round()), geometry
-            return conv_lif.conv_lif(x, *self._tiles, tuple(neuron.values()), shortcut, gate)
+                self._tiles = conv_lif.pack_weights(*self._round())
+            neuron, geometry = tuple(neuron.values()), self._geometry[:3]
+            return conv_lif.conv_lif(x, self._tiles, geometry, neuron, shortcut, gate)
         if not self.takes_bands(x):
             return None
         size = (*x.shape[:2], *self.output_size(x))
@@ -135,12 +134,8 @@ class IntegerConv2d(nn.Module):
 
     def output_size(self, x: Tensor) -> tuple[int, int, int]:
         """(C_out, H', W') of an input (..., C, H, W)."""
-        kernel, (stride, padding, dilation) = self.conv.kernel_size, self._geometry[:3]
-        height, width = (
-            (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, k, s, p, d in zip(x.shape[-2:], kernel, stride, padding, dilation)
-        )
-        return self.conv.out_channels, height, width
+        size = conv_lif.output_size(x.shape, self.conv.kernel_size, self._geometry[:3])
+        return self.conv.out_channels, *size
 
     def bands(self, x: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
         """Convolve a few rows of an image at a time, all time steps of them.

@@ -92,7 +92,8 @@ def use_backend(name: str) -> Iterator[None]:
 def why_not(name: str) -> str:
     """Why a kernel backend can't be used, or '' if it can; loads and checks it the first time."""
     if name not in _tried:
-        from .library import engine, self_check
+        from .library import engine
+        from .self_check import self_check
 
         try:
             engine(name).load()

@@ -1,7 +1,6 @@
 """A conv on bytes and the neuron behind it as one: for inference on CPUs with VNNI."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple, Optional
 
 import torch
@@ -12,13 +11,15 @@ from . import backend, library, reference
 
 #: Outputs in a block of weights, as in kernels.c.
 OUTPUTS = 64
+#: With AMX, oneDNN's convs do eight times the products in the time, and neurons may come behind.
+HAS_AMX = getattr(torch.cpu, 'get_capabilities', dict)().get('amx_int8', False)
 
 
 class ConvWeights(NamedTuple):
     r"""Weights :math:`\sum_p scale_p \, q_p` in whole numbers, in the order the kernel reads them.
 
     Args:
-        q: (parts, blocks, kH, kW, C / 4, 64, 4) int8, with zeros for the outputs that a block lacks.
+        q: (parts, blocks, kH, kW, C / 4, 64, 4) int8; outputs that a block lacks are zeros.
         scale: (parts, blocks * 64).
         shift: (blocks * 64), what is added to the sums.
         out_channels: Outputs that there are.
@@ -28,21 +29,6 @@ class ConvWeights(NamedTuple):
     scale: Tensor
     shift: Tensor
     out_channels: int
-
-
-class Geometry(NamedTuple):
-    """Of a conv, as of ``torch.nn.functional.conv2d``, in pairs."""
-
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-
-    def output_size(self, size: Sequence[int], kernel_size: Sequence[int]) -> tuple[int, int]:
-        """(H', W') of an input (..., H, W) of this size."""
-        return tuple(
-            (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, k, s, p, d in zip(size[-2:], kernel_size, *self)
-        )
 
 
 def pack_weights(parts: Sequence[tuple[Tensor, Tensor]], shift: Tensor) -> ConvWeights:
@@ -74,7 +60,7 @@ def pack_weights(parts: Sequence[tuple[Tensor, Tensor]], shift: Tensor) -> ConvW
 def conv_lif(
     x: Tensor,
     weights: ConvWeights,
-    geometry: Geometry,
+    geometry: tuple,
     neuron: tuple,
     shortcut: Optional[Tensor] = None,
     gate: Optional[str] = None,
@@ -86,14 +72,14 @@ def conv_lif(
         y[t] = shift + \sum_p scale_p \, (q_p * x[t]), \qquad
         o[t] = gate(neuron(y)[t], shortcut[t])
 
-    The sums are exact, and so are the spikes: those of :func:`mmsnn.ops.lif` on the same currents,
-    bit for bit. Currents, which take four times the memory of spikes, are never in memory: a tile of
+    The sums are exact, and the spikes those of :func:`mmsnn.ops.lif` on the same currents, bit for
+    bit. Currents take four times the memory of such spikes, and here none is ever there: a tile of
     them is summed up in registers and fires at once.
 
     Args:
         x: (T, B, C, H, W) in ``torch.uint8``.
         weights: Of :func:`pack_weights`.
-        geometry: Stride, padding and dilation.
+        geometry: Stride, padding and dilation, in pairs.
         neuron: decay, input_scale, v_threshold, reset, detach_reset, surrogate and surrogate_width,
             checked, as of :func:`mmsnn.ops.lif`.
         shortcut: (T, B, C_out, H', W') in ``torch.uint8``, for the gate.
@@ -108,39 +94,30 @@ def conv_lif(
     if kernel is None:
         return _reference(x, weights, geometry, neuron, shortcut, gate)
     last = torch.channels_last
-    x = library._steps_laid_out(x, last)
+    x = library.steps_laid_out(x, last)
     if shortcut is not None:
-        shortcut = library._steps_laid_out(shortcut, last)
-    return _solve(x, weights, geometry, neuron, shortcut, gate)
+        shortcut = library.steps_laid_out(shortcut, last)
+    size = output_size(x.shape, weights.q.shape[2:4], geometry)
+    size = x.shape[0] * x.shape[1], weights.out_channels, *size
+    out = torch.empty(size, dtype=torch.uint8, memory_format=last).unflatten(0, x.shape[:2])
+    if out.numel():
+        library.engine(kernel).conv_lif(x, weights, geometry, neuron, shortcut, gate, out)
+    return out
+
+
+def output_size(size: Sequence[int], kernel_size: Sequence[int], geometry: tuple) -> tuple:
+    """(H', W') of a conv on an input (..., H, W) of this size."""
+    return tuple(
+        (n + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for n, kernel, stride, padding, dilation in zip(size[-2:], kernel_size, *geometry)
+    )
 
 
 def is_fast(x: Tensor) -> bool:
     """Whether there is a kernel for this input, and nothing faster."""
-    return (
-        x.dtype == torch.uint8
-        and backend.ready_kernel_for(x, backend.MAP_KERNELS) == 'c'
-        and _has_vnni_alone()
-    )
-
-
-@lru_cache(maxsize=1)
-def _has_vnni_alone() -> bool:
-    # With AMX, oneDNN's convs do eight times the products in the time, and neurons afterwards.
-    has = getattr(torch.cpu, 'get_capabilities', dict)()
-    return not has.get('amx_int8') and library.engine('c').has_dot_products()
-
-
-def _solve(x, weights, geometry, neuron, shortcut, gate) -> Tensor:
-    batch, channels = x.shape[1:3]
-    step = None if shortcut is None else shortcut.stride(0)
-    kernel_size = tuple(weights.q.shape[2:4])
-    height, width = geometry.output_size(x.shape, kernel_size)
-    size = x.shape[0] * batch, weights.out_channels, height, width
-    out = torch.empty(size, dtype=torch.uint8, memory_format=torch.channels_last)
-    out = out.unflatten(0, x.shape[:2])
-    if out.numel():
-        library.engine('c').conv_lif(x, weights, geometry, neuron, shortcut, gate, out)
-    return out
+    if x.dtype != torch.uint8 or backend.ready_kernel_for(x, backend.MAP_KERNELS) != 'c':
+        return False
+    return not HAS_AMX and library.engine('c').has_dot_products()
 
 
 def _reference(x, weights, geometry, neuron, shortcut, gate) -> Tensor:

@@ -282,6 +282,7 @@ def lif_backward(
     )  # fmt: skip
 
 
+@cache
 def has_dot_products() -> bool:
     """Whether :func:`conv_lif` can be called: a compiler and a CPU that have what it needs."""
     return bool(load().mmsnn_has_dot_products())

@@ -1600,7 +1600,7 @@ EXPORT int mmsnn_conv_lif(const struct lif *p, const struct conv *c) {
 
 EXPORT int mmsnn_has_dot_products(void) {
 #ifdef DOTS
-    return __builtin_cpu_supports("avx512vnni");
+    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
 #else
     return 0;
 #endif
