@@ -58,7 +58,9 @@ class IntegerConv2d(nn.Module):
         # Bytes of currents for each byte of spikes, but for the borders.
         self._growth = 4 * conv.out_channels / conv.in_channels / math.prod(conv.stride)
         self._fits_bands = conv.padding[0] <= conv.kernel_size[0] // 2
-        self._fits_tiles = conv.groups == 1 and conv.in_channels % 4 == 0
+        # Less than half a block of outputs is mostly zeros to add up.
+        enough = conv.out_channels > conv_lif.OUTPUTS // 2
+        self._fits_tiles = enough and conv.groups == 1 and conv.in_channels % 4 == 0
         self._packed = self._tiles = None
 
     def _round(self, zeros: int = 0) -> tuple[list, Tensor]:

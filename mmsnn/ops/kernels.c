@@ -752,13 +752,13 @@ DOTS INLINE void fire_as(const struct lif *p, int reset, int scaled, const struc
             __m512 y = current_at(c, row, j);
             y = scaled ? _mm512_mul_ps(gain, y) : y;
             __m512 h = _mm512_add_ps(_mm512_mul_ps(decay, _mm512_load_ps(v)), y);
-            __mmask16 fired = _mm512_cmp_ps_mask(h, v_threshold, _CMP_GE_OQ);
-            h = reset == HARD ? _mm512_maskz_mov_ps((__mmask16)~fired, h)
-                              : _mm512_mask_sub_ps(h, fired, h, v_threshold);
+            __mmask16 silent = _mm512_cmp_ps_mask(h, v_threshold, _CMP_NGE_UQ);
+            h = reset == HARD ? _mm512_maskz_mov_ps(silent, h)
+                              : _mm512_mask_mov_ps(_mm512_sub_ps(h, v_threshold), silent, h);
             _mm512_store_ps(v, h);
-            all |= (__mmask64)fired << j;
+            all |= (__mmask64)silent << j;
         }
-        _mm512_storeu_si512(spikes + row * OUTPUTS, _mm512_maskz_set1_epi8(all, 1));
+        _mm512_storeu_si512(spikes + row * OUTPUTS, _mm512_maskz_set1_epi8(~all, 1));
     }
 }
 

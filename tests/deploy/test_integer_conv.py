@@ -10,6 +10,7 @@ from torch import nn
 from mmsnn import ops
 from mmsnn.deploy import IntegerConv2d, integer_conv
 from mmsnn.deploy.integer_conv import integer_convs
+from mmsnn.ops import conv_lif
 
 needs_integers = pytest.mark.skipif(bool(integer_convs()), reason=integer_convs() or 'runs')
 
@@ -129,6 +130,72 @@ def test_bands_are_the_whole_to_the_last_bit(conv, band, bits, monkeypatch):
     assert count == {1: 3 * whole.shape[3], 1 << 20: 3}.get(band, count)
 
 
+NEURON = dict(
+    decay=0.5,
+    input_scale=1.0,
+    v_threshold=0.1,
+    reset='hard',
+    detach_reset=False,
+    surrogate='arctan',
+    surrogate_width=1.0,
+)
+
+
+def after(conv, x, **options):
+    """The neurons behind the conv, one after the other."""
+    return ops.lif(conv(x.flatten(0, 1)).unflatten(0, x.shape[:2]), **options)
+
+
+@needs_integers
+@torch.no_grad()
+@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize('way', ['tiles', 'bands'])
+@pytest.mark.parametrize('gate', [None, 'or'])
+def test_neurons_in_the_conv_are_those_behind_it(gate, way, bits, monkeypatch):
+    x = spikes(6, 8, 17, 12).unflatten(0, (2, 3))
+    conv = IntegerConv2d(nn.Conv2d(8, 70, 3, stride=2, padding=1), bits)
+    options = dict(dtype=torch.uint8, **NEURON)
+    if gate:
+        options.update(gate=gate, shortcut=spikes(6, 70, 9, 6).unflatten(0, (2, 3)))
+    if way == 'bands':
+        monkeypatch.setattr(conv_lif, 'is_fast', lambda x: False)
+        assert conv.lif(x, **options) is None, 'small maps are no slower one after the other'
+        monkeypatch.setattr(integer_conv, 'LARGE', 0)
+        monkeypatch.setattr(integer_conv, 'BAND', 5000)
+    elif not conv_lif.is_fast(x):
+        pytest.skip('no kernel for neurons in a conv on this CPU, or faster convs')
+    out = conv.lif(x, **options)
+    assert out.dtype == torch.uint8
+    assert torch.equal(out, after(conv, x, **options))
+    assert (conv._tiles is not None) == (way == 'tiles')
+
+
+@needs_integers
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'why',
+    ['few outputs', 'groups', 'odd channels', 'learnt leak', 'floats', 'real input', 'watched'],
+)
+def test_what_does_not_fire_in_the_conv(why):
+    shape = dict(in_channels=8, out_channels=64, kernel_size=3)
+    shape.update(
+        {'few outputs': dict(out_channels=32), 'groups': dict(groups=2),
+         'odd channels': dict(in_channels=6)}.get(why, {})
+    )  # fmt: skip
+    conv = IntegerConv2d(nn.Conv2d(**shape), 8)
+    x = spikes(2, 3, shape['in_channels'], 9, 7)
+    options = dict(dtype=torch.uint8, **NEURON)
+    if why == 'learnt leak':
+        options['decay'] = torch.tensor(0.5)
+    elif why == 'floats':
+        options['dtype'] = torch.float32
+    elif why == 'real input':
+        x = x.float()
+    with torch.set_grad_enabled(why == 'watched'):
+        assert conv.lif(x, **options) is None
+    assert after(conv, x, **options).shape == (2, 3, shape['out_channels'], 7, 5)
+
+
 @needs_integers
 def test_bands_are_for_large_maps_of_spikes():
     conv = IntegerConv2d(nn.Conv2d(8, 512, 1), 8)
@@ -196,5 +263,9 @@ def test_copies_and_checkpoints():
     conv = IntegerConv2d(nn.Conv2d(4, 4, 3), 8)
     x = spikes(1, 4, 5, 5)
     out = conv(x)
-    assert torch.equal(copy.deepcopy(conv)(x), out)
+    with torch.no_grad():
+        conv.lif(x.unsqueeze(0), dtype=torch.uint8, **NEURON)
+    copied = copy.deepcopy(conv)
+    assert (copied._packed, copied._tiles) == (None, None), 'weights may be changed in a copy'
+    assert torch.equal(copied(x), out)
     assert sorted(conv.state_dict()) == ['conv.bias', 'conv.weight']
