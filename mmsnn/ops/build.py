@@ -22,6 +22,7 @@ INSTALLED = Path(__file__).with_name('_kernels.so')
 VARIANTS = (
     (('-fopenmp',), ()),
     (('-fopenmp',), ('-fopenmp',)),
+    ((), ()),
     (('-DMMSNN_NO_CLONES',), ()),
 )
 FLAGS = ('-O3', '-fPIC', '-ffp-contract=off', '-fvisibility=hidden')

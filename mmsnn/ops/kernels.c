@@ -1,7 +1,8 @@
 /* Spiking kernels for CPUs: one pass over the data for all time steps, forward and backward.
  *
  * Plain C on raw pointers: no torch header, no Python, so that any compiler builds it in seconds
- * and no version of either pins it. cpu.py is the only caller and keeps `struct lif` in step.
+ * and no version of either pins it. cpu.py is the only caller and keeps the structs in step. Convs on
+ * bytes alone are of one kind of processor, x86 with VNNI; elsewhere they are left out.
  *
  * Data is walked in chunks of LANES elements that stay in the first-level cache for all T steps;
  * every small loop below is one the compiler turns into vector code. The order of operations is
@@ -27,7 +28,12 @@
  * They are never inlined: a call in 256 elements costs nothing, and the build stays seconds. */
 #if !defined(MMSNN_NO_CLONES) && defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute)
 #if __has_attribute(target_clones)
-#define LOOP __attribute__((noinline, target_clones("avx512f", "avx2", "default")))
+#define CLONES target_clones("avx512f", "avx2", "default")
+#ifdef __clang__ /* refuses noinline here, and inlines no clone */
+#define LOOP __attribute__((CLONES))
+#else
+#define LOOP __attribute__((noinline, CLONES))
+#endif
 #endif
 #endif
 #ifndef LOOP
@@ -1600,6 +1606,7 @@ EXPORT int mmsnn_conv_lif(const struct lif *p, const struct conv *c) {
 
 EXPORT int mmsnn_has_dot_products(void) {
 #ifdef DOTS
+    __builtin_cpu_init();
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
 #else
     return 0;
