@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from functools import cache
-from typing import Optional
+from typing import Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,8 @@ class IntegerConv2d(nn.Module):
     when they were packed. So a 1x1 conv is computed as the matrix product that it is, and any other
     gets outputs of zeros up to a multiple of 64 channels: neither was found to depend on the
     input's size, and the sums are the same to the last bit.
+
+    Neurons that stand behind the conv may be in it (:meth:`lif`): no currents are then in memory.
 
     Args:
         conv: The conv to replace; it is kept.
@@ -93,31 +95,44 @@ class IntegerConv2d(nn.Module):
     def lif(
         self,
         x: Tensor,
+        decay: Union[float, Tensor],
+        input_scale: Union[float, Tensor],
+        v_threshold: float,
+        reset: str,
+        detach_reset: bool,
+        surrogate: str,
+        surrogate_width: float,
+        *,
         shortcut: Optional[Tensor] = None,
         gate: Optional[str] = None,
         dtype: Optional[torch.dtype] = None,
-        **neuron,
     ) -> Optional[Tensor]:
         """The spikes of neurons behind the conv, where that takes less than one after the other.
 
         Args:
             x: Spikes (T, B, C, H, W).
-            shortcut: As of :func:`mmsnn.ops.lif`, and so is all that follows.
+            decay: This and the rest: as of :func:`mmsnn.ops.lif`.
+            input_scale: Likewise.
+            v_threshold: Likewise.
+            reset: Likewise.
+            detach_reset: Likewise.
+            surrogate: Likewise.
+            surrogate_width: Likewise.
+            shortcut: Likewise.
             gate: Likewise.
             dtype: Likewise.
-            **neuron: Likewise.
 
         Returns:
             Spikes (T, B, C_out, H', W'), or None: call the conv, and then the neurons.
         """
         if x.dtype != torch.uint8 or ops.library.is_watched(x):
             return None
-        leak = neuron['decay'], neuron['input_scale']
-        learns = any(isinstance(value, Tensor) for value in leak)
+        neuron = decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width
+        learns = isinstance(decay, Tensor) or isinstance(input_scale, Tensor)
         if self._fits_tiles and dtype == torch.uint8 and not learns and conv_lif.is_fast(x):
             if self._tiles is None:
                 self._tiles = conv_lif.pack_weights(*self._round())
-            neuron, geometry = tuple(neuron.values()), self._geometry[:3]
+            geometry = self._geometry[:3]
             return conv_lif.conv_lif(x, self._tiles, geometry, neuron, shortcut, gate)
         if not self.takes_bands(x):
             return None
@@ -127,11 +142,11 @@ class IntegerConv2d(nn.Module):
         for image, rows, currents in self.bands(x):
             here = (slice(None), slice(image, image + 1), slice(None), rows)
             part = None if shortcut is None else shortcut[here]
-            ops.lif(currents, shortcut=part, gate=gate, out=spikes[here], **neuron)
+            ops.lif(currents, *neuron, shortcut=part, gate=gate, out=spikes[here])
         return spikes
 
     def takes_bands(self, x: Tensor) -> bool:
-        """Whether the currents of these spikes (N, C, H, W) are so many that bands are faster."""
+        """Whether the currents of these spikes (..., C, H, W) are so many that bands are faster."""
         return x.numel() * self._growth > LARGE and x.dtype == torch.uint8 and self._fits_bands
 
     def output_size(self, x: Tensor) -> tuple[int, int, int]:
