@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..models.layers import LIFNeuron
 from ..models.layers.spiking_layer import is_plain_conv
+from ..ops.backend import has_amx
 from .fold import fold
 from .integer_conv import IntegerConv2d, integer_convs
 
@@ -108,11 +109,6 @@ def resolve_precision(precision: str = 'auto', device: Optional[torch.device] = 
     if kind == 'cuda':
         return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp32'
     return 'bf16' if kind == 'cpu' and has_amx() else 'fp32'
-
-
-def has_amx() -> bool:
-    """Whether this CPU has units for bfloat16 matrices."""
-    return getattr(torch.cpu, '_is_amx_tile_supported', lambda: False)()
 
 
 def _parts(model: nn.Module) -> tuple[nn.Module, list]:

@@ -11,8 +11,6 @@ from . import backend, library, reference
 
 #: Outputs in a block of weights, as in kernels.c.
 OUTPUTS = 64
-#: With AMX, oneDNN's convs do eight times the products in the time, and neurons may come behind.
-HAS_AMX = getattr(torch.cpu, 'get_capabilities', dict)().get('amx_int8', False)
 
 
 class ConvWeights(NamedTuple):
@@ -117,7 +115,8 @@ def is_fast(x: Tensor) -> bool:
     """Whether there is a kernel for this input, and nothing faster."""
     if x.dtype != torch.uint8 or backend.ready_kernel_for(x, backend.MAP_KERNELS) != 'c':
         return False
-    return not HAS_AMX and library.engine('c').has_dot_products()
+    # With AMX, oneDNN's convs do eight times the products in the time, and neurons may come behind.
+    return not backend.has_amx() and library.engine('c').has_dot_products()
 
 
 def _reference(x, weights, geometry, neuron, shortcut, gate) -> Tensor:

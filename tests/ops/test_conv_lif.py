@@ -169,13 +169,13 @@ def test_nothing_but_the_maps_is_read():
 
 @needs_kernel
 def test_when_it_is_fast(monkeypatch):
-    monkeypatch.setattr(conv_lif, 'HAS_AMX', False)
+    monkeypatch.setattr(backend, 'has_amx', lambda: False)
     x = spikes(1, 1, 4, 2, 2)
     assert conv_lif.is_fast(x)
     assert not conv_lif.is_fast(x.float())
     with ops.use_backend('reference'):
         assert not conv_lif.is_fast(x)
-    monkeypatch.setattr(conv_lif, 'HAS_AMX', True)
+    monkeypatch.setattr(backend, 'has_amx', lambda: True)
     assert not conv_lif.is_fast(x), "oneDNN's convs are faster there"
 
 
