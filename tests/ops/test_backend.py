@@ -249,11 +249,19 @@ def test_forked_children_compute():
     # parallel operations do, so the child keeps to ours where it has not set one thread, which is
     # what loader workers do.
     status, out, err = child("""
-args = (None,) * 7 + (0.5, 1.0, 1.0, 'hard', False, 'arctan', 1.0, None, 0)
+from mmsnn.ops import conv_lif
+neuron = 0.5, 1.0, 1.0, 'hard', False, 'arctan', 1.0
+args = (None,) * 7 + neuron + (None, 0)
+spikes = (x > 1).to(torch.uint8).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+spikes, q = spikes.unflatten(0, (4, 2)), torch.arange(64 * 8 * 9).view(64, 8, 3, 3) % 19 - 9
+weights = conv_lif.pack_weights([(q, torch.full((64,), 0.05))], torch.zeros(64))
 def step():
     out = ops.lif(x)
     needs = [True] + [False] * 5
-    return out, ops.library.lif_backward(x, x, *args, needs)[0]
+    grad = ops.library.lif_backward(x, x, *args, needs)[0]
+    if not conv_lif.is_fast(spikes):  # what comes instead is torch's
+        return out, grad
+    return out, grad, conv_lif.conv_lif(spikes, weights, ((1, 1),) * 3, neuron)
 before = step()
 pid = os.fork()
 if pid == 0:
