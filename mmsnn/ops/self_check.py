@@ -21,6 +21,8 @@ def self_check(kernel: str) -> str:
         x = _sample(3, 100, step=0.7)
         if not torch.equal(*(library._to_bytes(x, 0.01, 90, kernel=k) for k in (kernel, None))):
             wrong = 'its self-check found wrong bytes'
+    if not wrong and kernel == 'c' and library.engine(kernel).has_dot_products():
+        wrong = _check_conv(kernel)
     return wrong
 
 

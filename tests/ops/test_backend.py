@@ -14,6 +14,7 @@ from mmsnn.ops import backend, build, cpu
 
 PACKAGE = Path(ops.__file__).parents[1]
 HAS_COMPILER = bool(shutil.which('cc') or shutil.which('gcc') or shutil.which('clang'))
+HAS_DOT_PRODUCTS = not backend.why_not('c') and cpu.has_dot_products()
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason='needs a C compiler')
 needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 SLOWER = 'mmsnn runs without its c kernels, slower: '
@@ -179,6 +180,12 @@ def test_a_cache_that_cannot_be_written_is_no_crash(fresh, monkeypatch, caplog):
             'wrong gradients behind a pool',
         ),
         ('by_column[i] * (by_row * x[i])', 'by_row * x[i]', 'wrong decoding'),
+        pytest.param(
+            'offsets[tap][i] = -1',
+            'offsets[tap][i] = at < 0 ? 0 : at',
+            'wrong spikes of a conv',
+            marks=pytest.mark.skipif(not HAS_DOT_PRODUCTS, reason='needs VNNI'),
+        ),
     ],
 )
 def test_a_kernel_that_fails_its_self_check_is_not_used(fresh, caplog, right, wrong, what):
