@@ -129,7 +129,8 @@ class IntegerConv2d(nn.Module):
             return None
         neuron = decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width
         learns = isinstance(decay, Tensor) or isinstance(input_scale, Tensor)
-        if self._fits_tiles and dtype == torch.uint8 and not learns and conv_lif.is_fast(x):
+        in_bytes = dtype == torch.uint8 and (shortcut is None or shortcut.dtype == torch.uint8)
+        if self._fits_tiles and in_bytes and not learns and conv_lif.is_fast(x):
             if self._tiles is None:
                 self._tiles = conv_lif.pack_weights(*self._round())
             geometry = self._geometry[:3]

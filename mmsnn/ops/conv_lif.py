@@ -86,7 +86,23 @@ def conv_lif(
 
     Returns:
         (T, B, C_out, H', W') in ``torch.uint8``, channels last.
+
+    Raises:
+        ValueError: An input or a shortcut of another shape or dtype.
     """
+    size = output_size(x.shape, weights.q.shape[2:4], geometry)
+    expected = (*x.shape[:2], weights.out_channels, *size)
+    channels = 4 * weights.q.shape[4]
+    if x.dtype != torch.uint8 or x.dim() != 5 or x.shape[2] != channels or min(size) < 1:
+        raise ValueError(
+            f'a conv of {channels} channels and kernel size {tuple(weights.q.shape[2:4])} needs '
+            f'bytes (T, B, {channels}, H, W), got {x.dtype} of shape {tuple(x.shape)}'
+        )
+    if shortcut is not None and (shortcut.dtype, shortcut.shape) != (torch.uint8, expected):
+        raise ValueError(
+            f'shortcut needs bytes of the shape {expected} of the spikes, got {shortcut.dtype} of '
+            f'shape {tuple(shortcut.shape)}'
+        )
     if kernel == '':
         kernel = 'c' if is_fast(x) else None
     if kernel is None:
@@ -95,9 +111,8 @@ def conv_lif(
     x = library.steps_laid_out(x, last)
     if shortcut is not None:
         shortcut = library.steps_laid_out(shortcut, last)
-    size = output_size(x.shape, weights.q.shape[2:4], geometry)
-    size = x.shape[0] * x.shape[1], weights.out_channels, *size
-    out = torch.empty(size, dtype=torch.uint8, memory_format=last).unflatten(0, x.shape[:2])
+    maps = x.shape[0] * x.shape[1], *expected[2:]
+    out = torch.empty(maps, dtype=torch.uint8, memory_format=last).unflatten(0, x.shape[:2])
     if out.numel():
         library.engine(kernel).conv_lif(x, weights, geometry, neuron, shortcut, gate, out)
     return out

@@ -179,8 +179,9 @@ def test_neurons_in_the_conv_are_those_behind_it(gate, way, bits, monkeypatch):
 @torch.no_grad()
 @pytest.mark.parametrize(
     'why',
-    ['few outputs', 'groups', 'odd channels', 'learnt leak', 'floats', 'real input', 'watched'],
-)
+    ['few outputs', 'groups', 'odd channels', 'learnt leak', 'floats', 'real input', 'watched',
+     'real shortcut'],
+)  # fmt: skip
 def test_what_does_not_fire_in_the_conv(why):
     shape = dict(in_channels=8, out_channels=64, kernel_size=3)
     shape.update(
@@ -196,6 +197,8 @@ def test_what_does_not_fire_in_the_conv(why):
         options['dtype'] = torch.float32
     elif why == 'real input':
         x = x.float()
+    elif why == 'real shortcut':
+        options.update(gate='or', shortcut=torch.zeros(2, 3, 64, 7, 5))
     with torch.set_grad_enabled(why == 'watched'):
         assert conv.lif(x, **options) is None
     assert after(conv, x, **options).shape == (2, 3, shape['out_channels'], 7, 5)

@@ -187,6 +187,25 @@ def test_no_image(kernel):
     assert out.shape == (3, 0, 5, 2, 2)
 
 
+@every_kernel
+@pytest.mark.parametrize(
+    ('x', 'shortcut', 'message'),
+    [
+        (spikes(2, 1, 4, 5, 5), None, r'8 channels .* got torch.uint8 of shape \(2, 1, 4, 5, 5\)'),
+        (spikes(2, 1, 8, 2, 5), None, r'kernel size \(3, 3\) .* \(2, 1, 8, 2, 5\)'),
+        (spikes(2, 8, 5, 5), None, r'got torch.uint8 of shape \(2, 8, 5, 5\)'),
+        (spikes(2, 1, 8, 5, 5).float(), None, 'needs bytes .* got torch.float32'),
+        (spikes(2, 1, 8, 5, 5), spikes(2, 1, 5, 5, 5), r'shape \(2, 1, 5, 3, 3\) of the spikes'),
+        (spikes(2, 1, 8, 5, 5), spikes(2, 1, 5, 3, 3).bool(), 'shortcut needs bytes'),
+    ],
+)
+def test_wrong_inputs(x, shortcut, message, kernel):
+    packed, geometry = conv_lif.pack_weights(*weights(5, 8, (3, 3))), ((1, 1), (0, 0), (1, 1))
+    gate = None if shortcut is None else 'or'
+    with pytest.raises(ValueError, match=message):
+        conv_lif.conv_lif(x, packed, geometry, neuron_of(), shortcut, gate, kernel)
+
+
 def test_channels_come_in_fours():
     with pytest.raises(ValueError, match='multiple of 4, got 6'):
         conv_lif.pack_weights(*weights(4, 6, (3, 3)))
