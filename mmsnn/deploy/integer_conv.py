@@ -134,7 +134,7 @@ class IntegerConv2d(nn.Module):
             if self._tiles is None:
                 self._tiles = conv_lif.pack_weights(*self._round())
             geometry = self._geometry[:3]
-            return conv_lif.conv_lif(x, self._tiles, geometry, neuron, shortcut, gate)
+            return conv_lif.conv_lif(x, self._tiles, geometry, neuron, shortcut, gate, kernel='c')
         if not self.takes_bands(x):
             return None
         size = (*x.shape[:2], *self.output_size(x))

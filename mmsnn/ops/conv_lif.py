@@ -62,7 +62,7 @@ def conv_lif(
     neuron: tuple,
     shortcut: Optional[Tensor] = None,
     gate: Optional[str] = None,
-    kernel: Optional[str] = '',
+    kernel: Optional[str] = None,
 ) -> Tensor:
     r"""Spikes in bytes to spikes in bytes: conv, neuron and gate.
 
@@ -82,7 +82,7 @@ def conv_lif(
             checked, as of :func:`mmsnn.ops.lif`.
         shortcut: (T, B, C_out, H', W') in ``torch.uint8``, for the gate.
         gate: As of :func:`mmsnn.ops.lif`.
-        kernel: What computes it; default ``'c'`` where :func:`is_fast`, else the reference.
+        kernel: ``'c'``, where :func:`is_fast`; default the reference.
 
     Returns:
         (T, B, C_out, H', W') in ``torch.uint8``, channels last.
@@ -103,8 +103,6 @@ def conv_lif(
             f'shortcut needs bytes of the shape {expected} of the spikes, got {shortcut.dtype} of '
             f'shape {tuple(shortcut.shape)}'
         )
-    if kernel == '':
-        kernel = 'c' if is_fast(x) else None
     if kernel is None:
         return _reference(x, weights, geometry, neuron, shortcut, gate)
     last = torch.channels_last

@@ -268,7 +268,7 @@ def step():
     grad = ops.library.lif_backward(x, x, *args, needs)[0]
     if not conv_lif.is_fast(spikes):  # what comes instead is torch's
         return out, grad
-    return out, grad, conv_lif.conv_lif(spikes, weights, ((1, 1),) * 3, neuron)
+    return out, grad, conv_lif.conv_lif(spikes, weights, ((1, 1),) * 3, neuron, kernel='c')
 before = step()
 pid = os.fork()
 if pid == 0:
