@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..models.layers import LIFNeuron
 from ..models.layers.spiking_layer import is_plain_conv
-from ..ops.backend import has_amx
+from ..ops.units import has_amx
 from .fold import fold
 from .integer_conv import IntegerConv2d, integer_convs
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..ops import conv_lif
+from ..ops.units import has_vnni
 
 #: Bytes of currents from which on bands are faster than one piece: the C library gives larger
 #: pieces back to the system, which clears every page of them when they are asked for again.
@@ -245,8 +246,8 @@ class IntegerConv2d(nn.Module):
 @cache
 def integer_convs() -> str:
     """Why this CPU has no fast convs on bytes, or '' if it has."""
-    if not getattr(torch.cpu, '_is_vnni_supported', lambda: False)():
-        return 'this CPU has no VNNI'
+    if not has_vnni():
+        return 'this CPU has no VNNI, or MMSNN_CPU_ISA hides it'
     torch_rng = torch.random.get_rng_state()
     convs = nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(4, 8, 1)
     torch.random.set_rng_state(torch_rng)

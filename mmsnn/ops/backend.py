@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from functools import cache
 from typing import Optional
 
 import torch
@@ -88,12 +87,6 @@ def use_backend(name: str) -> Iterator[None]:
         yield
     finally:
         set_backend(before)
-
-
-@cache
-def has_amx() -> bool:
-    """Whether this CPU has units for matrices of bfloat16 and of bytes."""
-    return getattr(torch.cpu, '_is_amx_tile_supported', lambda: False)()
 
 
 def why_not(name: str) -> str:

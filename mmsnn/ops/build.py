@@ -51,16 +51,22 @@ def find_compiler() -> list:
     raise BuildError(f'no C compiler ({named[0] if named else "cc, gcc or clang"}) on the PATH')
 
 
-def _user_flags() -> list:
-    return os.environ.get('CFLAGS', '').split()
+def _user_flags() -> tuple:
+    return tuple(os.environ.get('CFLAGS', '').split())
 
 
-def build(target: Path, variant: int = 0) -> None:
+def kernel_flags() -> tuple:
+    """Flags of $MMSNN_KERNEL_FLAGS to compile and link with, such as those of a sanitizer."""
+    return tuple(os.environ.get('MMSNN_KERNEL_FLAGS', '').split())
+
+
+def build(target: Path, variant: int = 0, flags: tuple = ()) -> None:
     """Compile and link into `target`, which appears whole or not at all.
 
     Args:
         target: Path of the library; its folder is made.
         variant: Index into ``VARIANTS``.
+        flags: More of them, to compile and to link with.
 
     Raises:
         BuildError: No compiler, it failed, or the folder can't be written.
@@ -76,9 +82,9 @@ def build(target: Path, variant: int = 0) -> None:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix='.build-') as folder:
             obj, lib = Path(folder, 'kernels.o'), Path(folder, 'kernels.so')
             key = f'-DMMSNN_SOURCE="{source_key()}"'
-            flags = [*FLAGS, *compile_flags, *_user_flags(), key]
-            _run([*compiler, *flags, '-c', str(SOURCE), '-o', str(obj)])
-            _run([*compiler, '-shared', str(obj), *link_flags, '-o', str(lib)])
+            every = [*FLAGS, *compile_flags, *flags, *_user_flags(), key]
+            _run([*compiler, *every, '-c', str(SOURCE), '-o', str(obj)])
+            _run([*compiler, '-shared', str(obj), *link_flags, *flags, '-o', str(lib)])
             os.replace(lib, target)
     except OSError as error:
         raise BuildError(f'{type(error).__name__}: {error}') from error
@@ -118,8 +124,15 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / '.cache') / 'mmsnn'
 
 
-def cached_path(variant: int = 0) -> Path:
+def cached_path(variant: int = 0, flags: tuple = ()) -> Path:
     """Where the library built by this compiler from this source for this platform is kept.
+
+    Args:
+        variant: As of :func:`build`.
+        flags: Likewise.
+
+    Returns:
+        Path of a library that need not be there yet.
 
     Raises:
         BuildError: No compiler.
@@ -133,6 +146,8 @@ def cached_path(variant: int = 0) -> Path:
         int(stat.st_mtime),
         FLAGS,
         VARIANTS[variant],
+        flags,
+        _user_flags(),
         sys.platform,
         platform.machine(),
         platform.libc_ver(),

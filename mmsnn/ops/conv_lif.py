@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import backend, library, reference
+from . import backend, library, reference, units
 
 #: Outputs in a block of weights, as in kernels.c.
 OUTPUTS = 64
@@ -129,7 +129,7 @@ def is_fast(x: Tensor) -> bool:
     if x.dtype != torch.uint8 or backend.ready_kernel_for(x, backend.MAP_KERNELS) != 'c':
         return False
     # With AMX, oneDNN's convs do eight times the products in the time, and neurons may come behind.
-    return not backend.has_amx() and library.engine('c').has_dot_products()
+    return not units.has_amx() and library.engine('c').has_dot_products()
 
 
 def _reference(x, weights, geometry, neuron, shortcut, gate) -> Tensor:

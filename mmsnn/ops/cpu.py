@@ -12,7 +12,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from . import build
+from . import build, units
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2}
 RESETS = {'hard': 0, 'soft': 1}
@@ -92,10 +92,14 @@ class _Decode(ctypes.Structure):
 def load() -> ctypes.CDLL:
     """The library: the installed one, one in the user's cache, or one built now.
 
+    Where units are hidden from it or $MMSNN_KERNEL_FLAGS is set, it is another than the installed
+    one.
+
     Raises:
         mmsnn.ops.build.BuildError: There is none and none can be built.
     """
-    if build.INSTALLED.exists():
+    flags = (*units.build_flags(), *build.kernel_flags())
+    if not flags and build.INSTALLED.exists():
         try:
             return _open(build.INSTALLED)
         except OSError:
@@ -103,11 +107,11 @@ def load() -> ctypes.CDLL:
     reason = ''
     for variant in range(len(build.VARIANTS)):
         try:
-            path = build.cached_path(variant)
+            path = build.cached_path(variant, flags)
             try:
                 return _open(path)
             except OSError:
-                build.build(path, variant)
+                build.build(path, variant, flags)
             return _open(path)
         except (build.BuildError, OSError) as error:
             # The first reason is the telling one; the variants after it are poorer.
@@ -285,7 +289,7 @@ def lif_backward(
 @cache
 def has_dot_products() -> bool:
     """Whether :func:`conv_lif` can be called: a compiler and a CPU that have what it needs."""
-    return bool(load().mmsnn_has_dot_products())
+    return units.has_vnni() and bool(load().mmsnn_has_dot_products())
 
 
 def conv_lif(x, weights, geometry, neuron, shortcut, gate, out) -> None:

@@ -28,7 +28,11 @@
  * They are never inlined: a call in 256 elements costs nothing, and the build stays seconds. */
 #if !defined(MMSNN_NO_CLONES) && defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute)
 #if __has_attribute(target_clones)
+#ifdef MMSNN_NO_AVX512
+#define CLONES target_clones("avx2", "default")
+#else
 #define CLONES target_clones("avx512f", "avx2", "default")
+#endif
 #ifdef __clang__ /* refuses noinline here, and inlines no clone */
 #define LOOP __attribute__((CLONES))
 #else
@@ -688,7 +692,7 @@ struct conv {
     const float *shift;   /* [blocks][OUTPUTS] */
 };
 
-#if defined(VECTORS) && defined(__x86_64__)
+#if defined(VECTORS) && defined(__x86_64__) && !defined(MMSNN_NO_AVX512)
 #include <immintrin.h>
 #define DOTS __attribute__((target("avx512f,avx512bw,avx512vnni")))
 

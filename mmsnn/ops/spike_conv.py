@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import library
+from . import library, units
 
 _Size = Union[int, Sequence[int]]
 
@@ -72,7 +72,7 @@ def _slow_dtypes(has: dict) -> tuple[torch.dtype, ...]:
 
 
 #: Those of this machine's CPU.
-SLOW_DTYPES = _slow_dtypes(getattr(torch.cpu, 'get_capabilities', dict)())
+SLOW_DTYPES = _slow_dtypes(units.capabilities())
 
 
 def spike_conv2d(

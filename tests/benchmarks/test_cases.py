@@ -5,6 +5,8 @@ import pytest
 import torch
 from cases import ANN, CONVS, OURS, Key
 
+from mmsnn.ops.units import has_vnni
+
 SETTING = cases.Setting('', 'cpu', 18, (64, 64), 2, 2)
 
 
@@ -52,7 +54,7 @@ def test_convs_alone_are_all_convs():
 
 @pytest.mark.parametrize('dtype', cases.PRECISIONS)
 def test_convs_alone_run(dtype):
-    if dtype not in cases.DTYPES and not torch.cpu._is_vnni_supported():
-        pytest.skip('this CPU has no VNNI')
+    if dtype not in cases.DTYPES and not has_vnni():
+        pytest.skip('no VNNI')
     net = cases.our_backbone(SETTING, 2)
     cases.convs_inference(cases.conv_shapes(net, cases.image(SETTING)), dtype, 'cpu')()

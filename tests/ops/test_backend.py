@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from children import child, needs_compiler
 
 from mmsnn import ops
-from mmsnn.ops import backend, build, cpu
+from mmsnn.ops import backend, build, cpu, units
 
 PACKAGE = Path(ops.__file__).parents[1]
-HAS_COMPILER = bool(shutil.which('cc') or shutil.which('gcc') or shutil.which('clang'))
 HAS_DOT_PRODUCTS = not backend.why_not('c') and cpu.has_dot_products()
-needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason='needs a C compiler')
 needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 SLOWER = 'mmsnn runs without its c kernels, slower: '
 
@@ -34,6 +33,9 @@ def fresh(tmp_path, monkeypatch):
     monkeypatch.setattr(backend, '_chosen', 'auto')
     monkeypatch.setenv('MMSNN_CACHE_DIR', str(tmp_path / 'cache'))
     monkeypatch.setenv('CFLAGS', '-O0')  # a second less each time
+    # Else neither the installed library nor a plain one of the cache would be meant.
+    monkeypatch.setattr(units, 'NEWEST', None)
+    monkeypatch.delenv('MMSNN_KERNEL_FLAGS', raising=False)
     cpu.load.cache_clear()
     yield tmp_path
     cpu.load.cache_clear()
@@ -222,31 +224,6 @@ def test_results_do_not_depend_on_threads():
     for result in results:
         assert torch.equal(result[0], EXPECTED)
         assert torch.equal(result[1], results[0][1])
-
-
-# `mmsnn.ops` alone, without the stack, whose import is most of a child's time.
-PRELUDE = f"""
-import os, sys, types
-parent = types.ModuleType('mmsnn')
-parent.__path__ = [{str(PACKAGE)!r}]
-sys.modules['mmsnn'] = parent
-import torch
-from mmsnn import ops
-from mmsnn.ops import backend
-x = torch.randn(4, 2, 8, 40, 80, generator=torch.Generator().manual_seed(0))
-torch.set_num_threads(2)
-"""
-
-
-def child(code, **env):
-    done = subprocess.run(
-        [sys.executable, '-c', PRELUDE + code],
-        env={**os.environ, **env},
-        text=True,
-        capture_output=True,
-        timeout=60,
-    )
-    return done.returncode, done.stdout.strip(), done.stderr.strip()
 
 
 @needs_compiler

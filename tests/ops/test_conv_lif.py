@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmsnn import ops
-from mmsnn.ops import backend, conv_lif, library
+from mmsnn.ops import backend, conv_lif, library, units
 
 WHY_NOT = backend.why_not('c') or (
     '' if library.engine('c').has_dot_products() else 'no VNNI in this CPU or its compiler'
@@ -169,13 +169,13 @@ def test_nothing_but_the_maps_is_read():
 
 @needs_kernel
 def test_when_it_is_fast(monkeypatch):
-    monkeypatch.setattr(backend, 'has_amx', lambda: False)
+    monkeypatch.setattr(units, 'has_amx', lambda: False)
     x = spikes(1, 1, 4, 2, 2)
     assert conv_lif.is_fast(x)
     assert not conv_lif.is_fast(x.float())
     with ops.use_backend('reference'):
         assert not conv_lif.is_fast(x)
-    monkeypatch.setattr(backend, 'has_amx', lambda: True)
+    monkeypatch.setattr(units, 'has_amx', lambda: True)
     assert not conv_lif.is_fast(x), "oneDNN's convs are faster there"
 
 
