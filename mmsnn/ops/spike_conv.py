@@ -13,6 +13,23 @@ from . import library, units
 _Size = Union[int, Sequence[int]]
 
 
+class _Subsample(torch.autograd.Function):
+    """Every stride-th row and column; values and gradient keep the memory format."""
+
+    @staticmethod
+    def forward(ctx, x, rows, columns):
+        # Of a tensor that fills its memory, whatever `x` is a view of.
+        ctx.layout = x.shape, torch.empty_like(x, device='meta').stride()
+        ctx.every = (..., slice(None, None, rows), slice(None, None, columns))
+        return x[ctx.every].clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad_x = grad.new_empty_strided(*ctx.layout).zero_()
+        grad_x[ctx.every] = grad
+        return grad_x, None, None
+
+
 class _SpikeConv(torch.autograd.Function):
     """conv2d whose saved input is bits; its parts are operators that a compiler sees."""
 
@@ -130,5 +147,9 @@ def spike_conv2d(
     # Autocast would cast the operands again, to another dtype than is chosen here.
     with torch.autocast(device, enabled=False) if autocast else nullcontext():
         if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+            if tuple(weight.shape[2:]) == (1, 1) and not any(options[1]) and max(options[0]) > 1:
+                # A strided 1x1 conv reads nothing else. The weight's gradient of one can write past
+                # its memory in oneDNN (docs/performance.md), and these are fewer spikes to keep.
+                x, options[0] = _Subsample.apply(x, *options[0]), [1, 1]
             return _SpikeConv.apply(x, weight, bias, binary, compute, out, *options)
         return F.conv2d(*_cast(compute, x, weight, bias), *options).to(out)

@@ -104,6 +104,13 @@ class SpikingBlock(BaseModule):
         conv, norm, _ = self.layer(i)
         return norm(conv_of_spikes(conv, spikes))
 
+    def shortcut_current(self, x: Tensor, binary: bool = True) -> Tensor:
+        """Norm(conv1x1(x)) where the shape changes, else ``x``."""
+        if self.downsample is None:
+            return x
+        conv, norm = self.downsample
+        return norm(conv_of_spikes(conv, x, binary))
+
 
 class GateBlock(SpikingBlock):
     """Spikes meet spikes: O = gate(R, S). With an SG gate, O is binary again.
@@ -152,9 +159,8 @@ class AddBlock(SpikingBlock):
         x = s
         for i in range(1, self.num_convs):
             x = spiking_layer(*self.layer(i), x, time_steps)
-        shortcut = s if self.downsample is None else self.downsample(s)
         neuron = self.layer(self.num_convs)[-1]
-        return neuron(self.current(self.num_convs, x) + shortcut, time_steps)
+        return neuron(self.current(self.num_convs, x) + self.shortcut_current(s), time_steps)
 
 
 class TDBNBlock(AddBlock):
@@ -184,7 +190,7 @@ class MSBlock(SpikingBlock):
         for i in range(1, self.num_convs + 1):
             neuron = self.layer(i)[-1]
             residual = self.current(i, neuron(residual, time_steps))
-        return residual + (x if self.downsample is None else self.downsample(x))
+        return residual + self.shortcut_current(x, binary=False)
 
 
 #: ``block`` of SGResNet: class, and the gate where the config names none.
