@@ -1,0 +1,60 @@
+"""A training step of any config in configs/, on random data."""
+
+from pathlib import Path
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+
+from mmsnn.structures import ClsDataSample
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
+
+
+def is_classifier(cfg):
+    return cfg.model.type == 'SpikingClassifier'
+
+
+def detection_data(model, train):
+    head = model.get('bbox_head') or model['roi_head']['bbox_head']
+    if train:
+        return demo_mm_inputs(
+            2,
+            [[3, 64, 64], [3, 64, 80]],
+            num_items=[2, 1],
+            num_classes=head['num_classes'],
+        )
+    return demo_mm_inputs(1, [[3, 64, 64]], num_classes=head['num_classes'])
+
+
+def recognition_data(model, train):
+    """Images of bytes, or event counts with T of the model."""
+    backbone, classes = model.backbone, model.head.num_classes
+    channels = backbone.get('in_channels', 3)
+    shape = (channels, 32, 32) if 'stem' in backbone else (channels, 64, 64)
+    if channels == 2:
+        inputs = [torch.randint(3, (backbone.time_steps, *shape)).float() for _ in range(2)]
+    else:
+        inputs = [torch.randint(256, shape, dtype=torch.uint8) for _ in range(2)]
+    samples = [ClsDataSample().set_gt_label(i * (classes - 1)) for i in range(2)]
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def build(path):
+    """The config, its model with the weights that a training begins with, and the optimiser."""
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return cfg, model, build_optim_wrapper(model, cfg.optim_wrapper)
+
+
+def data_of(cfg, train):
+    """Two images and what is true of them, or one to find boxes in."""
+    make = recognition_data if is_classifier(cfg) else detection_data
+    return make(cfg.model, train)
