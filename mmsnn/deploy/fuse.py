@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.layers import LIFNeuron
-from ..models.layers.spiking_layer import is_plain_conv
+from ..models.layers.spike_conv import is_plain_conv
 from ..ops.units import has_amx
 from .fold import fold
 from .integer_conv import IntegerConv2d, integer_convs

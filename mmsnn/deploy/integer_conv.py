@@ -246,8 +246,16 @@ class IntegerConv2d(nn.Module):
 @cache
 def integer_convs() -> str:
     """Why this CPU has no fast convs on bytes, or '' if it has."""
-    if not has_vnni():
-        return 'this CPU has no VNNI, or MMSNN_CPU_ISA hides it'
+    return integer_operators() if has_vnni() else 'this CPU has no VNNI, or MMSNN_CPU_ISA hides it'
+
+
+@cache
+def integer_operators() -> str:
+    """Why this PyTorch computes no convs on spikes in bytes, or '' if it does, however slowly.
+
+    Without VNNI a pair of products saturates at 32767: spikes, 0 and 1, can't, but counts and
+    rounded values can.
+    """
     torch_rng = torch.random.get_rng_state()
     convs = nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(4, 8, 1)
     torch.random.set_rng_state(torch_rng)

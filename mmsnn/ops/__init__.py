@@ -10,7 +10,7 @@ from .decode import attention_decode, attention_statistics, last_decode, rate_de
 from .gate import iand, select, spike_or
 from .neuron import RESETS, lif, norm_lif
 from .pool import spike_max_pool2d
-from .spike_conv import spike_conv2d
+from .spike_conv import spike_conv2d, subsample
 from .surrogate import SURROGATES, fire, surrogate_gradient
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     'spike_conv2d',
     'spike_max_pool2d',
     'spike_or',
+    'subsample',
     'surrogate_gradient',
     'to_bytes',
     'use_backend',

@@ -30,6 +30,25 @@ class _Subsample(torch.autograd.Function):
         return grad_x, None, None
 
 
+def subsample(x: Tensor, stride: _Size) -> Tensor:
+    """Every stride-th row and column: all that a 1x1 conv of that stride reads.
+
+    A 1x1 conv of stride 1 behind it is the same sum. It keeps fewer spikes for its backward pass,
+    and is clear of a fault of oneDNN, whose weight gradient of a strided 1x1 conv in channels_last
+    can write past its memory on CPUs without AVX-512 (docs/performance.md).
+
+    Args:
+        x: (..., H, W).
+        stride: Of rows and columns.
+
+    Returns:
+        (..., ceil(H / rows), ceil(W / columns)) in the memory format of ``x``; ``x`` itself where
+        the stride is 1.
+    """
+    rows, columns = (stride, stride) if isinstance(stride, int) else stride
+    return x if rows == columns == 1 else _Subsample.apply(x, rows, columns)
+
+
 class _SpikeConv(torch.autograd.Function):
     """conv2d whose saved input is bits; its parts are operators that a compiler sees."""
 
@@ -128,6 +147,7 @@ def spike_conv2d(
 
     Raises:
         ValueError: Under torch.compile, a ``binary`` input that is not spikes.
+        RuntimeError: Without autocast, input and weight of different dtypes.
 
     Example:
         >>> import torch
@@ -141,15 +161,15 @@ def spike_conv2d(
     options.append(groups)
     autocast = torch.is_autocast_enabled(device)
     if not autocast and x.dtype != weight.dtype:
-        return F.conv2d(x, weight, bias, *options)  # which says what is wrong
+        raise RuntimeError(
+            f'dtypes of input and weight should be the same, got {x.dtype} and {weight.dtype}'
+        )
     out = torch.get_autocast_dtype(device) if autocast else x.dtype
     compute = torch.float32 if device == 'cpu' and out in SLOW_DTYPES else out
     # Autocast would cast the operands again, to another dtype than is chosen here.
     with torch.autocast(device, enabled=False) if autocast else nullcontext():
         if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
             if tuple(weight.shape[2:]) == (1, 1) and not any(options[1]) and max(options[0]) > 1:
-                # A strided 1x1 conv reads nothing else. The weight's gradient of one can write past
-                # its memory in oneDNN (docs/performance.md), and these are fewer spikes to keep.
-                x, options[0] = _Subsample.apply(x, *options[0]), [1, 1]
+                x, options[0] = subsample(x, options[0]), [1, 1]
             return _SpikeConv.apply(x, weight, bias, binary, compute, out, *options)
         return F.conv2d(*_cast(compute, x, weight, bias), *options).to(out)

@@ -9,10 +9,14 @@ from torch import nn
 
 from mmsnn import ops
 from mmsnn.deploy import IntegerConv2d, integer_conv
-from mmsnn.deploy.integer_conv import integer_convs
+from mmsnn.deploy.integer_conv import integer_convs, integer_operators
 from mmsnn.ops import conv_lif
+from mmsnn.ops.units import has_vnni
 
-needs_integers = pytest.mark.skipif(bool(integer_convs()), reason=integer_convs() or 'runs')
+needs_integers = pytest.mark.skipif(bool(integer_operators()), reason=integer_operators() or 'runs')
+needs_vnni = pytest.mark.skipif(
+    not has_vnni(), reason='without VNNI a pair of products of bytes beyond 0 and 1 saturates'
+)
 
 
 def spikes(*shape):
@@ -216,6 +220,7 @@ def test_bands_are_for_large_maps_of_spikes():
 
 
 @needs_integers
+@needs_vnni
 def test_counts_are_exact_too():
     # SEW's add gives counts of spikes.
     conv = nn.Conv2d(4, 4, 3, bias=False)
@@ -232,6 +237,7 @@ def test_real_values_meet_the_original_weights():
 
 
 @needs_integers
+@needs_vnni
 @pytest.mark.parametrize('span', [(0, 1), (-3, 1), (2, 5), (-0.01, 0.02), (0, 0)])
 def test_real_values_in_256_steps(span):
     low, high = span
@@ -259,11 +265,14 @@ def test_a_pytorch_without_the_operators(name, monkeypatch):
         raise AttributeError(f'no {name}')
 
     monkeypatch.setattr(torch.ops.onednn, name, missing)
+    monkeypatch.setattr(integer_conv, 'has_vnni', lambda: True)
     integer_convs.cache_clear()
+    integer_operators.cache_clear()
     try:
         assert integer_convs() == f'this PyTorch has no integer convs: no {name}'
     finally:
         integer_convs.cache_clear()
+        integer_operators.cache_clear()
 
 
 @needs_integers

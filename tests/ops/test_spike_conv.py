@@ -41,6 +41,36 @@ def test_spike_conv_is_conv(monkeypatch, name, dtype, last, options):
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'every second', 'expanded'])
+@pytest.mark.parametrize('stride', [2, (1, 3)])
+@pytest.mark.parametrize('groups', [1, 2])
+def test_a_strided_1x1_conv_reads_every_second_pixel(layout, stride, groups):
+    x = (torch.rand(3, 4, 8, 18) > 0.6).float()
+    if layout == 'channels_last':
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif layout == 'every second':
+        x = x[..., ::2]
+    elif layout == 'expanded':
+        x = x[:1].expand(3, -1, -1, -1)
+    weight, bias = torch.randn(6, 4 // groups, 1, 1), torch.randn(6)
+    leaves = [x.detach().requires_grad_(), leaf(weight, x.dtype), leaf(bias, x.dtype)]
+    exact = [leaf(v, torch.float64) for v in (x, weight, bias)]
+    out = ops.spike_conv2d(*leaves, stride, groups=groups)
+    expected = F.conv2d(*exact, stride, groups=groups)
+    grad = torch.randn(out.shape)
+    if layout == 'channels_last':
+        grad = grad.contiguous(memory_format=torch.channels_last)
+    (out * grad).sum().backward()
+    (expected * grad).sum().backward()
+    for ours, theirs in [(out, expected), *((a.grad, b.grad) for a, b in zip(leaves, exact))]:
+        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+    if layout in ('contiguous', 'channels_last'):
+        assert leaves[0].grad.stride() == x.stride()
+    leaves[0].requires_grad_(False)
+    kept, _ = saved_bytes(lambda: ops.spike_conv2d(*leaves[:2], stride=stride, groups=groups))
+    assert kept <= x.numel() / 8 / 2 + weight.nbytes + 64
+
+
 def test_spike_conv_keeps_a_bit_a_value():
     x = (torch.rand(4, 16, 32, 32) > 0.8).float()
     weight = torch.randn(8, 16, 3, 3, requires_grad=True)
@@ -133,7 +163,7 @@ def test_spike_conv_compiles_under_autocast(monkeypatch):
 
 def test_spike_conv_takes_one_dtype():
     x, weight = torch.ones(1, 2, 4, 4, dtype=torch.bfloat16), torch.randn(3, 2, 3, 3)
-    with pytest.raises(RuntimeError, match='should be the same'):
+    with pytest.raises(RuntimeError, match='should be the same, got'):
         ops.spike_conv2d(x, weight)
 
 

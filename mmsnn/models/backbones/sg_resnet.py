@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..layers import (
     SpikeMaxPool2d,
+    build_conv,
     build_gate,
     build_neuron,
     build_norm,
@@ -74,7 +75,7 @@ class SpikingBlock(BaseModule):
             self.norm_names.append(name)
             self.add_module(
                 f'conv{i}',
-                build_conv_layer(
+                build_conv(
                     conv_cfg, c_in, c_out, kernel, conv_stride, padding=kernel // 2, bias=False
                 ),
             )
@@ -83,7 +84,7 @@ class SpikingBlock(BaseModule):
         self.downsample = None
         if stride != 1 or in_channels != self.out_channels:
             self.downsample = nn.Sequential(
-                build_conv_layer(conv_cfg, in_channels, self.out_channels, 1, stride, bias=False),
+                build_conv(conv_cfg, in_channels, self.out_channels, 1, stride, bias=False),
                 build_norm(norm_cfg, self.out_channels, 1, neuron.v_threshold, self.joined_alpha)[
                     1
                 ],

@@ -11,7 +11,8 @@ from .decoders import (
 from .gates import Gate, LearnedGate, ResidualGate, SEWAddGate, SEWAndGate, SEWIAndGate
 from .neurons import IFNeuron, LIFNeuron, PLIFNeuron, check_time_steps
 from .pool import SpikeMaxPool2d
-from .spiking_layer import conv_of_spikes, spiking_layer
+from .spike_conv import SpikeConv2d, build_conv, conv_of_spikes
+from .spiking_layer import spiking_layer
 from .tdbn import TDBN, SyncTDBN
 
 __all__ = [
@@ -29,9 +30,11 @@ __all__ = [
     'SEWAddGate',
     'SEWAndGate',
     'SEWIAndGate',
+    'SpikeConv2d',
     'SpikeDecoder',
     'SpikeMaxPool2d',
     'SyncTDBN',
+    'build_conv',
     'build_decoder',
     'build_gate',
     'build_neuron',

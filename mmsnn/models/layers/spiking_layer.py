@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ... import ops
 from .neurons import LIFNeuron
 from .pool import SpikeMaxPool2d
+from .spike_conv import conv_of_spikes, is_hooked
 from .tdbn import TDBN, SyncTDBN, batch_norm_arguments
 
 
@@ -80,39 +81,13 @@ def spiking_layer(
     return spikes if pool is None else pool(spikes)
 
 
-def conv_of_spikes(conv: nn.Module, x: Tensor, binary: bool = True) -> Tensor:
-    """The conv, keeping ``x`` for its backward pass at one bit a value where it can.
-
-    Args:
-        conv: Conv layer.
-        x: Spikes (N, C, H, W).
-        binary: Whether they are 0 and 1; an image, or sums of spikes, are kept as they are.
-
-    Returns:
-        Currents (N, C_out, H', W').
-    """
-    if not is_plain_conv(conv) or _is_hooked(conv):
-        return conv(x)
-    options = conv.stride, conv.padding, conv.dilation, conv.groups
-    return ops.spike_conv2d(x, conv.weight, conv.bias, *options, binary)
-
-
-def is_plain_conv(conv: nn.Module) -> bool:
-    """Whether a layer is PyTorch's conv with zeros around, given in numbers."""
-    return (
-        type(conv) is nn.Conv2d
-        and conv.padding_mode == 'zeros'
-        and not isinstance(conv.padding, str)
-    )
-
-
 def _fuses(norm: nn.Module, neuron: nn.Module, gate: Optional[nn.Module]) -> bool:
     batch_norm = type(norm) in (TDBN, SyncTDBN, nn.BatchNorm2d) and norm.affine
     return (
         (batch_norm or type(norm) is nn.Identity)
         and type(neuron).forward is LIFNeuron.forward
         and (gate is None or gate.fused is not None)
-        and not any(_is_hooked(module) for module in (norm, neuron, gate))
+        and not any(is_hooked(module) for module in (norm, neuron, gate))
     )
 
 
@@ -127,17 +102,8 @@ def _norm_lif(norm: nn.Module, x: Tensor, options: dict) -> Tensor:
 
 def _fires(conv: nn.Module, norm: nn.Module) -> bool:
     """Whether the conv, an integer one, may have the neurons in it."""
-    return hasattr(conv, 'lif') and isinstance(norm, nn.Identity) and not _is_hooked(conv)
+    return hasattr(conv, 'lif') and isinstance(norm, nn.Identity) and not is_hooked(conv)
 
 
 def _is_max_pool(pool: Optional[nn.Module]) -> bool:
-    return type(pool) is SpikeMaxPool2d and not _is_hooked(pool)
-
-
-def _is_hooked(module: Optional[nn.Module]) -> bool:
-    return module is not None and bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
+    return type(pool) is SpikeMaxPool2d and not is_hooked(pool)

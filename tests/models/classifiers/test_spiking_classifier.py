@@ -14,7 +14,7 @@ from torch import nn
 
 from mmsnn.deploy import fold, fuse
 from mmsnn.models import ClsLoss, SGResNet, SpikingClassifier
-from mmsnn.models.layers import LIFNeuron, RateDecoder
+from mmsnn.models.layers import LIFNeuron, RateDecoder, SpikeConv2d
 from mmsnn.structures import ClsDataSample
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -160,7 +160,7 @@ def test_resnet19_folds_into_convs_and_neurons():
     fold(model)
     modules = [*model.backbone.modules(), *model.head.modules()]
     kinds = {type(module) for module in modules if not list(module.children())}
-    assert kinds <= {nn.Conv2d, nn.Linear, LIFNeuron, nn.Identity, RateDecoder, ClsLoss}
+    assert kinds <= {nn.Conv2d, SpikeConv2d, nn.Linear, LIFNeuron, nn.Identity, RateDecoder, ClsLoss}
     torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-12)
     assert torch.equal(model(x).argmax(1), expected.argmax(1))
 
