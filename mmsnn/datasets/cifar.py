@@ -12,6 +12,7 @@ import logging
 import os
 import os.path as osp
 import pickle
+import pickletools
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
@@ -21,6 +22,7 @@ from mmengine.logging import print_log
 
 from .base import ClsDataset
 from .errors import DatasetError, MissingDataError
+from .files import open_file
 
 SOURCE = 'https://www.cs.toronto.edu/~kriz/cifar.html'
 SIDE = 32
@@ -73,6 +75,8 @@ def _from_buffer(content: Any, _: Any, shape: tuple, order: str = 'C') -> _Array
     array = _Array()
     if isinstance(content, str):  # bytes, as protocol 2 spells them
         content = content.encode('latin1')
+    if not isinstance(content, (bytes, bytearray)):  # bytes() of a number allocates as many
+        raise pickle.UnpicklingError(f'an array has {type(content).__name__} for its content')
     array.value = np.frombuffer(bytes(content), np.uint8).reshape(shape, order=order)
     return array
 
@@ -103,6 +107,26 @@ class _BatchUnpickler(pickle.Unpickler):
             ) from None
 
 
+def _check_memo(raw: bytes) -> None:
+    """Refuse places in the memo far behind those in use: Python fills the memory up to them."""
+    try:
+        places = _memo_places(raw)
+    except UnicodeDecodeError:
+        # Python 2 spells bytes by \x in its text protocol, which pickletools takes for ASCII.
+        places = _memo_places(raw.replace(b'\\x', b'__'))
+    for operation, place in places:
+        if place > operation:
+            raise pickle.UnpicklingError(f'operation {operation} has place {place} in the memo')
+
+
+def _memo_places(raw: bytes) -> list[tuple[int, int]]:
+    return [
+        (number, argument)
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(raw))
+        if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT')
+    ]
+
+
 class Batch(NamedTuple):
     """What a batch file holds.
 
@@ -131,7 +155,7 @@ def load_batch(path: str, official: Optional[OfficialFile] = None) -> Batch:
     """
     advice = f'Fetch it again from {SOURCE}'
     try:
-        with open(path, 'rb') as file:
+        with open_file(path) as file:
             raw = file.read()
     except FileNotFoundError as error:
         raise MissingDataError(f'{path} does not exist.') from error
@@ -145,7 +169,10 @@ def load_batch(path: str, official: Optional[OfficialFile] = None) -> Batch:
             f'{path} is corrupt: it has the size of the official file, but its MD5 is {md5}, not '
             f'{official.md5}. {advice}'
         )
+    is_official = bool(official) and md5 == official.md5
     try:
+        if not is_official:
+            _check_memo(raw)
         content = _BatchUnpickler(io.BytesIO(raw), encoding='bytes').load()
     except _UnsafePickleError as error:
         raise DatasetError(f'{path} is not opened: {error}. {advice}') from error
@@ -166,7 +193,7 @@ def load_batch(path: str, official: Optional[OfficialFile] = None) -> Batch:
             )
             for key, value in content.items()
         },
-        is_official=bool(official) and md5 == official.md5,
+        is_official=is_official,
     )
 
 
@@ -285,7 +312,7 @@ class _CIFAR(ClsDataset):
         names = load_batch(path, official).content.get(self.NAMES)
         if isinstance(names, list):
             names = tuple(n.decode('latin1') if isinstance(n, bytes) else n for n in names)
-        if names != self.METAINFO['classes']:
+        if not isinstance(names, tuple) or names != self.METAINFO['classes']:
             raise DatasetError(
                 f'{path}: {self.NAMES} are not the classes of {type(self).__name__}. Give a folder '
                 f'of {type(self).__name__}, or fetch the file again from {SOURCE}'

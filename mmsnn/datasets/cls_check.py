@@ -58,6 +58,7 @@ def check_cls_dataset(
     for head, number in (num_classes or {}).items():
         _check_head(data, labels, classes, head, number, key)
     data.check_files()
+    _check_loaders(data, dataset.get('pipeline'), key)
     return {'images': len(labels), 'classes': None if classes is None else tuple(classes)}
 
 
@@ -87,6 +88,21 @@ def data_arguments(dataset: Mapping[str, Any]) -> dict[str, Any]:
         The arguments.
     """
     return {name: value for name, value in dataset.items() if name not in _NOT_DATA}
+
+
+def _check_loaders(data, pipeline, key):
+    """Ask those transforms that can check the files which they will load, without loading them."""
+    from mmdet.registry import TRANSFORMS
+
+    for i, transform in enumerate(pipeline or ()):
+        kind = transform.get('type') if isinstance(transform, Mapping) else None
+        cls = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
+        if hasattr(cls, 'check_files'):
+            try:
+                loader = cls(**{name: value for name, value in transform.items() if name != 'type'})
+                loader.check_files([data.get_data_info(j)['img_path'] for j in range(len(data))])
+            except (DatasetError, TypeError) as error:  # TypeError of a misspelt argument
+                raise DatasetError(f'{key}.pipeline.{i}: {error}') from error
 
 
 def _check_head(data, labels, classes, head, number, key):

@@ -8,6 +8,8 @@ from typing import Optional
 from PIL import Image
 from rich.progress import track
 
+from .files import open_file
+
 # From about this many images on, a check takes seconds and shows its progress.
 PROGRESS_FROM = 3000
 
@@ -28,7 +30,7 @@ def image_problem(path: str) -> Optional[str]:
         One or a few words, or None.
     """
     try:
-        with open(path, 'rb') as file:
+        with open_file(path) as file:
             start = file.read(8)
             size = os.fstat(file.fileno()).st_size
             file.seek(max(0, size - 64))
@@ -37,6 +39,8 @@ def image_problem(path: str) -> Optional[str]:
         return 'missing'
     except OSError as error:
         return error.strerror or 'not readable'
+    except ValueError as error:  # a zero byte in the path
+        return str(error)
     if size == 0:
         return 'empty, 0 bytes'
     if start.startswith(JPEG_START) and JPEG_END in end:

@@ -10,6 +10,7 @@ from mmengine.dataset import force_full_init
 
 from .base import ClsDataset
 from .errors import DatasetError, MissingDataError
+from .files import MAX_DIGITS, is_by_product, open_file
 from .image_files import list_bad_images
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
@@ -101,7 +102,7 @@ class ImageFolder(ClsDataset):
     def _scan(self) -> list[tuple[str, int]]:
         """(path relative to the folder, label) of each image in a class folder."""
         with os.scandir(self.img_dir) as entries:
-            found = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith('.'))
+            found = sorted(e.name for e in entries if e.is_dir() and not is_by_product(e.name))
         if not found:
             flat = _has_images(self.img_dir, self.extensions)
             raise DatasetError(
@@ -137,15 +138,15 @@ class ImageFolder(ClsDataset):
             images += [
                 osp.join(start, file)
                 for file in sorted(files)
-                if file.lower().endswith(self.extensions) and not file.startswith('.')
+                if file.lower().endswith(self.extensions) and not is_by_product(file)
             ]
         return images
 
     def _read_list(self) -> list[tuple[str, int]]:
         """(path relative to the folder, label) of each line of the list."""
         try:
-            with open(self.ann_file, encoding='utf-8') as file:
-                lines = file.read().splitlines()
+            with open_file(self.ann_file) as file:
+                lines = file.read().decode('utf-8').splitlines()
         except FileNotFoundError as error:
             raise MissingDataError(
                 f'the annotation file {self.ann_file} does not exist.'
@@ -162,7 +163,7 @@ class ImageFolder(ClsDataset):
                 continue
             # From the right: paths may have blanks in them.
             name, _, label = line.strip().rpartition(' ')
-            if not name or not label.isdecimal():
+            if not name or not label.isdecimal() or len(label) > MAX_DIGITS:
                 raise DatasetError(
                     f'{self.ann_file}, line {number}: {line!r} is not "relative/path.jpg label", '
                     'the label a whole number from 0. Correct or delete it'

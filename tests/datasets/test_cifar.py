@@ -1,10 +1,12 @@
 import hashlib
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
+from event_files import corrupt
 from mmdet.registry import DATASETS
 
 from mmsnn.datasets import CIFAR10, CIFAR100, DatasetError
@@ -122,6 +124,13 @@ def test_batches_written_by_any_python(tmp_path, protocol):
         np.testing.assert_array_equal(content['data'], data)
         assert content['labels'] == [1, 2, 3]
         assert not is_official
+
+
+def test_batches_in_the_text_of_python_2(tmp_path):
+    text = ''.join(rf'\x{value:02x}' for value in range(256))
+    (tmp_path / 'batch').write_bytes(f"(dp0\nS'data'\np1\nS'{text}'\np2\ns.".encode())
+    content, _ = load_batch(str(tmp_path / 'batch'))
+    assert content['data'] == bytes(range(256))
 
 
 def test_pipelines_cannot_write_into_the_data(root):
@@ -318,3 +327,55 @@ def test_real_images():
     assert test.get_gt_labels()[:6].tolist() == [3, 8, 8, 0, 6, 6]
     blue, _, red = test.get_data_info(1)['img'].reshape(-1, 3).mean(0)
     assert blue > red
+
+
+# --- files that take more than they have ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('raw', 'said'),
+    [
+        (b'\x80\x02}r\xff\xff\xff\x0f.', 'operation 2 has place 268435455 in the memo'),
+        (b'}p268435455\n.', 'operation 1 has place 268435455 in the memo'),
+        # numpy's _frombuffer(2 ** 31 - 1, None, (1,))
+        (
+            b'\x80\x02}X\x04\0\0\0datacnumpy.core.numeric\n_frombuffer\n(J\xff\xff\xff\x7fN'
+            b'K\x01\x85tRs.',
+            'an array has int for its content',
+        ),
+    ],
+)
+def test_claims_of_a_batch_take_no_memory(tmp_path, raw, said):
+    (tmp_path / 'batch').write_bytes(raw)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DatasetError, match=said):
+        load_batch(str(tmp_path / 'batch'))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
+
+
+def test_pipes_are_no_batches(root):
+    (root / TRAIN[1]).unlink()
+    os.mkfifo(root / TRAIN[1])
+    assert 'data_batch_2 cannot be read: it is no regular file' in message(root)
+
+
+def test_class_names_that_are_an_array(root):
+    dump(root / 'batches.meta', {b'label_names': np.zeros(10, np.uint8)})
+    assert 'label_names are not the classes' in message(root)
+
+
+def test_corrupted_batches(root):
+    rng = np.random.default_rng(0)
+    names = TRAIN[:2]
+    whole = {name: (root / name).read_bytes() for name in names}
+    said = []
+    for i in range(200):
+        name = names[i % 2]
+        (root / name).write_bytes(corrupt(whole[name], rng))
+        try:
+            assert len(CIFAR10(data_root=str(root)).images) == 30
+        except DatasetError as error:
+            said.append((name, str(error)))
+        (root / name).write_bytes(whole[name])
+    assert len(said) > 100
+    assert all(name in text for name, text in said)

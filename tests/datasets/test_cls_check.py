@@ -188,7 +188,7 @@ def test_config_names_the_key_to_set(tmp_path):
 
 
 def test_frames_of_another_t_than_the_config_says(tmp_path):
-    pipeline = [dict(type='LoadEventFrames', time_steps=3)]
+    pipeline = [dict(type='LoadEventFrames', time_steps=3, sensor_size=(8, 8))]
     cfg = config(folder(write_folder(tmp_path / 'set'), pipeline=pipeline))
     cfg.model.backbone = dict(time_steps=4)
     with pytest.raises(DatasetError, match='time_steps is 3, but the model has T = 4'):

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import cv2
@@ -146,6 +147,30 @@ def test_check_files(root, monkeypatch):
     image.rename(root / 'img/cat/0.png')
     with pytest.raises(DatasetError, match=r'1 of the 2 images .* cat/1.png \(missing\)'):
         dataset.check_files()
+
+
+def test_what_macos_leaves_is_no_image(root):
+    before = items(ImageFolder(data_root=str(root / 'img')), root)
+    (root / 'img/__MACOSX/cat').mkdir(parents=True)
+    for name in ('__MACOSX/cat/._1.png', 'cat/._1.png'):
+        (root / 'img' / name).write_bytes(b'\0\5\x16\7')
+    assert items(ImageFolder(data_root=str(root / 'img')), root) == before
+
+
+def test_pipes_are_no_images(root):
+    os.mkfifo(root / 'img/cat/pipe.jpg')
+    with pytest.raises(DatasetError, match=r'cat/pipe.jpg \(it is no regular file\)'):
+        ImageFolder(data_root=str(root / 'img')).check_files()
+    os.mkfifo(root / 'pipe.txt')
+    assert 'pipe.txt cannot be read' in message(data_root=root, ann_file='pipe.txt')
+
+
+def test_paths_and_labels_that_cannot_be(root):
+    (root / 'list.txt').write_text('a.jpg ' + '9' * 5000)
+    assert 'list.txt, line 1' in message(data_root=root, ann_file='list.txt')
+    (root / 'list.txt').write_text('a\0b.jpg 0')
+    with pytest.raises(DatasetError, match='embedded null byte'):
+        ImageFolder(data_root=str(root), ann_file='list.txt').check_files()
 
 
 def test_imagenet(tmp_path):

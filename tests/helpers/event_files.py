@@ -1,6 +1,8 @@
 """Writes recordings of event cameras to the specifications of their formats."""
 
+import io
 import struct
+import zipfile
 
 import numpy as np
 
@@ -72,6 +74,22 @@ def write_npz(path, rows):
     np.savez(path, t=t, x=x, y=y, p=p.astype(bool))
 
 
+def write_zip(path, arrays, method=zipfile.ZIP_DEFLATED):
+    """An .npz of bytes that are given; those of None are 192 MB of zeros, packed."""
+    with zipfile.ZipFile(path, 'w', method) as archive:
+        for name, content in arrays.items():
+            with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
+                for part in [content] if content is not None else [bytes(2**24)] * 12:
+                    member.write(part)
+
+
+def array_bytes(array):
+    """What an .npy of the array holds."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
 def flatbuffer(identifier, fields, after):
     """A size-prefixed FlatBuffer with one table.
 
@@ -134,3 +152,50 @@ def write_aedat4(path, rows, size=(128, 128), compression=0, streams=None):
         packet = lz4_frame(packet) if compression else packet
         data += struct.pack('<ii', 0, len(packet)) + packet
     path.write_bytes(data)
+
+
+# --- corruption ----------------------------------------------------------------------------------
+
+WRITERS = {
+    'a.aedat': write_aedat2,
+    'a.aedat4': write_aedat4,
+    'b.aedat4': lambda path, rows: write_aedat4(path, rows, compression=1),
+    'a.bin': write_bin,
+    'a.dat': write_dat,
+    'a.npy': write_npy,
+    'b.npy': write_structured_npy,
+    'a.npz': write_npz,
+    'b.npz': lambda path, rows: np.savez_compressed(path, events=rows, sensor_size=(34, 34)),
+}
+
+
+def corrupt(data, rng):
+    """Flip, cut, insert, double, clear or overwrite bytes, mostly near one of the ends."""
+    data = bytearray(data)
+    for _ in range(rng.choice([1, 1, 1, 2, 8])):
+        near = min(len(data), 300)
+        at = int(
+            rng.choice(
+                [
+                    rng.integers(near + 1),
+                    len(data) - rng.integers(near + 1),
+                    rng.integers(len(data) + 1),
+                ]
+            )
+        )
+        width = int(rng.choice([1, 1, 2, 4, 8, 64]))
+        kind = rng.integers(8)
+        if kind <= 2:
+            if at < len(data):
+                data[at] ^= 1 << rng.integers(8)
+        elif kind == 3:
+            del data[at:]
+        elif kind == 4:
+            del data[at : at + width]
+        elif kind == 5:
+            data[at:at] = rng.bytes(width)
+        elif kind == 6:
+            data[at : at + width] = rng.choice([b'\0', b'\xff', b'9', b'\x7f'])[:1] * width
+        else:
+            data[at : at + width] = rng.bytes(width)
+    return bytes(data)

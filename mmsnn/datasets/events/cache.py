@@ -4,15 +4,16 @@ import hashlib
 import json
 import os
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Optional, Union
 
 import numpy as np
 
 from ..errors import DatasetError
-from .frames import to_frames
-from .io import read_events
+from ..files import open_file
+from .arrays import member_head, open_archive, read_member
+from .frames import check_framing, to_frames
+from .io import check_sensor_size, read_events
 
 __all__ = ['load_frames']
 
@@ -46,16 +47,31 @@ def load_frames(
     Raises:
         DatasetError: If the file cannot be used or the cache not be written.
     """
+    check_framing(time_steps, split_by)
+    if sensor_size is not None:
+        sensor_size = check_sensor_size(sensor_size)
     if cache_dir is None:
-        return to_frames(read_events(path, sensor_size), time_steps, split_by)
+        return _frames(path, time_steps, split_by, sensor_size)
     entry = _entry(path, time_steps, split_by, sensor_size, cache_dir)
-    frames = _load(entry)
+    frames = _load(entry, time_steps, sensor_size)
     if frames is None:
-        frames = to_frames(read_events(path, sensor_size), time_steps, split_by)
+        frames = _frames(path, time_steps, split_by, sensor_size)
         # A pixel rarely has more than 255 events in a frame: a byte instead of four.
         frames = frames.astype(np.min_scalar_type(int(frames.max())))
         _store(entry, frames)
     return frames
+
+
+def _frames(path, time_steps, split_by, sensor_size):
+    events = read_events(path, sensor_size)
+    try:
+        return to_frames(events, time_steps, split_by)
+    except MemoryError as error:
+        width, height = events.sensor_size
+        raise DatasetError(
+            f'{os.fspath(path)}: {time_steps} frames of {width}x{height} pixels do not fit into '
+            'the memory. Take fewer time_steps, or check sensor_size'
+        ) from error
 
 
 def _entry(path, time_steps, split_by, sensor_size, cache_dir):
@@ -63,19 +79,25 @@ def _entry(path, time_steps, split_by, sensor_size, cache_dir):
         status = os.stat(path)
     except OSError as error:
         raise DatasetError(f'{os.fspath(path)} cannot be read: {error.strerror}') from error
-    size = None if sensor_size is None else [int(side) for side in sensor_size]
-    place = os.path.abspath(path)
-    key = [CACHE_VERSION, place, status.st_size, status.st_mtime_ns, time_steps, split_by, size]
+    key = [CACHE_VERSION, os.path.abspath(path), status.st_size, status.st_mtime_ns]
+    key += [int(time_steps), split_by, None if sensor_size is None else list(sensor_size)]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
     return Path(cache_dir) / name[:2] / f'{name}.npz'
 
 
-def _load(entry):
+def _load(entry, time_steps, sensor_size):
+    """The frames of an entry, or None where it is absent, broken or of another shape."""
     try:
-        with np.load(entry, allow_pickle=False) as archive:
-            return archive['frames']
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
-        return None  # absent, or broken by a full disk: make it again
+        with open_file(entry) as file:
+            member = open_archive(file)['frames']
+            head = member_head(*member)
+            _, _, height, width = head.shape
+            size = (width, height) if sensor_size is None else sensor_size
+            if head.shape != (time_steps, 2, size[1], size[0]) or head.dtype.kind != 'u':
+                return None
+            return read_member(*member, head)
+    except Exception:  # a broken archive can end in nearly any of them: make the entry again
+        return None
 
 
 def _store(entry, frames):

@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import Any, Optional
 
-import numpy as np
 from mmdet.registry import DATASETS
 
 from ..base import ClsDataset
 from ..cifar import CIFAR10
 from ..errors import DatasetError, MissingDataError
+from ..files import MAX_DIGITS, is_by_product, open_file
 from .io import EVENT_SUFFIXES, check_event_header
+from .problems import check_all
 
 __all__ = ['DVSCIFAR10', 'EventFolder', 'check_event_folder']
 
@@ -129,17 +130,15 @@ class EventFolder(ClsDataset):
         return files
 
     def check_files(self) -> None:
-        """Look at the header of one recording of each class, for formats that were mixed up.
+        """Look at the head of each recording; of very many, an even sample.
 
         The events themselves are checked as they are loaded.
 
         Raises:
-            DatasetError: It is empty or of another format, or needs the package ``aedat``, which
-                is missing.
+            DatasetError: One is empty, cut or of another format, or needs the package ``aedat``,
+                which is missing.
         """
-        _, first = np.unique(self.get_gt_labels(), return_index=True)
-        for index in first:
-            check_event_header(self.get_data_info(int(index))['img_path'])
+        check_all([self.get_data_info(i)['img_path'] for i in range(len(self))], check_event_header)
 
     def _load_ann_file(self):
         if not osp.isdir(self.data_root):
@@ -149,26 +148,33 @@ class EventFolder(ClsDataset):
         classes = self._metainfo.setdefault('classes', tuple(_classes(self.data_root)))
         known, suffixes = {name: i for i, name in enumerate(classes)}, _suffixes(self.suffixes)
         items = []
-        with open(self.ann_file, encoding='utf-8') as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                path, _, label = line.strip().rpartition(' ')
-                index = int(label) if label.isdecimal() else known.get(label, -1)
-                where = f'{self.ann_file}, line {number}'
-                if not path or not 0 <= index < len(classes):
-                    raise DatasetError(
-                        f'{where} is {line.strip()!r}. Expected: a path, a space and a label, '
-                        f'which is one of {", ".join(classes[:20])} or below {len(classes)}'
-                    )
-                path = osp.join(self.data_root, path.strip())
-                if osp.splitext(path)[1].lower() not in suffixes:
-                    raise DatasetError(
-                        f'{where}: {path} has none of the suffixes {", ".join(suffixes)}'
-                    )
-                if not osp.isfile(path):
-                    raise DatasetError(f'{where}: {path} does not exist')
-                items.append(dict(img_path=path, gt_label=index))
+        try:
+            with open_file(self.ann_file) as file:
+                lines = file.read().decode('utf-8').splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DatasetError(
+                f'the list {self.ann_file} cannot be read as text: {error}. Save it as UTF-8'
+            ) from error
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            path, _, label = line.strip().rpartition(' ')
+            is_index = label.isdecimal() and len(label) <= MAX_DIGITS
+            index = int(label) if is_index else known.get(label, -1)
+            where = f'{self.ann_file}, line {number}'
+            if not path or not 0 <= index < len(classes):
+                raise DatasetError(
+                    f'{where} is {line.strip()!r}. Expected: a path, a space and a label, '
+                    f'which is one of {", ".join(classes[:20])} or below {len(classes)}'
+                )
+            path = osp.join(self.data_root, path.strip())
+            if osp.splitext(path)[1].lower() not in suffixes:
+                raise DatasetError(
+                    f'{where}: {path} has none of the suffixes {", ".join(suffixes)}'
+                )
+            if not osp.isfile(path):
+                raise DatasetError(f'{where}: {path} does not exist')
+            items.append(dict(img_path=path, gt_label=index))
         if not items:
             raise DatasetError(f'{self.ann_file} lists no recordings')
         return items
@@ -233,11 +239,15 @@ def _suffixes(suffixes):
 
 def _classes(root):
     with os.scandir(root) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith('.'))
+        return sorted(e.name for e in entries if e.is_dir() and not is_by_product(e.name))
 
 
 def _list_class(folder, suffixes):
-    files = sorted(name for name in os.listdir(folder) if name.lower().endswith(suffixes))
+    files = sorted(
+        name
+        for name in os.listdir(folder)
+        if name.lower().endswith(suffixes) and not is_by_product(name)
+    )
     if not files:
         raise DatasetError(
             f'{folder} has no recordings. Known suffixes: {", ".join(suffixes)}. Unpack or fetch '

@@ -1,12 +1,30 @@
 """From events to frames: counts of events for each time step, polarity and pixel."""
 
+from numbers import Integral
+
 import numpy as np
 
 from .io import Events
 
-__all__ = ['SPLITS', 'frame_index', 'to_frames']
+__all__ = ['SPLITS', 'check_framing', 'frame_index', 'to_frames']
 
 SPLITS = ('count', 'time')
+
+
+def check_framing(time_steps: int, split_by: str) -> None:
+    """Check the arguments of :func:`frame_index`.
+
+    Args:
+        time_steps: T.
+        split_by: 'count' or 'time'.
+
+    Raises:
+        ValueError: If ``time_steps`` is no whole number from 1 or ``split_by`` unknown.
+    """
+    if not isinstance(time_steps, Integral) or isinstance(time_steps, bool) or time_steps < 1:
+        raise ValueError(f'time_steps is {time_steps!r}, expected a whole number from 1')
+    if split_by not in SPLITS:
+        raise ValueError(f'split_by is {split_by!r}, expected one of {", ".join(SPLITS)}')
 
 
 def frame_index(events: Events, time_steps: int, split_by: str = 'count') -> np.ndarray:
@@ -29,16 +47,18 @@ def frame_index(events: Events, time_steps: int, split_by: str = 'count') -> np.
         (N,) int64, never falling.
 
     Raises:
-        ValueError: If ``time_steps`` is below 1 or ``split_by`` unknown.
+        ValueError: If ``time_steps`` is no whole number from 1 or ``split_by`` unknown.
     """
-    if time_steps < 1:
-        raise ValueError(f'time_steps is {time_steps}, expected 1 or more')
+    check_framing(time_steps, split_by)
+    time_steps = int(time_steps)
     if split_by == 'count':
         return np.arange(len(events), dtype=np.int64) * time_steps // len(events)
-    if split_by == 'time':
-        elapsed = events.t - events.t[0]
-        return elapsed * time_steps // (elapsed[-1] + 1)
-    raise ValueError(f'split_by is {split_by!r}, expected one of {", ".join(SPLITS)}')
+    # Frame k starts at the first whole time of at least t[0] + k (t[N-1] - t[0] + 1) / T. In
+    # Python's integers, since the difference of two times may not fit into 64 bits.
+    first, last = int(events.t[0]), int(events.t[-1])
+    starts = (first - -k * (last - first + 1) // time_steps for k in range(1, time_steps))
+    starts = np.array([start for start in starts if start <= last], np.int64)
+    return np.searchsorted(starts, events.t, side='right')
 
 
 def to_frames(events: Events, time_steps: int, split_by: str = 'count') -> np.ndarray:
@@ -53,7 +73,7 @@ def to_frames(events: Events, time_steps: int, split_by: str = 'count') -> np.nd
         (T, 2, H, W) int32, counts; channel 0 is OFF, channel 1 is ON. The sum is N.
 
     Raises:
-        ValueError: If ``time_steps`` is below 1 or ``split_by`` unknown.
+        ValueError: If ``time_steps`` is no whole number from 1 or ``split_by`` unknown.
 
     Example:
         >>> import numpy as np
@@ -64,8 +84,12 @@ def to_frames(events: Events, time_steps: int, split_by: str = 'count') -> np.nd
         array([1, 1])
     """
     width, height = events.sensor_size
-    shape = (time_steps, 2, height, width)
-    cell = frame_index(events, time_steps, split_by)
-    cell = ((cell * 2 + events.p) * height + events.y) * width + events.x
-    counts = np.bincount(cell, minlength=int(np.prod(shape)))
-    return counts.reshape(shape).astype(np.int32)
+    index = frame_index(events, time_steps, split_by)
+    frames = np.empty((time_steps, 2, height, width), np.int32)
+    ends = np.searchsorted(index, np.arange(time_steps + 1))
+    # One frame at a time: bincount counts in int64, twice the memory of the result.
+    for frame, start, end in zip(frames, ends[:-1], ends[1:]):
+        x, y, p = (column[start:end].astype(np.int64) for column in (events.x, events.y, events.p))
+        counts = np.bincount((p * height + y) * width + x, minlength=frame.size)
+        frame[:] = counts.reshape(frame.shape)
+    return frames

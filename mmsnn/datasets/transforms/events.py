@@ -16,7 +16,11 @@ from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
 
 from ...structures import ClsDataSample
-from ..events import load_frames
+from ..errors import DatasetError
+from ..events.cache import load_frames
+from ..events.frames import check_framing
+from ..events.io import check_sensor_size, find_sensor_size
+from ..events.problems import check_all
 
 __all__ = [
     'NDA',
@@ -44,7 +48,7 @@ class LoadEventFrames(BaseTransform):
         cache_dir: Folder in which the frames are kept for the next time. None keeps none.
 
     Raises:
-        DatasetError: If the recording cannot be used.
+        DatasetError: If an argument or the recording cannot be used.
     """
 
     def __init__(
@@ -54,10 +58,26 @@ class LoadEventFrames(BaseTransform):
         sensor_size: Optional[Sequence[int]] = None,
         cache_dir: Optional[str] = None,
     ):
+        try:
+            check_framing(time_steps, split_by)
+            self.sensor_size = None if sensor_size is None else check_sensor_size(sensor_size)
+        except ValueError as error:
+            raise DatasetError(f'{type(self).__name__}: {error}') from error
         self.time_steps = time_steps
         self.split_by = split_by
-        self.sensor_size = None if sensor_size is None else tuple(sensor_size)
         self.cache_dir = cache_dir
+
+    def check_files(self, paths: Sequence[str]) -> None:
+        """Check before a run that the recordings say the size of their sensor, if it isn't given.
+
+        Args:
+            paths: The recordings.
+
+        Raises:
+            DatasetError: One does not, or a size that cannot be.
+        """
+        if self.sensor_size is None:
+            check_all(paths, find_sensor_size)
 
     def transform(self, results: dict) -> dict:
         """Load the frames.

@@ -187,12 +187,73 @@ def test_empty_class_folder(root):
         check_event_folder(str(root), suffixes='.raw')
 
 
-def test_header_of_the_first_file_of_each_class(root):
-    (root / 'cat' / 'b 1.npy').write_bytes(b'broken')  # the second: found as it is loaded
+def test_head_of_every_file(root):
     EventFolder(root).check_files()
-    (root / 'dog' / 'a.npy').write_bytes(b'broken')
-    with pytest.raises(DatasetError, match=r'dog/a.npy is not a file of the format .npy'):
+    (root / 'cat' / 'b 1.npy').write_bytes(b'broken')
+    with pytest.raises(DatasetError, match=r'cat/b 1.npy is not a file of the format .npy'):
         EventFolder(root).check_files()
+    (root / 'dog' / 'a.npy').write_bytes(b'')
+    with pytest.raises(DatasetError) as error:
+        EventFolder(root).check_files()
+    assert 'cat/b 1.npy is not' in str(error.value)
+    assert '1 more of the 3 recordings cannot be used either: ' in str(error.value)
+    assert str(error.value).endswith(f'{root}/dog/a.npy')
+    write(root / 'cat' / 'b 1.npy')
+    write(root / 'dog' / 'a.npy', ROWS[:0])
+    with pytest.raises(DatasetError, match=r'dog/a.npy holds no events'):
+        EventFolder(root).check_files()
+
+
+def test_what_macos_leaves_is_no_recording(root):
+    before = listed(EventFolder(root))
+    (root / 'cat' / '._a.npy').write_bytes(b'\0\5\x16\7')
+    (root / '__MACOSX' / 'cat').mkdir(parents=True)
+    (root / '__MACOSX' / 'cat' / '._a.npy').write_bytes(b'\0\5\x16\7')
+    assert listed(EventFolder(root)) == before
+    assert list(check_event_folder(root)) == ['cat', 'dog']
+    EventFolder(root).check_files()
+
+
+def check(root, **kwargs):
+    load = dict(type='LoadEventFrames', time_steps=2, **kwargs)
+    cfg = dict(type='EventFolder', data_root=str(root), pipeline=[load, dict(type='NDA')])
+    return check_cls_dataset(cfg, key='val_dataloader.dataset')
+
+
+def test_size_of_the_sensor_is_asked_for_before_a_run(root):
+    with pytest.raises(DatasetError) as error:
+        check(root)
+    assert 'val_dataloader.dataset.pipeline.0: ' in str(error.value)
+    assert 'cat/a.npy does not say the size of its sensor. Give sensor_size' in str(error.value)
+    assert check(root, sensor_size=(5, 3))['images'] == 3
+    x, y, t, p = ROWS.T
+    for path in root.rglob('*.npy'):
+        np.savez(path.with_suffix('.npz'), x=x, y=y, t=t, p=p, sensor_size=(5, 3))
+        path.unlink()
+    assert check(root)['images'] == 3
+    np.savez(root / 'dog' / 'z.npz', x=x, y=y, t=t, p=p)
+    with pytest.raises(DatasetError, match=r'dog/z.npz does not say the size'):
+        check(root)
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(sensor_size=(5, 3, 1)), r'sensor_size is \(5, 3, 1\). Expected: \(width, height\)'),
+        (dict(split_by='tim'), "split_by is 'tim', expected one of count, time"),
+        (dict(sensor_siz=(5, 3)), 'sensor_siz'),
+    ],
+)
+def test_arguments_of_the_loader_are_checked_before_a_run(root, kwargs, message):
+    with pytest.raises(DatasetError, match=rf'val_dataloader.dataset.pipeline.0: .*{message}'):
+        check(root, **kwargs)
+
+
+@pytest.mark.parametrize('text', ['cat/a.npy ' + '9' * 5000, b'\xff\xfe'])
+def test_unreadable_ann_file(root, text):
+    (root / 'train.txt').write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DatasetError, match=r'train.txt, line 1 is|train.txt cannot be read as'):
+        EventFolder(root, ann_file='train.txt')
 
 
 def test_items_travel_through_a_data_loader(root, mmdet_scope):

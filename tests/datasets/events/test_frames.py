@@ -19,7 +19,7 @@ def recordings(draw):
     number = draw(st.integers(1, 60))
     column = st.lists(st.integers(0, 10**6), min_size=number, max_size=number)
     x, y, t, p = (np.array(draw(column)) for _ in range(4))
-    start = draw(st.sampled_from([0, -7, 2**60]))
+    start = draw(st.sampled_from([0, -7, 2**60, 2**63 - 10**6, -(2**63)]))
     t = start + np.sort(t % draw(st.sampled_from([1, 3, 10**6])))
     return Events(
         (x % 5).astype(np.int32), (y % 3).astype(np.int32), t, (p % 2).astype(np.uint8), SIZE
@@ -64,6 +64,18 @@ def test_split_by_time_is_by_time():
     assert frame_index(events_at([7, 7, 7]), 4, 'time').tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize('time_steps', [1, 2, 3, 4, 7, 100])
+def test_split_by_time_is_exact_for_any_64_bits(time_steps):
+    first, last = -(2**63), 2**63 - 1
+    times = [first, first + 1, -(2**62), -1, 0, 1, 2**62 - 1, 2**62, last - 1, last]
+    # Both sides of where the second of three and of seven frames begin.
+    times += [first + -(-(2**64) // k) - d for k in (3, 7) for d in (0, 1)]
+    for part in (sorted(times), [last - 2, last - 1, last], [0, last], [last]):
+        span = part[-1] - part[0] + 1
+        expected = [(t - part[0]) * time_steps // span for t in part]
+        assert frame_index(events_at(part), time_steps, 'time').tolist() == expected
+
+
 def test_one_event_by_hand():
     one = Events(np.array([4]), np.array([1]), np.array([9]), np.array([1]), SIZE)
     frames = to_frames(one, 2)
@@ -76,6 +88,10 @@ def test_bad_arguments():
         to_frames(events_at([1]), 2, 'number')
     with pytest.raises(ValueError, match=r'time_steps is 0'):
         to_frames(events_at([1]), 0)
+    for time_steps in (2.5, float('nan'), '4', None, True):
+        with pytest.raises(ValueError, match=r'time_steps is .* a whole number from 1'):
+            to_frames(events_at([1]), time_steps)
+    assert to_frames(events_at([1]), np.int64(2)).shape == (2, 2, 3, 5)
 
 
 # --- the cache ------------------------------------------------------------------------------------
@@ -161,3 +177,31 @@ def test_entries_are_whole_or_not_there(recording, reads, tmp_path, monkeypatch)
 def test_missing_file_with_a_cache(tmp_path):
     with pytest.raises(DatasetError, match=r'gone\.npy cannot be read: No such file'):
         load_frames(tmp_path / 'gone.npy', 2, 'count', SIZE, tmp_path / 'cache')
+
+
+def test_entries_that_do_not_fit_are_made_again(recording, reads, tmp_path):
+    folder = tmp_path / 'cache'
+    expected = load_frames(recording, 2, 'count', SIZE, folder)
+    (entry,) = folder.rglob('*.npz')
+    whole = entry.read_bytes()
+    for number, frames in enumerate(
+        [
+            expected[:1],
+            expected.transpose(0, 1, 3, 2),
+            expected[:, :1],
+            expected.astype(float),
+            expected.astype(object),
+            np.zeros(3, np.uint8),
+        ]
+    ):
+        np.savez_compressed(entry, frames=frames)
+        np.testing.assert_array_equal(load_frames(recording, 2, 'count', SIZE, folder), expected)
+        assert len(reads) == number + 2
+        assert entry.read_bytes() == whole
+    np.savez(entry, frames=expected)
+    entry.write_bytes(entry.read_bytes().replace(expected.tobytes(), (expected * 2).tobytes()))
+    np.testing.assert_array_equal(load_frames(recording, 2, 'count', SIZE, folder), expected)
+    entry.unlink()
+    os.mkfifo(entry)  # nobody writes to it
+    np.testing.assert_array_equal(load_frames(recording, 2, 'count', SIZE, folder), expected)
+    assert entry.read_bytes() == whole

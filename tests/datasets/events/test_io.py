@@ -1,13 +1,19 @@
 """Every format is written here to its specification and read event for event."""
 
+import os
+import signal
 import struct
 import sys
+import time
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
 from event_files import (
     HEADER_AEDAT2,
     HEADER_DAT,
+    array_bytes,
     draw,
     stream,
     write_aedat2,
@@ -17,10 +23,12 @@ from event_files import (
     write_npy,
     write_npz,
     write_structured_npy,
+    write_zip,
 )
 
 from mmsnn.datasets import DatasetError
 from mmsnn.datasets.events import EVENT_SUFFIXES, check_event_header, read_events
+from mmsnn.datasets.events.io import check_sensor_size, find_sensor_size
 
 # --- slow readers of the tests' own --------------------------------------------------------------
 
@@ -227,8 +235,9 @@ def test_damaged_header_of_aedat4(tmp_path, needs_aedat):
         with pytest.raises(DatasetError, match=r'a\.aedat4 is truncated or broken in its header'):
             read(path)
     path.write_bytes(whole[:table] + b'\xff\xff' + whole[table + 2 :])  # the package panics
-    with pytest.raises(DatasetError, match=r'a\.aedat4 is truncated or broken: '):
-        read_events(path)
+    for read in (read_events, check_event_header):
+        with pytest.raises(DatasetError, match=r'a\.aedat4 is truncated or broken in its header'):
+            read(path)
 
 
 def test_negative_coordinates_of_aedat4(tmp_path, needs_aedat):
@@ -316,3 +325,267 @@ def test_missing_package_is_named(tmp_path, monkeypatch):
     for read in (read_events, check_event_header):
         with pytest.raises(DatasetError, match=r"pip install 'mmsnn\[events\]'"):
             read(tmp_path / 'a.aedat4')
+
+
+# --- times and sizes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    't',
+    [
+        np.array([5, 2**63], np.uint64),
+        np.array([5.0, 1e19]),
+        np.array([5.0, 2.0**63]),
+        np.array([5, 2**64 - 1], np.uint64),
+        np.array([5, 1e19], np.longdouble),
+    ],
+)
+def test_times_beyond_64_bits(tmp_path, t):
+    np.savez(tmp_path / 'a.npz', x=[0, 1], y=[0, 1], t=t, p=[0, 1], sensor_size=(2, 2))
+    with pytest.raises(DatasetError, match=r'a\.npz: event 1 has t=\d.*beyond what 64 bits'):
+        read_events(tmp_path / 'a.npz')
+    np.savez(tmp_path / 'a.npz', x=[0, 1], y=[0, 1], t=-t.astype(float), p=[0, 1])
+    with pytest.raises(DatasetError, match=r'beyond what 64 bits|run backwards'):
+        read_events(tmp_path / 'a.npz', (2, 2))
+
+
+def test_the_first_and_the_last_time_are_taken(tmp_path):
+    path = tmp_path / 'a.npy'
+    np.save(path, np.array([[0, 0, -(2**63), 1], [0, 0, 2**63 - 1, 1]]))
+    assert read_events(path, (1, 1)).t.tolist() == [-(2**63), 2**63 - 1]
+    np.save(path, np.array([[0, 0, 2**63 - 1, 1]], np.uint64))
+    assert read_events(path, (1, 1)).t.tolist() == [2**63 - 1]
+    np.save(path, np.array([[0, 0, -(2.0**63), 1], [0, 0, 2.0**53, 1]]))
+    assert read_events(path, (1, 1)).t.tolist() == [-(2**63), 2**53]
+
+
+def test_negative_times_of_aedat4(tmp_path, needs_aedat):
+    write_aedat4(tmp_path / 'a.aedat4', [(5, 1, -10, 1)])  # the package gives them unsigned
+    with pytest.raises(DatasetError, match=r'event 0 has t=18446744073709551606, beyond'):
+        read_events(tmp_path / 'a.aedat4')
+
+
+@pytest.mark.parametrize(
+    'size',
+    [
+        (8, 8, 3),
+        (8,),
+        (),
+        8,
+        (float('nan'), 8),
+        (8, float('inf')),
+        (8.9, 8),
+        ('8', '8'),
+        '88',
+        (0, 8),
+        (-8, 8),
+        (True, 8),
+        (None, 8),
+        (40000, 40000),
+        (10**400, 8),
+    ],
+)
+def test_sizes_that_are_none(tmp_path, size):
+    write_npy(tmp_path / 'a.npy', draw(20, (8, 8)))
+    with pytest.raises(DatasetError, match=r'sensor_size is .*two whole numbers of pixels'):
+        read_events(tmp_path / 'a.npy', size)
+
+
+def test_sizes_of_any_kind_of_whole_number():
+    for size in ([8, 4], (8.0, np.float32(4)), np.array([8, 4]), (np.uint8(8), np.int64(4))):
+        taken = check_sensor_size(size)
+        assert taken == (8, 4)
+        assert {type(side) for side in taken} == {int}
+
+
+def test_sizes_that_a_file_claims(tmp_path, request):
+    path, rows = tmp_path / 'a.dat', draw(size=(64, 32))
+    write_dat(path, rows, header=b'% Width 16000\n% Height 12000\n')
+    for read in (read_events, find_sensor_size):
+        with pytest.raises(DatasetError, match=r'a\.dat claims a sensor of 16000x12000 pixels'):
+            read(path)
+    assert rows_of(read_events(path, (64, 32))) == rows  # what is given goes first
+    check_event_header(path)
+    write_dat(path, rows, header=b'% Width 40000\n% Height 40000\n')
+    with pytest.raises(DatasetError, match=r'its sensor_size is \(40000, 40000\)'):
+        read_events(path)
+    for size in ([np.nan, 8], [8.5, 8], [8, 8, 8], ['8', '8'], 8, np.zeros(1000)):
+        np.savez(tmp_path / 'a.npz', events=rows, sensor_size=size)
+        for read in (read_events, find_sensor_size):
+            with pytest.raises(DatasetError, match=r'a\.npz: its sensor_size is'):
+                read(tmp_path / 'a.npz')
+        assert rows_of(read_events(tmp_path / 'a.npz', (64, 32))) == rows
+    request.getfixturevalue('needs_aedat')
+    for size in ((60000, 60000), (0, 128), (8000, 8000)):
+        write_aedat4(tmp_path / 'a.aedat4', rows, size)
+        with pytest.raises(DatasetError, match=r'a\.aedat4.* sensor'):
+            read_events(tmp_path / 'a.aedat4')
+
+
+# --- files that do not say what they hold --------------------------------------------------------
+
+
+@pytest.fixture
+def peak():
+    """Megabytes that Python and NumPy took at most during the test so far."""
+    tracemalloc.start()
+    yield lambda: tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+
+
+@pytest.fixture
+def ends():
+    """An end after ten seconds to what would wait for ever."""
+
+    def stop(*_):
+        raise TimeoutError('it hangs')
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize('suffix', EVENT_SUFFIXES)
+def test_pipes_and_folders_are_no_recordings(tmp_path, suffix, ends):
+    os.mkfifo(tmp_path / f'pipe{suffix}')
+    (tmp_path / f'folder{suffix}').mkdir()
+    for name in ('pipe', 'folder'):
+        for read in (read_events, check_event_header):
+            with pytest.raises(DatasetError, match=rf'{name}{suffix} cannot be read: it is no reg'):
+                read(tmp_path / f'{name}{suffix}', (8, 8)) if read is read_events else read(
+                    tmp_path / f'{name}{suffix}'
+                )
+
+
+def test_other_versions_of_aedat(tmp_path):
+    path = tmp_path / 'a.aedat'
+    for version in ('3.1', '1.0', '4.1'):
+        path.write_bytes(f'#!AER-DAT{version}\r\n#Format: RAW\r\n'.encode() + bytes(100))
+        for read in (read_events, check_event_header):
+            with pytest.raises(
+                DatasetError, match=rf'is AEDAT {version}, .*Convert it to'
+            ) as error:
+                read(path)
+            assert 'Fetch' not in str(error.value)
+
+
+def test_headers_without_an_end(tmp_path):
+    for name, start, line in (
+        ('a.dat', b'', b'%\n'),
+        ('a.dat', b'', b'%' + b' ' * 10**5 + b'\n'),
+        ('a.dat', b'', b'%'),
+        ('a.aedat', b'#!AER-DAT2.0\r\n', b'#\n'),
+    ):
+        (tmp_path / name).write_bytes(start + line * (5_000_000 // len(line)))
+        begin = time.perf_counter()
+        for read in (read_events, check_event_header):
+            with pytest.raises(DatasetError, match=r'its header has not ended after \d+ bytes'):
+                read(tmp_path / name)
+        assert time.perf_counter() - begin < 2
+    header = HEADER_DAT + b'% a setting of the camera\n' * 20000
+    write_dat(tmp_path / 'a.dat', draw(5), header=header)
+    assert len(read_events(tmp_path / 'a.dat')) == 5
+
+
+def test_claims_of_a_header_take_no_memory(tmp_path, peak):
+    path = tmp_path / 'a.npy'
+    whole = array_bytes(np.array(draw(20, (8, 8))))
+    for claim in (b'(20000000000, 4), }', b'(9' + b'0' * 30 + b', 4), }', b'(-20, 4), }'):
+        path.write_bytes(whole.replace(b'(20, 4), }', claim))
+        for read in (read_events, check_event_header):
+            with pytest.raises(DatasetError, match=r'a\.npy is truncated'):
+                read(path)
+    path.write_bytes(whole + whole)  # numpy.load would leave the second out
+    for read in (read_events, check_event_header):
+        with pytest.raises(DatasetError, match=r'a\.npy is broken: .* takes 640 bytes, but 1408'):
+            read(path)
+    path.write_bytes(b'\x93NUMPY\x02\x00' + b'\xff' * 4 + whole[10:])  # a header of 4 GB
+    with pytest.raises(DatasetError, match=r'a\.npy is truncated'):
+        read_events(path)
+    assert peak() < 5
+
+
+def test_archives_that_unpack_to_far_more(tmp_path, peak):
+    path, rows = tmp_path / 'a.npz', np.array(draw(20, (8, 8)))
+    columns = {name: array_bytes(column) for name, column in zip('xytp', rows.T)}
+    write_zip(path, {**columns, 'note': None})  # not needed
+    assert rows_of(read_events(path, (8, 8))) == rows.tolist()
+    write_zip(path, {**columns, 't': None})
+    with pytest.raises(DatasetError, match=r'a\.npz is truncated or broken'):
+        read_events(path, (8, 8))
+    claim = array_bytes(np.zeros(0, np.int64)).replace(b'(0,)', b'(3000000,)')
+    write_zip(path, dict.fromkeys('xytp', claim))
+    for read in (read_events, check_event_header):
+        with pytest.raises(DatasetError, match=r'claims 3000000 events, which take \d+ bytes'):
+            read(path)
+    assert peak() < 60  # most of it for writing
+
+
+def test_archives_of_other_methods_and_with_passwords(tmp_path):
+    path, rows = tmp_path / 'a.npz', np.array(draw(20, (8, 8)))
+    write_zip(path, {'events': array_bytes(rows)}, zipfile.ZIP_BZIP2)
+    with pytest.raises(DatasetError, match=r'events\.npy is packed by method 12'):
+        read_events(path, (8, 8))
+    np.savez(path, events=rows)
+    data = bytearray(path.read_bytes())
+    data[data.index(b'PK\x01\x02') + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match=r'a\.npz is .*RuntimeError.*encrypted'):
+        read_events(path, (8, 8))
+
+
+def test_archives_whose_contents_were_changed(tmp_path):
+    path, rows = tmp_path / 'a.npz', np.array(draw(20, (8, 8)))
+    np.savez(path, events=rows)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"'shape': (20, 4), } ", b"'shape': (10, 4), } "))
+    with pytest.raises(DatasetError, match=r'a\.npz is truncated or broken'):
+        read_events(path, (8, 8))
+    path.write_bytes(data.replace(rows[5].tobytes(), rows[6].tobytes()))  # numpy.load takes it
+    with pytest.raises(DatasetError, match=r'a\.npz is truncated or broken: .*CRC'):
+        read_events(path, (8, 8))
+
+
+def test_python_objects(tmp_path):
+    np.save(tmp_path / 'a.npy', np.array([[1, 1, 5, 1]], object))
+    np.savez(tmp_path / 'a.npz', x=np.zeros(1, object), y=[0], t=[0], p=[0])
+    for name in ('a.npy', 'a.npz'):
+        for read in (read_events, check_event_header):
+            with pytest.raises(DatasetError, match=r'x holds Python objects, which are not opened'):
+                read(tmp_path / name)
+
+
+def test_claims_of_aedat4(tmp_path, needs_aedat, peak):
+    path = tmp_path / 'a.aedat4'
+    write_aedat4(path, draw(5), streams=stream(0, 'EVTS', (128, 128)) + '<a>' * 10**5)
+    for read in (read_events, check_event_header):
+        with pytest.raises(DatasetError, match='truncated or broken in its header'):
+            read(path)
+    deep = '<a>' * 10**5 + '</a>' * 10**5  # the package would crash
+    write_aedat4(path, draw(5), streams=stream(0, 'EVTS', (128, 128)) + deep)
+    for read in (read_events, check_event_header):
+        with pytest.raises(DatasetError, match='truncated or broken in its header'):
+            read(path)
+    write_aedat4(path, [])
+    start = path.read_bytes()
+    path.write_bytes(start[:14] + b'\xff' * 4 + start[18:])  # a header of 4 GB
+    for read in (read_events, check_event_header):
+        with pytest.raises(DatasetError, match='truncated or broken in its header'):
+            read(path)
+    for packet in (struct.pack('<II', 0, 2**31) + bytes(20), struct.pack('<II', 0, 4) + bytes(4)):
+        path.write_bytes(start + packet)
+        with pytest.raises(DatasetError, match='its packets do not end as they say'):
+            read_events(path)
+    write_aedat4(path, [], compression=1)
+    frame = b'\x04\x22\x4d\x18\x68\x70' + struct.pack('<Q', 2**31) + bytes(9)
+    path.write_bytes(path.read_bytes() + struct.pack('<II', 0, len(frame)) + frame)
+    with pytest.raises(DatasetError, match='claims to unpack to 2147483648 bytes'):
+        read_events(path)
+    write_aedat4(path, [], compression=3)
+    frame = b'\x28\xb5\x2f\xfd\xa0' + struct.pack('<I', 2**31) + bytes(9)
+    path.write_bytes(path.read_bytes() + struct.pack('<II', 0, len(frame)) + frame)
+    with pytest.raises(DatasetError, match='claims to unpack to 2147483648 bytes'):
+        read_events(path)
+    assert peak() < 20

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmdet.registry import TRANSFORMS
 
+from mmsnn.datasets import DatasetError
 from mmsnn.datasets.transforms import (
     NDA,
     EventCutout,
@@ -174,6 +175,20 @@ def test_resize(mode, exact):
     expected = frames()[..., ::2, ::2] if mode == 'nearest' else mean
     np.testing.assert_allclose(out['frames'], expected, rtol=1e-6)
     assert ResizeEventFrames(48).size == (48, 48)
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(sensor_size=(5, 3, 1)), r'LoadEventFrames: sensor_size is \(5, 3, 1\)'),
+        (dict(sensor_size=(8.9, 8)), r'sensor_size is \(8.9, 8\)'),
+        (dict(time_steps=0), 'LoadEventFrames: time_steps is 0'),
+        (dict(split_by='number'), "split_by is 'number'"),
+    ],
+)
+def test_loaders_that_cannot_be(kwargs, message):
+    with pytest.raises(DatasetError, match=message):
+        LoadEventFrames(**{'time_steps': 2, **kwargs})
 
 
 def test_load_and_pack(tmp_path):

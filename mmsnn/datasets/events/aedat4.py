@@ -1,0 +1,198 @@
+"""AEDAT 4 (FlatBuffers, compressed by LZ4 or ZSTD), by the package `aedat`.
+
+What the package takes on trust is checked before: it aborts the process on text that is no UTF-8 or
+nested too deep, follows the offsets of the header wherever they lead, and allocates what a packet
+says that it has.
+Source: iniVation, AEDAT 4.0 file format.
+"""
+
+import os
+import struct
+from typing import BinaryIO, NamedTuple
+from xml.parsers import expat
+
+import numpy as np
+
+from ..errors import DatasetError
+from .problems import remaining
+
+MAGIC = b'#!AER-DAT4.0\r\n'
+LZ4, ZSTD = (1, 2), (3, 4)
+# Levels of the XML text, of which cameras need fewer than ten.
+MAX_DEPTH = 100
+# Packets may unpack to this much, or more than that if the file is larger than a 200th of it.
+MIN_UNPACKED, MAX_RATIO = 2**26, 200
+
+
+class _Header(NamedTuple):
+    """What stands before the packets.
+
+    - ``compression``: 0 is none, see ``LZ4`` and ``ZSTD``.
+    - ``table``: where the table behind the packets starts, -1 where there is none.
+    """
+
+    compression: int
+    table: int
+
+
+def import_aedat():
+    """The package.
+
+    Raises:
+        DatasetError: It is not installed.
+    """
+    try:
+        import aedat
+    except ImportError as error:
+        raise DatasetError(
+            "AEDAT 4 files need the package aedat: pip install 'mmsnn[events]'"
+        ) from error
+    return aedat
+
+
+def _read_header(file: BinaryIO, path: str) -> _Header:
+    """Read the table of the header, and leave the file at the first packet."""
+    file.seek(len(MAGIC))
+    length = int.from_bytes(file.read(4), 'little')
+    try:
+        if length > remaining(file):
+            raise ValueError('truncated')
+        return _parse_header(file.read(length))
+    except (ValueError, struct.error, expat.ExpatError) as error:
+        raise DatasetError(
+            f'{path} is truncated or broken in its header. Fetch it again'
+        ) from error
+
+
+def _parse_header(data: bytes) -> _Header:
+    """Parse a FlatBuffer: a table of compression, place of the table of packets, and XML text."""
+
+    def value(kind, at):
+        if at < 0:
+            raise ValueError('an offset leads out of the header')
+        return struct.unpack_from(kind, data, at)[0]
+
+    root = value('<I', 0)
+    vtable = root - value('<i', root)
+    fields = (value('<H', vtable) - 4) // 2
+
+    def field(number, kind, default):
+        at = value('<H', vtable + 4 + 2 * number) if number < fields else 0
+        return value(kind, root + at) if at else default
+
+    if fields < 3 or not value('<H', vtable + 8):
+        raise ValueError('no text')
+    text = root + value('<H', vtable + 8)
+    text += value('<I', text)
+    end = text + 4 + value('<I', text)
+    if end > len(data):
+        raise ValueError('the text leads out of the header')
+    _check_xml(data[text + 4 : end].decode('utf-8'))
+    return _Header(field(0, '<i', 0), field(1, '<q', -1))
+
+
+def _check_xml(text: str) -> None:
+    """Check that an XML text is whole and not too deep: the package recurses until it crashes."""
+    depth = 0
+
+    def enter(*_):
+        nonlocal depth
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError('too many levels')
+
+    def leave(*_):
+        nonlocal depth
+        depth -= 1
+
+    def refuse(*_):
+        raise ValueError('it defines a type of its own')
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler, parser.EndElementHandler = enter, leave
+    parser.StartDoctypeDeclHandler = refuse
+    parser.Parse(text, True)
+
+
+def _check_packets(file: BinaryIO, header: _Header, path: str) -> None:
+    """Check that the packets fill the file, and do not unpack to far more than it has."""
+    size = os.fstat(file.fileno()).st_size
+    end = size if header.table < file.tell() else header.table
+    at, unpacked = file.tell(), 0
+    while at < end:
+        file.seek(at)
+        start = file.read(8 + 18)
+        if len(start) < 8:
+            break
+        length = struct.unpack_from('<I', start, 4)[0]
+        if header.compression == 0 and length < 12:  # the package panics, with a page of output
+            break
+        unpacked += max(length, _unpacked_bytes(start[8:], header.compression))
+        at += 8 + length
+    if at != end or end > size:
+        raise DatasetError(
+            f'{path} is truncated or broken: its packets do not end as they say. Fetch it again'
+        )
+    if unpacked > max(MIN_UNPACKED, MAX_RATIO * size):
+        raise DatasetError(
+            f'{path} has {size} bytes, but claims to unpack to {unpacked} bytes. Fetch it again'
+        )
+
+
+def _unpacked_bytes(start: bytes, compression: int) -> int:
+    """What the header of an LZ4 or ZSTD frame says that it unpacks to; 0 where it says nothing."""
+    if len(start) < 5:
+        return 0
+    flags = start[4]
+    if compression in LZ4 and flags & 8:
+        return int.from_bytes(start[6:14], 'little')
+    if compression in ZSTD:
+        single = flags >> 5 & 1
+        at = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
+        width = (single, 2, 4, 8)[flags >> 6]
+        return int.from_bytes(start[at : at + width], 'little')
+    return 0
+
+
+def _call(path, function, *args):
+    """Call the package, whose panics are no Exception."""
+    try:
+        return function(*args)
+    except BaseException as error:
+        if not isinstance(error, RuntimeError) and type(error).__name__ != 'PanicException':
+            raise
+        raise DatasetError(f'{path} is truncated or broken: {error}. Fetch it again') from error
+
+
+def _open(file, path):
+    """The package's decoder, the number of the first stream of events, and its size."""
+    decoder = _call(path, import_aedat().Decoder, path)
+    streams = _call(path, decoder.id_to_stream)
+    events = [number for number, stream in streams.items() if stream['type'] == 'events']
+    if not events:
+        raise DatasetError(f'{path} has no stream of events')
+    first = min(events)
+    return decoder, first, (streams[first]['width'], streams[first]['height'])
+
+
+def aedat4_head(file, path):
+    """Read the header; how many events there are is not known before they are unpacked."""
+    import_aedat()
+    _read_header(file, path)
+    return min(1, remaining(file)), _open(file, path)[2]
+
+
+def read_aedat4(file, path):
+    """Read the first stream of events."""
+    import_aedat()
+    _check_packets(file, _read_header(file, path), path)
+    decoder, first, size = _open(file, path)
+    packets = _call(
+        path, lambda: [packet['events'] for packet in decoder if packet['stream_id'] == first]
+    )
+    if not packets:
+        return tuple(np.zeros(0, np.int64) for _ in range(4)), size
+    events = np.concatenate(packets)
+    # The fields are int16 in the file; the package gives them unsigned.
+    x, y = events['x'].astype(np.int16), events['y'].astype(np.int16)
+    return (x, y, events['t'], events['on'].astype(np.uint8)), size
