@@ -104,9 +104,9 @@ def load_safely_by_default() -> None:
 
     :func:`mmsnn.compat.setup` calls it. It closes the ways into a file that are not ours:
     ``mmengine.load_checkpoint``, ``mmdet.apis.init_detector`` and ``Pretrained`` on the stack of
-    OneDL, which falls back to unrestricted unpickling, and all of them with PyTorch before 2.6,
-    which unpickles freely by default. Who has set one of PyTorch's two variables, to whatever
-    value, has decided already: nothing is changed then.
+    OneDL, which falls back to unrestricted unpickling, and ``weights_only=False`` in anyone's
+    code. Who has set one of PyTorch's two variables, to whatever value, has decided already:
+    nothing is changed then.
     """
     if FORCE_SAFE not in os.environ and FORCE_UNSAFE not in os.environ:
         os.environ[FORCE_SAFE] = '1'
