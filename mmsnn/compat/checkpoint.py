@@ -1,5 +1,6 @@
 """Checkpoints that load on both stacks, without running code that they carry."""
 
+import errno
 import os
 import pickle
 import re
@@ -193,7 +194,8 @@ def _refusal(path: str, error: Exception) -> CheckpointError:
             f'{path}: holds {name}, which is not a plain weight, and loading it could run code '
             'of whoever wrote the file. Pass --trust-checkpoint only if you trust its source.'
         )
-    if isinstance(error, OSError):
+    # In a truncated file zip's directory can point before its start: an invalid seek.
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:
         return CheckpointError(f'{path}: cannot be read: {reason}')
     # PyTorch wraps the unpickler's own words in a page of advice.
     reason = reason.rpartition('WeightsUnpickler error: ')[2].strip()

@@ -280,9 +280,20 @@ def test_truncated_file_is_named_as_such(checkpoint):
     for length in (1, 3, 4, 100, len(whole) // 2, len(whole) - 1):
         checkpoint.write_bytes(whole[:length])
         for trust in (False, True):
-            with pytest.raises(CheckpointError, match='truncated') as error:
+            with pytest.raises(DamagedCheckpointError, match='truncated') as error:
                 load_checkpoint_file(checkpoint, trust)
             assert str(checkpoint) in str(error.value)
+
+
+def test_a_file_cut_anywhere_is_named_as_such(tmp_path):
+    """Its size decides what PyTorch and zip stumble over."""
+    path = tmp_path / 'epoch_1.pth'
+    save_checkpoint({f'key {i}': torch.zeros(100) for i in range(40)}, str(path))
+    whole = path.read_bytes()
+    for length in range(1, len(whole), 211):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DamagedCheckpointError, match='truncated'):
+            load_checkpoint_file(path)
 
 
 @pytest.mark.parametrize(
