@@ -62,7 +62,8 @@ setup(
     package_data={'mmsnn.ops': ['kernels.c'], 'mmsnn.report': ['page.html']},
     ext_modules=[Extension('mmsnn.ops._kernels', ['mmsnn/ops/kernels.c'], optional=True)],
     cmdclass=COMMANDS,
-    install_requires=['torch>=2.4', 'numpy', 'pycocotools', 'pillow', 'rich', 'jinja2'],
+    # Before 2.6, loading weights only could run code (CVE-2025-32434).
+    install_requires=['torch>=2.6', 'numpy', 'pycocotools', 'pillow', 'rich', 'jinja2'],
     extras_require={
         **STACKS,
         'demo': ['scikit-learn'],

@@ -19,6 +19,7 @@ from mmsnn.utils import (
     build_runner,
     check_data,
     exit_on_error,
+    faults_in_one_line,
     leave_launcher,
     load_config,
     set_time_steps,
@@ -150,7 +151,8 @@ def main() -> None:
             set_time_steps(detector, args.time_steps)
         if args.out is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-        runner.test()
+        with faults_in_one_line():
+            runner.test()
     leave_launcher()
 
 

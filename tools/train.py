@@ -6,19 +6,21 @@ import argparse
 import mmsnn  # noqa: F401  isort: skip
 
 from mmdet.utils import setup_cache_size_limit_of_dynamo
-from mmengine.runner import find_latest_checkpoint
 
-from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
+from mmsnn.compat import check_state_dict, enforce_safe_loading
 from mmsnn.utils import (
     ToolError,
     add_common_arguments,
     build_runner,
     check_data,
-    check_work_dir,
+    check_pretrained,
     enable_amp,
     exit_on_error,
+    faults_in_one_line,
+    find_start,
     leave_launcher,
     load_config,
+    lock_work_dir,
     setup_launcher,
 )
 
@@ -78,24 +80,22 @@ def main() -> None:
                     'base_batch_size=16) to the config'
                 )
             cfg.auto_scale_lr.enable = True
-        if args.resume is None:
-            check_work_dir(cfg.work_dir)
-        else:
+        if args.resume is not None:
             cfg.resume = True
             cfg.load_from = None if args.resume == 'auto' else args.resume
+        lock_work_dir(cfg.work_dir)
+        start = find_start(cfg, args.trust_checkpoint)
+        check_pretrained(cfg, args.trust_checkpoint)
         check_data(cfg, ('train', 'val'))
-        start = cfg.load_from
-        if cfg.resume and start is None:
-            start = find_latest_checkpoint(cfg.work_dir)
-        checkpoint = load_checkpoint_file(start, args.trust_checkpoint) if start else None
 
     setup_launcher(cfg)
     runner = build_runner(cfg)
     with exit_on_error():
-        if checkpoint is not None and cfg.resume:
-            check_state_dict(runner.model, checkpoint, start)
-        del checkpoint
-        runner.train()
+        if start is not None and cfg.get('resume'):
+            check_state_dict(runner.model, start.content, start.path)
+        del start
+        with faults_in_one_line():
+            runner.train()
     leave_launcher()
 
 

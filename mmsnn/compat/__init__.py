@@ -13,27 +13,32 @@ checkpoints with                   PyTorch >= 2.6                 with PyTorch i
 refusing what is more than         ``onedl-mmengine`` 0.10.12:    it stops allowing ``getattr``
 weights                            its list allows ``getattr``,   and stops falling back
                                    and it falls back to           (``allow_mmengine_types``,
-                                   unrestricted unpickling        ``enforce_safe_loading``)
+                                   unrestricted unpickling        ``load_safely_by_default``,
+                                                                  ``enforce_safe_loading``)
 =================================  =============================  ================================
 """
 
 from .checkpoint import (
     CheckpointError,
+    DamagedCheckpointError,
     allow_mmengine_types,
     check_state_dict,
     enforce_safe_loading,
     load_checkpoint_file,
+    load_safely_by_default,
     load_weights,
 )
 from .ext import install_ext_standin
 
 __all__ = [
     'CheckpointError',
+    'DamagedCheckpointError',
     'allow_mmengine_types',
     'check_state_dict',
     'enforce_safe_loading',
     'install_ext_standin',
     'load_checkpoint_file',
+    'load_safely_by_default',
     'load_weights',
     'setup',
 ]
@@ -42,4 +47,5 @@ __all__ = [
 def setup() -> None:
     """Make the installed stack complete; to be called before MMDetection is imported."""
     install_ext_standin()
+    load_safely_by_default()
     allow_mmengine_types()

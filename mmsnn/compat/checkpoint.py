@@ -1,16 +1,19 @@
 """Checkpoints that load on both stacks, without running code that they carry."""
 
+import errno
 import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Callable, Union
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 FORCE_SAFE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
@@ -19,6 +22,10 @@ FORCE_UNSAFE = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be used; the message names the file, the reason and the remedy."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint is empty, truncated or another kind of file: an older one may be whole."""
 
 
 # Functions that MMEngine's state refers to. Pickle protocol 2, in which PyTorch writes, has no
@@ -93,6 +100,19 @@ def allow_mmengine_types() -> None:
         checkpoint.get_torch_safe_globals = list
 
 
+def load_safely_by_default() -> None:
+    """Let every ``torch.load`` of this process, MMEngine's included, take weights only.
+
+    :func:`mmsnn.compat.setup` calls it. It closes the ways into a file that are not ours:
+    ``mmengine.load_checkpoint``, ``mmdet.apis.init_detector`` and ``Pretrained`` on the stack of
+    OneDL, which falls back to unrestricted unpickling, and ``weights_only=False`` in anyone's
+    code. Who has set one of PyTorch's two variables, to whatever value, has decided already:
+    nothing is changed then.
+    """
+    if FORCE_SAFE not in os.environ and FORCE_UNSAFE not in os.environ:
+        os.environ[FORCE_SAFE] = '1'
+
+
 def enforce_safe_loading(trust: bool = False) -> None:
     """Decide for the whole process, MMEngine's own loading included, what checkpoints may hold.
 
@@ -108,31 +128,52 @@ def enforce_safe_loading(trust: bool = False) -> None:
     os.environ[force] = '1'
 
 
+@contextmanager
+def _loading(trust: bool) -> Iterator[None]:
+    """Decide it for one file. PyTorch knows no other way to trust a file than these variables."""
+    before = {name: os.environ.get(name) for name in (FORCE_SAFE, FORCE_UNSAFE)}
+    enforce_safe_loading(trust)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
 def load_checkpoint_file(path: Union[str, os.PathLike], trust: bool = False) -> dict[str, Any]:
     """Load a checkpoint onto the CPU.
 
     Args:
-        path: The file.
-        trust: Allow more than weights, which lets the file run any code.
+        path: The file, or an address that MMEngine knows, such as ``https://...``.
+        trust: Allow more than weights, which lets the file run any code. It holds for this file,
+            whatever PyTorch's variables say; while it is read, it holds for other threads, too.
 
     Returns:
         What the file holds.
 
     Raises:
-        CheckpointError: The file is missing, truncated, no checkpoint, or holds more than
-            weights and is not trusted.
+        DamagedCheckpointError: The file is empty, truncated or no checkpoint.
+        CheckpointError: The file is missing, or holds more than weights and is not trusted.
     """
     path = os.path.expanduser(os.fspath(path))
-    if not os.path.isfile(path):
-        raise CheckpointError(f'{path}: no such checkpoint file. Check the path.')
-    if os.path.getsize(path) == 0:
-        raise CheckpointError(f'{path}: the file is empty. Copy or download it again.')
+    is_address = re.match(r'[\w.+-]+://', path) is not None
+    if not is_address:
+        if not os.path.isfile(path):
+            raise CheckpointError(f'{path}: no such checkpoint file. Check the path.')
+        if os.path.getsize(path) == 0:
+            raise DamagedCheckpointError(f'{path}: the file is empty. Copy or download it again.')
     allow_mmengine_types()
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=not trust)
+        with _loading(trust):
+            if is_address:
+                checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+            else:
+                checkpoint = torch.load(path, map_location='cpu', weights_only=not trust)
     except Exception as error:
         # A damaged file can make the unpickler raise almost anything.
-        raise CheckpointError(_explain(path, error, trust)) from error
+        raise _refusal(path, error) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             f'{path}: holds a {type(checkpoint).__name__}, not a dict with the weights. '
@@ -141,7 +182,7 @@ def load_checkpoint_file(path: Union[str, os.PathLike], trust: bool = False) -> 
     return checkpoint
 
 
-def _explain(path: str, error: Exception, trust: bool) -> str:
+def _refusal(path: str, error: Exception) -> CheckpointError:
     reason = str(error)
     unknown = re.search(r'GLOBAL (\S+)', reason)
     refused = re.search(r'(getattr\(.*\)) is not allowed', reason)
@@ -149,24 +190,22 @@ def _explain(path: str, error: Exception, trust: bool) -> str:
     # only unrestricted unpickling could build.
     if unknown or (isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path)):
         name = unknown.group(1) if unknown else (refused.group(1) if refused else 'code')
-        message = (
+        return CheckpointError(
             f'{path}: holds {name}, which is not a plain weight, and loading it could run code '
             'of whoever wrote the file. Pass --trust-checkpoint only if you trust its source.'
         )
-        if trust:
-            message += f' (It is trusted, but {FORCE_SAFE} is set: unset it.)'
-        return message
-    if isinstance(error, OSError):
-        return f'{path}: cannot be read: {reason}'
+    # In a truncated file zip's directory can point before its start: an invalid seek.
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:
+        return CheckpointError(f'{path}: cannot be read: {reason}')
     # PyTorch wraps the unpickler's own words in a page of advice.
     reason = reason.rpartition('WeightsUnpickler error: ')[2].strip()
     first_line = reason.splitlines()[0] if reason else type(error).__name__
     if isinstance(error, (ImportError, AttributeError)):
-        return (
+        return CheckpointError(
             f'{path}: refers to something that is not installed here: {first_line}. Install '
             'what it was written with.'
         )
-    return (
+    return DamagedCheckpointError(
         f'{path}: not a readable checkpoint; it is truncated, damaged or another kind of file '
         f'({first_line}). Copy or download it again.'
     )

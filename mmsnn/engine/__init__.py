@@ -1,10 +1,17 @@
 """Hooks and optimiser wrappers."""
 
-from .hooks import ClsVisualizationHook, FuseHook, NonFiniteLossHook, SpikeStatsHook
+from .hooks import (
+    CheckpointHook,
+    ClsVisualizationHook,
+    FuseHook,
+    NonFiniteLossHook,
+    SpikeStatsHook,
+)
 from .optimizers import BF16OptimWrapper
 
 __all__ = [
     'BF16OptimWrapper',
+    'CheckpointHook',
     'ClsVisualizationHook',
     'FuseHook',
     'NonFiniteLossHook',

@@ -172,6 +172,11 @@ def check_work_dir(work_dir: str) -> None:
         )
 
 
+def is_first_process() -> bool:
+    """Whether this is the only process of a run, or the first of several, before they meet."""
+    return int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))) == 0
+
+
 def check_data(cfg: Config, splits: Sequence[str], time_steps: Optional[int] = None) -> None:
     """Look through the data sets before any long work, once for all ranks.
 
@@ -183,7 +188,7 @@ def check_data(cfg: Config, splits: Sequence[str], time_steps: Optional[int] = N
     Raises:
         DatasetError: Something in them would fail later, or train on less than was meant.
     """
-    if int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))) == 0:
+    if is_first_process():
         check_config_datasets(cfg, splits, time_steps)
 
 

@@ -1,24 +1,33 @@
 """Checkpoints: what loads, what is refused, and what the refusal says."""
 
+import os
 import pickle
 import struct
 import zipfile
+from pathlib import Path
 
+import mmsnn  # noqa: F401  isort: skip
+
+import mmdet.apis
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import MessageHub
+from mmengine.model import BaseModule
 from mmengine.optim import OneCycleLR
-from mmengine.runner import CheckpointLoader, save_checkpoint
+from mmengine.runner import CheckpointLoader, load_checkpoint, save_checkpoint
 from torch import nn
 
 from mmsnn.compat import (
     CheckpointError,
+    DamagedCheckpointError,
     allow_mmengine_types,
     check_state_dict,
     enforce_safe_loading,
     load_checkpoint_file,
+    load_safely_by_default,
     load_weights,
+    setup,
 )
 from mmsnn.compat.checkpoint import FORCE_SAFE, FORCE_UNSAFE
 
@@ -155,8 +164,6 @@ def test_more_than_weights_is_refused_unless_trusted(tmp_path):
     assert str(path) in str(error.value)
     with pytest.raises(pickle.UnpicklingError):
         CheckpointLoader.load_checkpoint(str(path))
-    with pytest.raises(CheckpointError, match=f'{FORCE_SAFE} is set'):
-        load_checkpoint_file(path, trust=True)
     assert not made.exists()
     enforce_safe_loading(trust=True)
     assert 'extra' in load_checkpoint_file(path, trust=True)
@@ -164,13 +171,87 @@ def test_more_than_weights_is_refused_unless_trusted(tmp_path):
     assert 'extra' in CheckpointLoader.load_checkpoint(str(path))
 
 
-def test_trust_is_asked_for_each_time(tmp_path):
-    """Without the environment variable, too, the argument decides."""
+@pytest.mark.parametrize('variable', [None, FORCE_SAFE, FORCE_UNSAFE])
+def test_trust_is_asked_for_each_time(tmp_path, monkeypatch, variable):
+    """Whatever the variables say, the argument decides, and for one file alone."""
+    if variable:
+        monkeypatch.setenv(variable, '1')
     path = tmp_path / 'evil.pth'
     torch.save({'extra': Evil(tmp_path / 'made')}, path)
+    before = dict(os.environ)
     with pytest.raises(CheckpointError, match='--trust-checkpoint'):
         load_checkpoint_file(path)
+    assert not (tmp_path / 'made').exists()
     assert 'extra' in load_checkpoint_file(path, trust=True)
+    assert dict(os.environ) == before
+
+
+# A refusal of PyTorch's own, and the loaders of others that `import mmsnn` must close.
+FOREIGN_LOADERS = {
+    'torch.load': lambda path: torch.load(path, weights_only=False),
+    'mmengine.load_checkpoint': lambda path: load_checkpoint(nn.Linear(2, 1), path),
+    'Pretrained': lambda path: BaseModule(
+        init_cfg=dict(type='Pretrained', checkpoint=path)
+    ).init_weights(),
+    'init_detector': lambda path: mmdet.apis.init_detector(DETECTOR, path, device='cpu'),
+}
+DETECTOR = str(
+    Path(__file__).resolve().parents[2]
+    / 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
+)
+
+
+@pytest.mark.parametrize('name', FOREIGN_LOADERS)
+def test_loaders_of_others_run_nothing(tmp_path, monkeypatch, name):
+    path, made = str(tmp_path / 'evil.pth'), tmp_path / 'made'
+    torch.save({'meta': {}, 'state_dict': {}, 'extra': Evil(made)}, path)
+    load_safely_by_default()
+    with pytest.raises(pickle.UnpicklingError):
+        FOREIGN_LOADERS[name](path)
+    assert not made.exists()
+
+
+def test_the_payload_is_real(tmp_path, monkeypatch):
+    """Who has set a variable has decided: the same file runs, so the tests above can fail."""
+    monkeypatch.setenv(FORCE_UNSAFE, '1')
+    load_safely_by_default()
+    assert FORCE_SAFE not in os.environ
+    path, made = str(tmp_path / 'evil.pth'), tmp_path / 'made'
+    torch.save({'meta': {}, 'state_dict': {}, 'extra': Evil(made)}, path)
+    FOREIGN_LOADERS['mmengine.load_checkpoint'](path)
+    assert made.exists()
+
+
+def test_import_closes_them():
+    """`import mmsnn` calls the set-up."""
+    setup()
+    assert (os.environ.get(FORCE_SAFE), os.environ.get(FORCE_UNSAFE)) == ('1', None)
+
+
+def test_an_address_is_loaded_as_carefully(tmp_path, monkeypatch):
+    """By MMEngine, from its cache here; with the same refusal."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    cache = tmp_path / 'hub/checkpoints'
+    cache.mkdir(parents=True)
+    torch.save({'state_dict': {}}, cache / 'plain.pth')
+    torch.save({'state_dict': {}, 'extra': Evil(tmp_path / 'made')}, cache / 'evil.pth')
+    assert load_checkpoint_file('https://example.invalid/plain.pth') == {'state_dict': {}}
+    with pytest.raises(CheckpointError, match=r'invalid/evil\.pth: holds \S*open'):
+        load_checkpoint_file('https://example.invalid/evil.pth')
+    assert not (tmp_path / 'made').exists()
+    assert 'extra' in load_checkpoint_file('https://example.invalid/evil.pth', trust=True)
+
+
+@pytest.mark.parametrize(('content', 'damaged'), [(b'', True), (b'text', True), (None, False)])
+def test_damage_is_told_from_other_refusals(tmp_path, content, damaged):
+    path = tmp_path / 'model.pth'
+    if content is None:
+        torch.save({'extra': Evil(tmp_path / 'made')}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint_file(path)
+    assert isinstance(error.value, DamagedCheckpointError) == damaged
 
 
 def test_getattr_leads_nowhere(tmp_path):
@@ -199,9 +280,20 @@ def test_truncated_file_is_named_as_such(checkpoint):
     for length in (1, 3, 4, 100, len(whole) // 2, len(whole) - 1):
         checkpoint.write_bytes(whole[:length])
         for trust in (False, True):
-            with pytest.raises(CheckpointError, match='truncated') as error:
+            with pytest.raises(DamagedCheckpointError, match='truncated') as error:
                 load_checkpoint_file(checkpoint, trust)
             assert str(checkpoint) in str(error.value)
+
+
+def test_a_file_cut_anywhere_is_named_as_such(tmp_path):
+    """Its size decides what PyTorch and zip stumble over."""
+    path = tmp_path / 'epoch_1.pth'
+    save_checkpoint({f'key {i}': torch.zeros(100) for i in range(40)}, str(path))
+    whole = path.read_bytes()
+    for length in range(1, len(whole), 211):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DamagedCheckpointError, match='truncated'):
+            load_checkpoint_file(path)
 
 
 @pytest.mark.parametrize(
@@ -296,9 +388,7 @@ def test_checkpoint_without_weights_is_refused(checkpoint):
         check_state_dict(Detector(), checkpoint, 'epoch_1.pth')
 
 
-def test_environment_variables_never_contradict(monkeypatch):
-    import os
-
+def test_environment_variables_never_contradict():
     enforce_safe_loading()
     assert os.environ[FORCE_SAFE] == '1'
     assert FORCE_UNSAFE not in os.environ

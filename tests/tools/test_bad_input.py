@@ -238,11 +238,15 @@ def test_anytime_keeps_pictures(evaluate, checkpoint, tmp_path):
 
 
 def test_loss_that_is_not_finite(trained, tool, digits_root, tmp_path):
-    """Stops, says so, and the checkpoint of before is the last one and is whole."""
+    """Stops, says so, and the checkpoint of before is the last one and is whole.
+
+    It is found without `last_checkpoint`, behind a newer one that is damaged.
+    """
     work_dir = tmp_path / 'run'
     work_dir.mkdir()
     shutil.copy(trained.work_dir / 'epoch_1.pth', work_dir)
-    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
+    damaged = work_dir / 'epoch_2.pth'
+    damaged.write_bytes(trained.checkpoint.read_bytes()[:5000])
     good = (work_dir / 'epoch_1.pth').read_bytes()
     done = tool(
         'train.py',
@@ -264,6 +268,7 @@ def test_loss_that_is_not_finite(trained, tool, digits_root, tmp_path):
     assert 'epoch_1.pth' in message
     assert 'Traceback' not in done.stdout
     assert (work_dir / 'epoch_1.pth').read_bytes() == good
-    assert not (work_dir / 'epoch_2.pth').exists()
+    assert 'epoch_2.pth: not a readable checkpoint' in done.stdout
+    assert damaged.stat().st_size == 5000
     state = torch.load(work_dir / 'epoch_1.pth', weights_only=False)['state_dict']
     assert all(torch.isfinite(value).all() for value in state.values())

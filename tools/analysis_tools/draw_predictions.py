@@ -14,12 +14,11 @@ import torch
 from mmdet.registry import DATASETS, VISUALIZERS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.fileio import load
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from rich.progress import track
 
-from mmsnn.utils import ToolError, exit_on_error
+from mmsnn.utils import ToolError, exit_on_error, load_predictions
 
 EXAMPLE = """example:
   python tools/test.py CONFIG CHECKPOINT --out predictions.pkl
@@ -69,6 +68,7 @@ def main() -> None:
         for path in (args.config, args.predictions):
             if not os.path.isfile(path):
                 raise ToolError(f'{path} is not there')
+        predictions = load_predictions(args.predictions)[: args.num]
     cfg = Config.fromfile(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
@@ -78,7 +78,6 @@ def main() -> None:
     os.makedirs(args.out_dir, exist_ok=True)
 
     sheet = []
-    predictions = load(args.predictions)[: args.num]
     for result in track(predictions, 'drawing'):
         info = by_id[result['img_id']]
         image = mmcv.imread(info['img_path'], channel_order='rgb')
