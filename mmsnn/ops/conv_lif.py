@@ -100,7 +100,12 @@ def conv_lif(
     size = output_size(x.shape, weights.q.shape[2:4], geometry)
     expected = (*x.shape[:2], weights.out_channels, *size)
     channels = 4 * weights.q.shape[4]
-    if x.dtype != torch.uint8 or x.dim() != 5 or x.shape[2] != channels or min(size) < 1:
+    if (
+        x.dtype != torch.uint8
+        or x.dim() != 5
+        or x.shape[2] != channels
+        or min(*size, *x.shape[3:]) < 1
+    ):
         raise ValueError(
             f'a conv of {channels} channels and kernel size {tuple(weights.q.shape[2:4])} needs '
             f'bytes (T, B, {channels}, H, W), got {x.dtype} of shape {tuple(x.shape)}'

@@ -296,9 +296,9 @@ def _lif(
 
 def gives(kernel: str, dtype: torch.dtype, shortcut: Optional[Tensor], gate) -> bool:
     """Whether a kernel backend gives this dtype behind this gate."""
-    if dtype == torch.uint8:
-        return gate != 'add' or shortcut.dtype == dtype  # fractions are cut off behind the gate
-    return dtype in backend.KERNELS[kernel][1]
+    if gate == 'add' and dtype != torch.float32 and shortcut.dtype != dtype:
+        return False  # only the sum is rounded
+    return dtype == torch.uint8 or dtype in backend.KERNELS[kernel][1]
 
 
 def lif_layout(x, shortcut, time_steps, dtype):
@@ -506,8 +506,7 @@ def _channel_stats(x, time_steps, kernel=''):
     channels = x.shape[1 if time_steps else 2]
     # Against cancellation, sums are taken from a value near the mean. One of the channel's own, and
     # not the running mean, for a pass that is recomputed later must give the same bits.
-    origin = (x[0] if time_steps else x[0, 0]).reshape(channels, -1)[:, 0].float()
-    origin = origin.where(origin.isfinite(), 0).contiguous()
+    origin = (x[0] if time_steps else x[0, 0]).reshape(channels, -1)[:, 0].float().contiguous()
     sums = torch.zeros(2, channels, dtype=torch.float64, device=x.device)
     # time_steps = 1: the statistics of a shared input do not depend on how often it is shown.
     engine(kernel).channel_moments(x, origin, min(time_steps, 1), sums)
