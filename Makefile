@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 STAMP = $(VENV)/.mmsnn-$(STACK)-$(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench docs figures lint clean
+.PHONY: help demo test test-slow sanitize bench docs figures lint clean
 
 help:  ## this list
 	@echo "mmsnn: spiking neural networks for MMDetection"
@@ -39,6 +39,11 @@ test: $(call STAMP,test)  ## the test suite (slow proofs excluded)
 
 test-slow: $(call STAMP,test)  ## the slow proofs; real COCO images through MMSNN_COCO_TINY=/path
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+# COUNT random inputs to each variant of the kernels; ARGS are tests to run on them too.
+COUNT ?= 10000
+sanitize: $(call STAMP,test)  ## random inputs to the C kernels under AddressSanitizer and UBSan
+	@$(BIN)/python tests/helpers/sanitizers.py $(COUNT) $(ARGS)
 
 # --no-deps: SpikingJelly asks for torchvision and torchaudio, which it runs without and which can
 # bring another torch.

@@ -1,5 +1,7 @@
 """Real values in bytes, for integer convolutions."""
 
+import math
+
 from torch import Tensor
 
 from . import library
@@ -18,6 +20,9 @@ def to_bytes(x: Tensor) -> tuple[Tensor, float, int]:
     Returns:
         q (uint8, in the memory layout of ``x``), :math:`\Delta`, and the byte that stands for 0.
 
+    Raises:
+        ValueError: A value is infinite or not a number.
+
     Example:
         >>> import torch
         >>> from mmsnn.ops import to_bytes
@@ -30,6 +35,8 @@ def to_bytes(x: Tensor) -> tuple[Tensor, float, int]:
     values = x.as_strided((x.numel(),), (1,)) if library.is_dense(x) else x
     low, high = (v.item() for v in values.aminmax())
     low, high = min(low, 0.0), max(high, 0.0)
+    if not math.isfinite(high - low):
+        raise ValueError(f'bytes are for finite values, got some from {low} to {high}')
     scale = max((high - low) / 255, 1e-30)
     zero = round(-low / scale)
     return library.to_bytes(x, scale, zero), scale, zero

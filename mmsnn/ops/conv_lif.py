@@ -88,12 +88,24 @@ def conv_lif(
         (T, B, C_out, H', W') in ``torch.uint8``, channels last.
 
     Raises:
-        ValueError: An input or a shortcut of another shape or dtype.
+        ValueError: An input or a shortcut of another shape or dtype, a gate without a shortcut or
+            the other way round, a geometry of no conv, or weights that :func:`pack_weights` doesn't
+            make.
+        BackendError: A kernel was named that this machine hasn't.
     """
+    _check_weights(weights, x)
+    stride, padding, dilation = geometry
+    if min(*stride, *dilation) < 1 or min(padding) < 0:
+        raise ValueError(f'no conv has the stride, padding and dilation {geometry}')
     size = output_size(x.shape, weights.q.shape[2:4], geometry)
     expected = (*x.shape[:2], weights.out_channels, *size)
     channels = 4 * weights.q.shape[4]
-    if x.dtype != torch.uint8 or x.dim() != 5 or x.shape[2] != channels or min(size) < 1:
+    if (
+        x.dtype != torch.uint8
+        or x.dim() != 5
+        or x.shape[2] != channels
+        or min(*size, *x.shape[3:]) < 1
+    ):
         raise ValueError(
             f'a conv of {channels} channels and kernel size {tuple(weights.q.shape[2:4])} needs '
             f'bytes (T, B, {channels}, H, W), got {x.dtype} of shape {tuple(x.shape)}'
@@ -103,8 +115,13 @@ def conv_lif(
             f'shortcut needs bytes of the shape {expected} of the spikes, got {shortcut.dtype} of '
             f'shape {tuple(shortcut.shape)}'
         )
+    library.check_lif(x, None, None, None, None, None)
+    library.check_gate(gate, shortcut)
     if kernel is None:
         return _reference(x, weights, geometry, neuron, shortcut, gate)
+    if not library.engine(kernel).has_dot_products():
+        raise backend.BackendError('convs with their neurons have no kernel here: it needs VNNI')
+    x, shortcut = (None if v is None else v.resolve_neg() for v in (x, shortcut))
     last = torch.channels_last
     x = library.steps_laid_out(x, last)
     if shortcut is not None:
@@ -114,6 +131,25 @@ def conv_lif(
     if out.numel():
         library.engine(kernel).conv_lif(x, weights, geometry, neuron, shortcut, gate, out)
     return out
+
+
+def _check_weights(weights: ConvWeights, x: Tensor) -> None:
+    q, scale, shift, outputs = weights
+    blocks = q.shape[1] if q.dim() == 7 else 0
+    fits = (
+        q.shape[5:] == (OUTPUTS, 4)
+        and scale.shape == (len(q), blocks * OUTPUTS)
+        and shift.shape == (blocks * OUTPUTS,)
+        and (blocks - 1) * OUTPUTS < outputs <= blocks * OUTPUTS
+        and (q.dtype, scale.dtype, shift.dtype) == (torch.int8, torch.float32, torch.float32)
+        and all(v.device == x.device and v.is_contiguous() for v in (q, scale, shift))
+    )
+    if not fits:
+        raise ValueError(
+            f'weights of {outputs} outputs are not as pack_weights makes them: {q.dtype} '
+            f'{tuple(q.shape)}, {scale.dtype} {tuple(scale.shape)}, {shift.dtype} '
+            f'{tuple(shift.shape)} on {q.device}'
+        )
 
 
 def output_size(size: Sequence[int], kernel_size: Sequence[int], geometry: tuple) -> tuple:

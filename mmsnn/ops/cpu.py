@@ -145,17 +145,39 @@ def _threads(elements: int) -> int:
     return 1 if _forked or elements < GRAIN else torch.get_num_threads()
 
 
-def _pointer(tensor: Optional[Tensor]) -> Optional[int]:
-    return None if tensor is None else tensor.data_ptr()
+def _pointer(tensor: Optional[Tensor], dtype: Optional[torch.dtype] = None) -> Optional[int]:
+    """Where the values of a tensor are; with a dtype, one after the other in that.
+
+    Raises:
+        ValueError: They are elsewhere or otherwise: what a kernel would read isn't theirs.
+    """
+    if tensor is None:
+        return None
+    address = tensor.data_ptr()
+    plain = tensor.is_cpu and not tensor.is_neg() and (address or not tensor.numel())
+    if not plain or (dtype and (tensor.dtype != dtype or not tensor.is_contiguous())):
+        form = f'one {dtype} after the other' if dtype else 'memory of the CPU'
+        raise ValueError(
+            f'a kernel needs {form}, got {tensor.dtype} on {tensor.device} of shape '
+            f'{tuple(tensor.shape)} and strides {tensor.stride()}'
+        )
+    return address
+
+
+def _vector(values: Optional[Tensor], n: int) -> Optional[int]:
+    """Where n values in float32 are."""
+    if values is not None and values.numel() != n:
+        raise ValueError(f'a kernel needs {n} values, got {values.numel()}')
+    return _pointer(values, torch.float32)
 
 
 def _call(name: str, x: Tensor, *args, **fields) -> None:
     if x.numel():
-        _run(name, _lif(x, *args, **fields))
+        _run(name, _lif(x, *args, x=_pointer(x), **fields))
 
 
 def _lif(
-    x: Tensor, time_steps: int, *neuron, gate: Optional[str] = None, spike_dtype=None, **fields
+    x: Tensor, time_steps: int, /, *neuron, gate: Optional[str] = None, spike_dtype=None, **fields
 ) -> _Lif:
     """A `struct lif` of what is common to all and `fields`."""
     decay, gain, v_threshold, reset, detach, surrogate, width = neuron or _NO_NEURON
@@ -181,7 +203,6 @@ def _lif(
         gain=gain,
         v_threshold=v_threshold,
         width=width,
-        x=x.data_ptr(),
         **fields,
     )
 
@@ -197,8 +218,9 @@ _NO_NEURON = (0.0, 1.0, 1.0, 'hard', False, 'arctan', 1.0)
 def _shortcut(shortcut: Optional[Tensor], packed: bool) -> dict:
     if shortcut is None:
         return {}
+    address = _pointer(shortcut, torch.uint8 if packed else None)
     step = 0 if packed else shortcut.stride(0)
-    return dict(shortcut=shortcut.data_ptr(), packed=packed, shortcut_step=step)
+    return dict(shortcut=address, packed=packed, shortcut_step=step)
 
 
 # Below, a tensor with a time axis is (T, B, C, ...) with dense steps any distance apart, all of one
@@ -206,36 +228,37 @@ def _shortcut(shortcut: Optional[Tensor], packed: bool) -> dict:
 # decay, input_scale, v_threshold, reset, detach_reset, surrogate and width. library.py sees to it.
 
 
-def lif_problem(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> _Lif:
-    """What :func:`lif` solves; :func:`solve_lif` solves it for other data of the same layout."""
+def lif_problem(x, shortcut, gate, time_steps, neuron, out) -> _Lif:
+    """What :func:`solve_lif` solves for data of this layout: without addresses."""
     return _lif(
         x,
         time_steps,
         *neuron,
         gate=gate,
-        scale=_pointer(scale),
-        shift=_pointer(shift),
         spike_dtype=out.dtype,
-        out=out.data_ptr(),
         out_step=out.stride(0),
-        **_shortcut(shortcut, packed=False),
+        shortcut_step=0 if shortcut is None else shortcut.stride(0),
     )
 
 
 def solve_lif(problem: _Lif, x, scale, shift, shortcut, out) -> None:
     """Forward into `out`."""
     problem = _Lif.from_buffer_copy(problem)  # its own: several threads may be here
-    problem.x, problem.out = x.data_ptr(), out.data_ptr()
-    problem.scale, problem.shift = _pointer(scale), _pointer(shift)
+    if (shortcut is None) != (problem.gate == GATES[None]):
+        raise ValueError('a gate joins spikes with a shortcut: there is one without the other')
+    problem.x, problem.out = _pointer(x), _pointer(out)
+    problem.scale = _vector(scale, problem.channels)
+    problem.shift = _vector(shift, problem.channels)
     problem.shortcut = _pointer(shortcut)
     problem.threads = _threads(x.numel())
     _run('lif_forward', problem)
 
 
-def lif(x, *args) -> None:
-    """Forward into `out`, the last of the arguments of :func:`lif_problem`."""
+def lif(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> None:
+    """Forward into `out`."""
     if x.numel():
-        _run('lif_forward', lif_problem(x, *args))
+        problem = lif_problem(x, shortcut, gate, time_steps, neuron, out)
+        solve_lif(problem, x, scale, shift, shortcut, out)
 
 
 def lif_backward(
@@ -250,23 +273,26 @@ def lif_backward(
     if not x.numel():
         return
     by_grad, by_x, by_one = by
+    # Of one value where there is no axis of channels.
+    channels = x.shape[1 if time_steps else 2] if x.dim() > (1 if time_steps else 2) else 1
     problem = _lif(
         x,
         time_steps,
         *neuron,
         gate=gate,
-        scale=_pointer(scale),
-        shift=_pointer(shift),
-        grad=grad.data_ptr(),
+        x=_pointer(x),
+        scale=_vector(scale, channels),
+        shift=_vector(shift, channels),
+        grad=_pointer(grad),
         grad_step=grad.stride(0),
-        by_grad=_pointer(by_grad),
-        by_x=_pointer(by_x),
-        by_one=_pointer(by_one),
+        by_grad=_vector(by_grad, channels),
+        by_x=_vector(by_x, channels),
+        by_one=_vector(by_one, channels),
         grad_x=_pointer(grad_x),
         grad_x_dtype=DTYPES[x.dtype if grad_x is None else grad_x.dtype],
         grad_shortcut=_pointer(grad_shortcut),
-        channel_sums=_pointer(channel_sums),
-        leak_sums=_pointer(leak_sums),
+        channel_sums=_pointer(channel_sums, torch.float64),
+        leak_sums=_pointer(leak_sums, torch.float64),
         # Backward has no other use for bytes: they are bits.
         **_shortcut(shortcut, packed=shortcut is not None and shortcut.dtype == torch.uint8),
     )
@@ -280,8 +306,8 @@ def lif_backward(
         'pooled_lif_backward',
         problem,
         _pool(
-            size, channels_last, windows, grad.shape[2:], x.dtype, packed=True, x=bits.data_ptr(),
-            grad=grad.data_ptr(),
+            size, channels_last, windows, grad.shape[2:], x.dtype, packed=True,
+            x=_pointer(bits, torch.uint8), grad=_pointer(grad),
         ),
     )  # fmt: skip
 
@@ -299,9 +325,11 @@ def conv_lif(x, weights, geometry, neuron, shortcut, gate, out) -> None:
     # Fifty fields take longer than the conv of a small map, and are the same every time.
     lif, conv = _conv_lif(*shapes, geometry, neuron, gate, torch.get_num_threads(), _forked)
     lif, conv = (type(problem).from_buffer_copy(problem) for problem in (lif, conv))
-    lif.out, lif.shortcut = out.data_ptr(), _pointer(shortcut)
-    conv.x, conv.weight = x.data_ptr(), weights.q.data_ptr()
-    conv.scale, conv.shift = weights.scale.data_ptr(), weights.shift.data_ptr()
+    outputs = 64 * weights.q.shape[1]
+    lif.out, lif.shortcut = _pointer(out), _pointer(shortcut)
+    conv.x, conv.weight = _pointer(x), _pointer(weights.q, torch.int8)
+    conv.scale = _vector(weights.scale, outputs * conv.parts)
+    conv.shift = _vector(weights.shift, outputs)
     _run('conv_lif', lif, conv)
 
 
@@ -356,11 +384,11 @@ def input_grad(y_grad, x, time_steps, by, grad_x) -> None:
         'input_grad_of',
         x,
         time_steps,
-        by_grad=by_grad.data_ptr(),
-        by_x=by_x.data_ptr(),
-        by_one=by_one.data_ptr(),
-        y_grad=y_grad.data_ptr(),
-        grad_x=grad_x.data_ptr(),
+        by_grad=_vector(by_grad, x.shape[1 if time_steps else 2]),
+        by_x=_vector(by_x, by_grad.numel()),
+        by_one=_vector(by_one, by_grad.numel()),
+        y_grad=_pointer(y_grad),
+        grad_x=_pointer(grad_x),
         grad_x_dtype=DTYPES[grad_x.dtype],
     )
 
@@ -371,28 +399,29 @@ def channel_moments(x, origin, time_steps, channel_sums) -> None:
         'channel_stats',
         x,
         time_steps,
-        shift=origin.data_ptr(),
-        channel_sums=channel_sums.data_ptr(),
+        shift=_vector(origin, channel_sums.shape[1]),
+        channel_sums=_pointer(channel_sums, torch.float64),
     )
 
 
 def pack(x: Tensor, rows: int, bits: Tensor) -> bool:
     """Dense `x` to rows of bits in memory order; False, and no bits, where it isn't 0 or 1."""
     n = x.numel() // rows
-    threads = _threads(n)
-    return bool(load().mmsnn_pack(x.data_ptr(), bits.data_ptr(), rows, n, DTYPES[x.dtype], threads))
+    addresses = _pointer(x), _pointer(bits, torch.uint8)
+    return bool(load().mmsnn_pack(*addresses, rows, n, DTYPES[x.dtype], _threads(n)))
 
 
 def unpack(bits: Tensor, x: Tensor) -> None:
     """One row of bits to the values of dense `x`, in memory order."""
     n = x.numel()
-    load().mmsnn_unpack(bits.data_ptr(), x.data_ptr(), n, DTYPES[x.dtype], _threads(n))
+    addresses = _pointer(bits, torch.uint8), _pointer(x)
+    load().mmsnn_unpack(*addresses, n, DTYPES[x.dtype], _threads(n))
 
 
 def to_bytes(x: Tensor, inverse: float, zero: float, out: Tensor) -> None:
     """round(x * inverse + zero) of dense float32, clipped to a byte, into `out`."""
     n = x.numel()
-    load().mmsnn_to_bytes(x.data_ptr(), out.data_ptr(), n, inverse, zero, _threads(n))
+    load().mmsnn_to_bytes(_pointer(x), _pointer(out), n, inverse, zero, _threads(n))
 
 
 # Below, maps are (..., C, H, W) in one of two layouts, contiguous or with channels last.
@@ -418,7 +447,7 @@ def _pool(size, channels_last: bool, windows, out_size, dtype, **fields) -> _Poo
 def max_pool(x: Tensor, windows, channels_last: bool, out: Tensor) -> None:
     """Maxima of `x` into `out`; `windows` is kernel size, stride and padding, in pairs."""
     problem = _pool(
-        x.shape, channels_last, windows, out.shape[2:], x.dtype, x=x.data_ptr(), out=out.data_ptr()
+        x.shape, channels_last, windows, out.shape[2:], x.dtype, x=_pointer(x), out=_pointer(out)
     )
     _run('max_pool', problem)
 
@@ -432,9 +461,9 @@ def max_pool_backward(grad: Tensor, kept: Tensor, windows, channels_last: bool, 
         grad.shape[2:],
         grad_x.dtype,
         packed=kept.dtype == torch.uint8,
-        x=kept.data_ptr(),
-        grad=grad.data_ptr(),
-        out=grad_x.data_ptr(),
+        x=_pointer(kept),
+        grad=_pointer(grad),
+        out=_pointer(grad_x),
     )
     _run('max_pool_backward', problem)
 
@@ -452,7 +481,7 @@ def _decode(name: str, spikes: Tensor, channels_last: bool, **fields) -> None:
         dtype=DTYPES[spikes.dtype],
         last=channels_last,
         threads=_threads(spikes.numel()),
-        x=spikes.data_ptr(),
+        x=_pointer(spikes),
         **fields,
     )
     _run(name, problem)
@@ -460,7 +489,11 @@ def _decode(name: str, spikes: Tensor, channels_last: bool, **fields) -> None:
 
 def attention_decode(spikes: Tensor, by_channel: Tensor, spatial: Tensor, channels_last, out):
     """Sum over time into `out`, with float32 weights (T, B, C) and (T, B, H, W)."""
-    weights = by_channel.data_ptr(), spatial.data_ptr()
+    steps, images, channels, height, width = spikes.shape
+    weights = (
+        _vector(by_channel, steps * images * channels),
+        _vector(spatial, steps * images * height * width),
+    )
     by_row, by_column = reversed(weights) if channels_last else weights
     _decode(
         'attention_decode',
@@ -468,14 +501,14 @@ def attention_decode(spikes: Tensor, by_channel: Tensor, spatial: Tensor, channe
         channels_last,
         by_row=by_row,
         by_column=by_column,
-        out=out.data_ptr(),
+        out=_pointer(out),
         out_dtype=DTYPES[out.dtype],
     )
 
 
 def attention_statistics(spikes: Tensor, channels_last, channel_mean, spatial_mean, spatial_max):
     """Into the last three, float32."""
-    means = channel_mean.data_ptr(), spatial_mean.data_ptr()
+    means = _pointer(channel_mean, torch.float32), _pointer(spatial_mean, torch.float32)
     row_mean, column_mean = reversed(means) if channels_last else means
     _decode(
         'attention_statistics',
@@ -483,7 +516,7 @@ def attention_statistics(spikes: Tensor, channels_last, channel_mean, spatial_me
         channels_last,
         row_mean=row_mean,
         column_mean=column_mean,
-        max=spatial_max.data_ptr(),
+        max=_pointer(spatial_max, torch.float32),
     )
 
 
@@ -496,7 +529,7 @@ def rate_decode(spikes: Tensor, out: Tensor) -> None:
         dtype=DTYPES[spikes.dtype],
         out_dtype=DTYPES[out.dtype],
         threads=_threads(spikes.numel()),
-        x=spikes.data_ptr(),
-        out=out.data_ptr(),
+        x=_pointer(spikes),
+        out=_pointer(out),
     )
     _run('rate_decode', problem)

@@ -86,7 +86,12 @@ def attention_decode(spikes: Tensor, temporal: Tensor, channel: Tensor, spatial:
 
     Returns:
         Tensor (B, C, H, W) in the dtype of `temporal`, with the memory layout of a time step.
+
+    Raises:
+        ValueError: Spikes of another rank or without a time step, or weights of other shapes; a
+            size of 1 stands for any.
     """
     if _differentiable(spikes, temporal, channel, spatial):
-        return reference.attention_decode(spikes, temporal, channel, spatial)
+        weights = library.expand_weights(spikes, temporal, channel, spatial)
+        return reference.attention_decode(spikes, *weights)
     return library.attention_decode(spikes, temporal, channel, spatial)

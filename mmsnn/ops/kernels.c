@@ -9,6 +9,7 @@
  * that of reference.py, and the build forbids contraction (-ffp-contract=off): spikes are equal to
  * the reference's bit for bit.
  */
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -317,25 +318,29 @@ typedef uint16_t halves __attribute__((vector_size(2 * WIDTH)));
 INTEGRATE_TO(mmsnn_integrate_to_bytes, uint8_t, bytes, 1)
 INTEGRATE_TO(mmsnn_integrate_to_bfloat16, uint16_t, halves, 0x3f80)
 
+/* What a factor of 0 makes of a bfloat16: 0, or NaN where it is no finite number. */
+INLINE uint16_t nothing_of(uint16_t x) { return (x & 0x7f80) == 0x7f80 ? 0x7fc0 : 0; }
+#define NOTHING_OF_BYTE(X) 0
+
 /* Gates that select, in place, on whatever bits the shortcut has; bit SHIFT tells a spike. To add
  * is for bytes alone. */
-#define SELECT_IN(NAME, TYPE, SHIFT) \
+#define SELECT_IN(NAME, TYPE, SHIFT, NOTHING) \
     LOOP void NAME(TYPE *restrict r, const TYPE *restrict s, int gate, int n) { \
         if (gate == OR) \
             for (int i = 0; i < n; i++) \
-                r[i] = (TYPE)(r[i] | (s[i] & (TYPE)((r[i] >> SHIFT & 1) - 1))); \
+                r[i] = (TYPE)(r[i] | (r[i] >> SHIFT & 1 ? NOTHING(s[i]) : s[i])); \
         else if (gate == AND) \
             for (int i = 0; i < n; i++) \
-                r[i] = (TYPE)(s[i] & (TYPE)-((r[i] >> SHIFT & 1))); \
+                r[i] = (TYPE)(r[i] >> SHIFT & 1 ? s[i] : NOTHING(s[i])); \
         else if (gate == ADD) \
             for (int i = 0; i < n; i++) \
                 r[i] = (TYPE)(r[i] + s[i]); \
         else \
             for (int i = 0; i < n; i++) \
-                r[i] = (TYPE)(s[i] & (TYPE)((r[i] >> SHIFT & 1) - 1)); \
+                r[i] = (TYPE)(r[i] >> SHIFT & 1 ? NOTHING(s[i]) : s[i]); \
     }
-SELECT_IN(mmsnn_select_bytes, uint8_t, 0)
-SELECT_IN(mmsnn_select_bfloat16, uint16_t, 7)
+SELECT_IN(mmsnn_select_bytes, uint8_t, 0, NOTHING_OF_BYTE)
+SELECT_IN(mmsnn_select_bfloat16, uint16_t, 7, nothing_of)
 
 LOOP void mmsnn_join(float *restrict r, const float *restrict s, int gate, int n) {
     switch (gate) {
@@ -364,7 +369,7 @@ INLINE float exp_negative(float z) {
     float r = (z - k * 0.693359375f) + k * 2.12194440e-4f;
     float e = 1.0f + r * (1.0f + r * (0.5f + r * (1.6666667e-1f + r * (4.1666667e-2f +
               r * (8.3333333e-3f + r * 1.3888889e-3f)))));
-    union { int32_t i; float f; } power = {((int32_t)k + 127) << 23};
+    union { int32_t i; float f; } power = {((k == k ? (int32_t)k : 0) + 127) << 23}; /* NaN: by e */
     return e * power.f;
 }
 
@@ -378,7 +383,7 @@ LOOP void mmsnn_surrogate(const struct lif *p, const float *restrict h, float *r
     case TRIANGLE:
         for (int i = 0; i < n; i++) {
             float height = 1.0f - distance(h[i], v_threshold) / width;
-            to[i] = (height > 0.0f ? height : 0.0f) / width;
+            to[i] = (height < 0.0f ? 0.0f : height) / width; /* a NaN stays one */
         }
         break;
     case ARCTAN:
@@ -432,14 +437,20 @@ LOOP void mmsnn_shortcut_grad(const struct lif *p, const float *restrict g, cons
 LOOP void mmsnn_step_back(const struct lif *p, const float *restrict r_grad,
                           const float *restrict h, const float *restrict slope,
                           float *restrict v_grad, int n) {
-    float v_threshold = p->v_threshold, attached = p->detach ? 0.0f : 1.0f;
-    if (p->reset == HARD)
-        for (int i = 0; i < n; i++)
-            v_grad[i] = (1.0f - fires(h[i], v_threshold)) * v_grad[i] +
-                        slope[i] * (r_grad[i] - attached * h[i] * v_grad[i]);
-    else
-        for (int i = 0; i < n; i++)
-            v_grad[i] = v_grad[i] + slope[i] * (r_grad[i] - attached * v_threshold * v_grad[i]);
+    float v_threshold = p->v_threshold;
+    /* Detached, the reset's part is left out: a factor of 0 would make NaN of an infinite h. */
+#define STEP_BACK(KEPT, BY_RESET) \
+    if (p->detach) \
+        for (int i = 0; i < n; i++) \
+            v_grad[i] = KEPT + slope[i] * r_grad[i]; \
+    else \
+        for (int i = 0; i < n; i++) \
+            v_grad[i] = KEPT + slope[i] * (r_grad[i] - BY_RESET * v_grad[i]);
+    if (p->reset == HARD) {
+        STEP_BACK((1.0f - fires(h[i], v_threshold)) * v_grad[i], h[i])
+    } else {
+        STEP_BACK(v_grad[i], v_threshold)
+    }
 }
 
 LOOP void mmsnn_add_scaled(const float *restrict from, float factor, float *restrict to, int n) {
@@ -574,9 +585,15 @@ LOOP void mmsnn_copy_steps(const float *restrict from, int64_t from_step, float 
         to[i * to_step] = from[i * from_step];
 }
 
+/* Real values above the -INFINITY of padding, so that no gradient goes there. */
+LOOP void mmsnn_above_padding(const float *from, float *to, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        to[i] = from[i] < -FLT_MAX ? -FLT_MAX : from[i];
+}
+
 LOOP void mmsnn_maximum(const float *restrict x, float *restrict m, int n) {
     for (int i = 0; i < n; i++)
-        m[i] = x[i] > m[i] ? x[i] : m[i];
+        m[i] = x[i] > m[i] || x[i] != x[i] ? x[i] : m[i]; /* NaN wins, as in PyTorch */
 }
 
 /* The gradients `g` of windows go to their first maximum: place k of all windows is one stretch, from
@@ -592,7 +609,7 @@ LOOP void mmsnn_give_to_maximum(const float *const *x, float *const *grad, int p
         memcpy(&m, x[0] + at + i, sizeof m);
         for (int k = 1; k < places; k++) {
             memcpy(&value, x[k] + at + i, sizeof value);
-            found = value > m;
+            found = (value > m) | (value != value); /* as in PyTorch, the last NaN */
             place = (k & found) | (place & ~found);
             m = (floats)(((ints)value & found) | ((ints)m & ~found));
         }
@@ -609,7 +626,7 @@ LOOP void mmsnn_give_to_maximum(const float *const *x, float *const *grad, int p
         float m = x[0][at + i];
         int place = 0;
         for (int k = 1; k < places; k++)
-            if (x[k][at + i] > m) {
+            if (x[k][at + i] > m || x[k][at + i] != x[k][at + i]) {
                 m = x[k][at + i];
                 place = k;
             }
@@ -661,13 +678,14 @@ LOOP float mmsnn_sum_both(const float *restrict x, float *restrict sums, int n) 
     return total + partial[0];
 }
 
-/* Compared as integers of the same order, which the compiler knows to have no odd ones. */
+/* Compared as integers of the same order, with every NaN above all others. */
 LOOP float mmsnn_max_of(const float *x, int n) {
     union { float f; int32_t i; } value;
     int32_t m = INT32_MIN;
     for (int i = 0; i < n; i++) {
         value.f = x[i];
         int32_t ordered = value.i ^ (value.i >> 31 & INT32_MAX);
+        ordered = (value.i & INT32_MAX) > 0x7f800000 ? INT32_MAX : ordered;
         m = ordered > m ? ordered : m;
     }
     value.i = m ^ (m >> 31 & INT32_MAX);
@@ -713,8 +731,9 @@ static void sum_up(const struct conv *c, const uint8_t *x, const int64_t (*offse
 #define FIND(I) const uint8_t *x##I = offsets[tap][I] < 0 ? outside : x + offsets[tap][I];
         PIXEL_BY_PIXEL(FIND)
         for (int64_t k = 0; k < c->channels; k += 4, weight += 4 * OUTPUTS) {
-            const __m512i *w = (const __m512i *)weight;
-            __m512i wa = w[0], wb = w[1], wc = w[2], wd = w[3], bytes;
+            __m512i wa = _mm512_loadu_si512(weight), wb = _mm512_loadu_si512(weight + OUTPUTS),
+                    wc = _mm512_loadu_si512(weight + 2 * OUTPUTS),
+                    wd = _mm512_loadu_si512(weight + 3 * OUTPUTS), bytes;
             int32_t four;
 #define ADD_UP(I) \
     memcpy(&four, x##I + k, sizeof four); \
@@ -1306,7 +1325,8 @@ static void take_row(const struct pool *p, const struct phases *ring, int64_t im
         mmsnn_load_bits((const uint8_t *)p->x + start / 8, (int)(start % 8 + n), ring->line);
         row = ring->line + start % 8;
     } else {
-        row = load(p->x, start, (int)n, p->dtype, ring->line);
+        mmsnn_above_padding(load(p->x, start, (int)n, p->dtype, ring->line), ring->line, n);
+        row = ring->line;
     }
     change_phases(p, ring, row, ring->x + y % p->kernel_height * ring->row, 1);
     memset(ring->grad + y % p->kernel_height * ring->row, 0, ring->row * sizeof(float));
@@ -1498,7 +1518,7 @@ static int decode_stats_share(const void *task, int thread, int threads) {
                 row_sums[row] = i ? row_sums[row] + sum : sum;
                 if (p->last) {
                     float m = mmsnn_max_of(x, n);
-                    max[row] = i && max[row] > m ? max[row] : m;
+                    max[row] = i && !(m > max[row] || m != m) ? max[row] : m;
                 } else if (row == 0) {
                     memcpy(max + i, x, n * sizeof(float));
                 } else {

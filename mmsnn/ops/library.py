@@ -8,8 +8,10 @@ Spikes that backward needs again are kept as bits in memory order, whatever the 
 """
 
 import importlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -57,14 +59,139 @@ def _operator(schema: str, implementation, fake) -> Callable:
     torch.library.register_fake(f'mmsnn::{name}', fake, lib=_LIBRARY)
     operator = getattr(torch.ops.mmsnn, name).default
 
-    # The dispatcher's round trip takes longer than a kernel on a small map.
+    # The dispatcher's round trip takes longer than a kernel on a small map. It would also have
+    # resolved views with the negative bit, whose memory has the other sign.
     def call(x, *args):
-        return operator(x, *args) if is_watched(x) else implementation(x, *args)
+        if is_watched(x):
+            return operator(x, *args)
+        return implementation(
+            *(v.resolve_neg() if isinstance(v, Tensor) else v for v in (x, *args))
+        )
 
     return call
 
 
+# ---- what operators take -------------------------------------------------------------------------
+
+# A kernel reads memory, whatever is there. So operators check for themselves what they were given,
+# on the reference too: what a program may do must not depend on the machine.
+
+
+def _check(name: str, tensor: Tensor, shape: Sequence[int], x: Tensor) -> None:
+    if tensor.shape != torch.Size(shape):
+        raise ValueError(
+            f'{name} needs the shape {tuple(shape)} for an input of shape {tuple(x.shape)}, got '
+            f'{tuple(tensor.shape)}'
+        )
+    if tensor.device != x.device:
+        raise ValueError(f'{name} is on {tensor.device}, the input on {x.device}')
+
+
+def _check_spikes(spikes: Tensor, axes: int) -> None:
+    if spikes.dim() < axes or (axes > 1 and spikes.dim() > axes) or not spikes.shape[0]:
+        form = '(T, B, C, H, W)' if axes > 1 else '(T, ...)'
+        raise ValueError(
+            f'spikes need the shape {form} and at least one time step, got {tuple(spikes.shape)}'
+        )
+
+
+def _check_bits(bits: Tensor, rows: int, n: int) -> None:
+    if bits.dtype != torch.uint8 or bits.shape != (rows, (n + 7) // 8):
+        raise ValueError(
+            f'{rows} x {n} spikes are bits of shape {(rows, (n + 7) // 8)} in torch.uint8, got '
+            f'{tuple(bits.shape)} in {bits.dtype}'
+        )
+
+
+def check_gate(gate: Optional[str], shortcut: Optional[Tensor]) -> None:
+    """Refuse an unknown gate, one without a shortcut, or a shortcut without one.
+
+    Raises:
+        ValueError: Names what there is.
+    """
+    if gate is not None and gate not in reference.GATES:
+        raise ValueError(f'unknown gate {gate!r}: choose one of {sorted(reference.GATES)}')
+    if (gate is None) != (shortcut is None):
+        raise ValueError(
+            f'a gate joins spikes with a shortcut: got gate={gate!r} and '
+            f'{"no shortcut" if shortcut is None else "a shortcut"}'
+        )
+
+
+def check_lif(x, scale, shift, shortcut, gate, time_steps) -> None:
+    """Refuse tensors that don't fit together.
+
+    Args:
+        x: As of :func:`mmsnn.ops.lif`, and all others.
+        scale: Likewise.
+        shift: Likewise.
+        shortcut: Likewise.
+        gate: Likewise.
+        time_steps: Likewise.
+
+    Raises:
+        ValueError: Names the one that doesn't.
+    """
+    check_gate(gate, shortcut)
+    steps = time_steps if time_steps is not None else x.shape[0] if x.dim() else 0
+    if steps < 1:
+        given = '' if time_steps is None else f' and time_steps={time_steps}'
+        raise ValueError(
+            f'lif needs at least one time step, got input of shape {tuple(x.shape)}{given}'
+        )
+    _check_channels(x, time_steps, scale=scale, shift=shift)
+    if shortcut is not None:
+        _check('shortcut', shortcut, (time_steps, *x.shape) if time_steps else x.shape, x)
+
+
+def _check_channels(x: Tensor, time_steps: Optional[int], **values: Optional[Tensor]) -> None:
+    axis = 1 if time_steps else 2
+    for name, value in values.items():
+        if value is None:
+            continue
+        if x.dim() <= axis or value.shape != x.shape[axis : axis + 1]:
+            form = '(B, C, ...)' if time_steps else '(T, B, C, ...)'
+            raise ValueError(
+                f'{name} needs the shape (C,) of an input {form}, got {tuple(value.shape)} for an '
+                f'input of shape {tuple(x.shape)}'
+            )
+        _check(name, value, value.shape, x)
+
+
+def check_windows(x: Tensor, kernel: Sequence, stride: Sequence, padding: Sequence) -> None:
+    """Refuse what can't be pooled: as of :func:`mmsnn.ops.spike_max_pool2d`, in pairs.
+
+    Raises:
+        ValueError: Names what it is.
+    """
+    if x.dim() != 4:
+        raise ValueError(f'max pooling takes (N, C, H, W), got a tensor of shape {tuple(x.shape)}')
+    if not len(kernel) == len(stride) == len(padding) == 2:
+        raise ValueError(
+            f'windows come in pairs, got kernel_size {kernel}, stride {stride}, padding {padding}'
+        )
+    for k, s, p, n in zip(kernel, stride, padding, x.shape[2:]):
+        if k < 1 or s < 1:
+            raise ValueError(f'kernel_size and stride must be positive, got {kernel} and {stride}')
+        if not 0 <= p <= k // 2:
+            raise ValueError(
+                f'padding must lie between 0 and half of kernel_size, got {padding} for {kernel}'
+            )
+        if n < 1 or n + 2 * p < k:
+            raise ValueError(
+                f'an input of shape {tuple(x.shape)} is too small for a window of {kernel} with '
+                f'padding {padding}'
+            )
+
+
 # ---- layouts -------------------------------------------------------------------------------------
+
+
+def span(x: Tensor) -> tuple[int, int]:
+    """Where the elements of `x` begin and end in memory."""
+    first = x.data_ptr()
+    last = sum((n - 1) * stride for n, stride in zip(x.shape, x.stride()))
+    return first, first + (last + 1) * x.element_size() if x.numel() else first
 
 
 def is_dense(x: Tensor) -> bool:
@@ -118,11 +245,21 @@ def _input_laid_out(x: Tensor, time_steps: int, layout: tuple) -> Tensor:
 def _affine(x, scale, shift, mean, invstd):
     """(C,) scale and shift in the dtype that potentials have, statistics folded in."""
     dtype = reference.compute_dtype(x.dtype)
-    scale, shift = (None if v is None else v.to(dtype).contiguous() for v in (scale, shift))
+    scale, shift, mean, invstd = (
+        None if v is None else v.to(dtype).contiguous() for v in (scale, shift, mean, invstd)
+    )
     if mean is not None:
         scale = scale * invstd
         shift = shift - mean * scale
     return scale, shift
+
+
+def _check_neuron(x, scale, shift, shortcut, mean, invstd, gate, time_steps) -> None:
+    check_lif(x, scale, shift, shortcut, gate, time_steps or None)
+    given = [v is not None for v in (mean, invstd, scale, shift)]
+    if any(given[:2]) and not all(given):
+        raise ValueError('mean and invstd come together, with a scale and a shift')
+    _check_channels(x, time_steps, mean=mean, invstd=invstd)
 
 
 def _neuron(decay_tensor, input_scale_tensor, decay, input_scale, *rest) -> tuple:
@@ -138,15 +275,30 @@ def _lif(
     *neuron_gate_steps, dtype=None, kernel='',
 ):  # fmt: skip
     *neuron, gate, time_steps = neuron_gate_steps
+    _check_neuron(x, scale, shift, shortcut, mean, invstd, gate, time_steps)
     neuron = _neuron(decay_tensor, input_scale_tensor, *neuron)
     scale, shift = _affine(x, scale, shift, mean, invstd)
     kernel = backend.ready_kernel_for(x) if kernel == '' else kernel
+    if kernel is not None and not gives(kernel, dtype or x.dtype, shortcut, gate):
+        # Exact in float32, and rounded to what was asked for as the reference does it.
+        spikes = _lif(
+            x, scale, shift, shortcut, None, None, None, None, *neuron, gate, time_steps,
+            dtype=torch.float32, kernel=kernel,
+        )  # fmt: skip
+        return spikes.to(dtype or x.dtype)
     if kernel is None:
         spikes = reference.lif(x, *neuron, scale, shift, shortcut, gate, time_steps or None, dtype)
         return _empty_steps(x, len(spikes), _inner_layout(x, time_steps), dtype).copy_(spikes)
     x, shortcut, out = lif_layout(x, shortcut, time_steps, dtype)
     engine(kernel).lif(x, scale, shift, shortcut, gate, time_steps, neuron, out)
     return out
+
+
+def gives(kernel: str, dtype: torch.dtype, shortcut: Optional[Tensor], gate) -> bool:
+    """Whether a kernel backend gives this dtype behind this gate."""
+    if gate == 'add' and dtype != torch.float32 and shortcut.dtype != dtype:
+        return False  # only the sum is rounded
+    return dtype == torch.uint8 or dtype in backend.KERNELS[kernel][1]
 
 
 def lif_layout(x, shortcut, time_steps, dtype):
@@ -186,9 +338,12 @@ def _lif_backward(
 ):  # fmt: skip
     *neuron, gate, time_steps, needs = neuron_gate_steps_needs
     need_x, need_scale, need_shift, need_shortcut, need_decay, need_input_scale = needs
+    _check_backward(grad, x, scale, shift, shortcut, mean, invstd, gate, time_steps, pooled)
     neuron = _neuron(decay_tensor, input_scale_tensor, *neuron)
     weight, bias = scale, shift
     scale, shift = _affine(x, scale, shift, mean, invstd)
+    if mean is not None:
+        mean, invstd = mean.to(scale.dtype), invstd.to(scale.dtype)
     layout = _inner_layout(x, time_steps)
     kernel = backend.ready_kernel_for(x) if kernel == '' else kernel
     through_stats = mean is not None and need_x
@@ -209,6 +364,8 @@ def _lif_backward(
             grad = _laid_out(grad, x, layout)
         if shortcut is not None and shortcut.dtype != torch.uint8:
             shortcut = _laid_out(shortcut, x, layout)
+        elif shortcut is not None:
+            shortcut = shortcut.contiguous()
 
         steps = time_steps or x.shape[0]
         through = {} if pooled is None else dict(pooled=pooled)
@@ -238,8 +395,9 @@ def _lif_backward(
         # second pass, in float32, so that half precision is rounded once.
         y_grad, grad_shortcut, sums, leak = run(no, x_grad=torch.float32, sums=True, **rest)
         dtype = scale.dtype
-        mean_grad = (sums[0] * channels / x.numel()).to(dtype)
-        slope = ((sums[1] - mean * sums[0]) * invstd * channels / x.numel()).to(dtype) * invstd
+        share = channels / max(x.numel(), 1)
+        mean_grad = (sums[0] * share).to(dtype)
+        slope = ((sums[1] - mean * sums[0]) * invstd * share).to(dtype) * invstd
         by = (scale, -scale * slope, scale * (slope * mean - mean_grad))
         if kernel is None:
             grad_x = run(by)[0]
@@ -265,6 +423,22 @@ def _lif_backward(
         else None,
     )
     return tuple(g if need and g is not None else x.new_empty(0) for g, need in zip(grads, needs))
+
+
+def _check_backward(
+    grad, x, scale, shift, shortcut, mean, invstd, gate, time_steps, pooled
+) -> None:
+    # The shortcut may have come as bits, and is not needed where it was added.
+    if shortcut is None and gate in (None, 'add'):
+        gate = None
+    elif shortcut is not None and shortcut.dtype == torch.uint8:
+        steps = time_steps or x.shape[0]
+        _check_bits(shortcut, steps, x.numel() if time_steps else x.numel() // max(steps, 1))
+        _check('shortcut', shortcut, shortcut.shape, x)
+        shortcut = x.expand(time_steps, *x.shape) if time_steps else x
+    _check_neuron(x, scale, shift, shortcut, mean, invstd, gate, time_steps)
+    if pooled is None:
+        _check('the gradient', grad, (time_steps, *x.shape) if time_steps else x.shape, x)
 
 
 def _lif_backward_fake(
@@ -299,7 +473,10 @@ def _keep(ctx, inputs, output):
     kept = None
     if gate in ('or', 'and', 'iand'):
         layout = _inner_layout(x, time_steps)
-        kept = pack_or_keep(_laid_out(shortcut, x, layout), shortcut.shape[0])
+        kept = _laid_out(shortcut, x, layout)
+        if not is_dense(kept):  # packing would choose an order of axes of its own
+            kept = _empty_steps(x, shortcut.shape[0], layout).copy_(kept)
+        kept = pack_or_keep(kept, shortcut.shape[0])
     ctx.shortcut_dtype = None if shortcut is None else shortcut.dtype
     ctx.save_for_backward(x, scale, shift, kept, *rest[:4])
     ctx.neuron = rest[4:]
@@ -319,14 +496,17 @@ torch.library.register_autograd('mmsnn::lif', _differentiate, setup_context=_kee
 
 
 def _channel_stats(x, time_steps, kernel=''):
+    if x.dim() < (2 if time_steps else 3):
+        form = '(B, C, ...)' if time_steps else '(T, B, C, ...)'
+        raise ValueError(f'statistics by channel need {form}, got the shape {tuple(x.shape)}')
     kernel = backend.ready_kernel_for(x) if kernel == '' else kernel
-    if kernel is None:
+    if kernel is None or not x.numel():
         return reference.channel_stats(x, 1 if time_steps else 2)
     x = _input_laid_out(x, time_steps, _inner_layout(x, time_steps))
     channels = x.shape[1 if time_steps else 2]
     # Against cancellation, sums are taken from a value near the mean. One of the channel's own, and
     # not the running mean, for a pass that is recomputed later must give the same bits.
-    origin = (x[0] if time_steps else x[0, 0]).flatten(1)[:, 0].float().contiguous()
+    origin = (x[0] if time_steps else x[0, 0]).reshape(channels, -1)[:, 0].float().contiguous()
     sums = torch.zeros(2, channels, dtype=torch.float64, device=x.device)
     # time_steps = 1: the statistics of a shared input do not depend on how often it is shown.
     engine(kernel).channel_moments(x, origin, min(time_steps, 1), sums)
@@ -353,6 +533,8 @@ channel_stats = _operator(
 def _pack(x, rows, kernel=''):
     if not is_dense(x):
         raise ValueError(f'pack_spikes takes dense tensors, got strides {x.stride()}')
+    if rows < 1 or x.numel() % rows:
+        raise ValueError(f'{x.numel()} spikes are not {rows} rows of one length')
     kernel = backend.ready_kernel_for(x) if kernel == '' else kernel
     n = x.numel() // rows
     if kernel is None:
@@ -373,13 +555,16 @@ pack_spikes = _operator('pack_spikes(Tensor x, int rows) -> Tensor', _pack, _pac
 
 
 def _unpack(bits, size, stride, dtype, kernel=''):
+    _check_bits(bits, 1, math.prod(size))
     x = torch.empty_strided(size, stride, dtype=dtype, device=bits.device)
+    if not is_dense(x):
+        raise ValueError(f'unpack_spikes gives dense tensors, not the strides {tuple(stride)}')
     kernel = backend.ready_kernel_for(x) if kernel == '' else kernel
     if kernel is None:
         n = x.numel()
         x.as_strided((1, n), (n, 1)).copy_(reference.unpack(bits, n, dtype))
     else:
-        engine(kernel).unpack(bits, x)
+        engine(kernel).unpack(bits.contiguous(), x)
     return x
 
 
@@ -436,14 +621,16 @@ def _pooled(size, windows) -> list:
 
 
 def _max_pool(x, *windows, kernel=''):
+    check_windows(x, *windows)
     layout = _memory_format(x)
     kernel = backend.ready_kernel_for(x, backend.MAP_KERNELS) if kernel == '' else kernel
-    if kernel is None:
-        return reference.max_pool2d(x, *windows).contiguous(memory_format=layout)
     out = _max_pool_fake(x, *windows)
-    if out.numel():
-        x = x.contiguous(memory_format=layout)
-        engine(kernel).max_pool(x, windows, layout == torch.channels_last, out)
+    if not out.numel():
+        return out
+    if kernel is None:
+        return out.copy_(reference.max_pool2d(x, *windows))
+    x = x.contiguous(memory_format=layout)
+    engine(kernel).max_pool(x, windows, layout == torch.channels_last, out)
     return out
 
 
@@ -458,15 +645,28 @@ max_pool = _operator(f'max_pool(Tensor x, {_WINDOWS}) -> Tensor', _max_pool, _ma
 
 def _max_pool_backward(grad, kept, size, channels_last, *windows, kernel=''):
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    kernel = backend.ready_kernel_for(grad, backend.MAP_KERNELS) if kernel == '' else kernel
+    if not grad.is_floating_point():
+        raise ValueError(f'a gradient has a floating dtype, got {grad.dtype}')
     grad_x = _max_pool_backward_fake(grad, kept, size, channels_last)
+    check_windows(grad_x, *windows)
+    _check('the gradient', grad, _pooled(size, windows), grad_x)
+    if kept.dtype == torch.uint8:
+        _check_bits(kept, 1, grad_x.numel())
+        kept = kept.contiguous()
+    elif kept.dtype == grad.dtype:
+        kept = kept.contiguous(memory_format=layout)
+    else:
+        raise ValueError(f'the input was kept in {kept.dtype}, its gradient is in {grad.dtype}')
+    _check('the input', kept, kept.shape if kept.dtype == torch.uint8 else size, grad_x)
+    kernel = backend.ready_kernel_for(grad, backend.MAP_KERNELS) if kernel == '' else kernel
+    if not grad.numel():
+        return grad_x
     if kernel is None:
         if kept.dtype == torch.uint8:
             kept = _unpack(kept, size, grad_x.stride(), grad.dtype, kernel=kernel)
         return grad_x.copy_(reference.max_pool2d_backward(grad, kept, *windows))
-    if grad.numel():
-        grad = grad.contiguous(memory_format=layout)
-        engine(kernel).max_pool_backward(grad, kept, windows, channels_last, grad_x)
+    grad = grad.contiguous(memory_format=layout)
+    engine(kernel).max_pool_backward(grad, kept, windows, channels_last, grad_x)
     return grad_x
 
 
@@ -514,8 +714,20 @@ def _maps_laid_out(x: Tensor, time_steps: int) -> Tensor:
     return steps_laid_out(x, _step_format(x))
 
 
+def _check_lif_pool(x: Tensor, neuron: Sequence, windows: Sequence) -> None:
+    shortcut, gate, time_steps = neuron[2], *neuron[-2:]
+    if x.dim() != (4 if time_steps else 5) or shortcut is not None or gate is not None:
+        form = '(B, C, H, W)' if time_steps else '(T, B, C, H, W)'
+        raise ValueError(
+            f'lif_pool takes maps {form} and no shortcut, got the shape {tuple(x.shape)}'
+        )
+    check_lif(x, None, None, None, None, time_steps or None)
+    check_windows(x if time_steps else x[0], *windows)
+
+
 def _lif_pool(x, *args, kernel=''):
     *neuron, kernel_size, stride, padding = args
+    _check_lif_pool(x, neuron, (kernel_size, stride, padding))
     kernel = backend.ready_kernel_for(x, backend.MAP_KERNELS) if kernel == '' else kernel
     x = _maps_laid_out(x, neuron[-1])
     spikes = _lif(x, *neuron, dtype=torch.uint8, kernel=kernel).flatten(0, 1)
@@ -540,14 +752,19 @@ def _lif_pool_backward(grad, x, *args, kernel=''):
     *neuron, bits, kernel_size, stride, padding, needs = args
     windows = kernel_size, stride, padding
     time_steps = neuron[-1]
+    _check_lif_pool(x, neuron, windows)
+    steps = time_steps or x.shape[0]
+    size = [steps * x.shape[-4], *x.shape[-3:]]
+    _check('the gradient', grad, _pooled(size, windows), x)
+    _check_bits(bits, 1, math.prod(size))
+    _check('bits', bits, bits.shape, x)
     kernel = backend.ready_kernel_for(x, backend.MAP_KERNELS) if kernel == '' else kernel
     x = _maps_laid_out(x, time_steps)
     layout = _memory_format(x if time_steps else x[0])
+    grad, bits = grad.to(x.dtype), bits.contiguous()
     if kernel is not None and grad.numel():
         grad = grad.contiguous(memory_format=layout)
         return _lif_backward(grad, x, *neuron, needs, kernel=kernel, pooled=(bits, windows))
-    steps = time_steps or x.shape[0]
-    size = [steps * x.shape[-4], *x.shape[-3:]]
     last = layout == torch.channels_last
     grad = _max_pool_backward(grad, bits, size, last, *windows, kernel=kernel)
     return _lif_backward(grad.unflatten(0, (steps, -1)), x, *neuron, needs, kernel=kernel)
@@ -605,6 +822,7 @@ def steps_laid_out(spikes: Tensor, layout: torch.memory_format) -> Tensor:
 
 
 def _attention_statistics(spikes, kernel=''):
+    _check_spikes(spikes, 5)
     kernel = _decode_kernel(spikes) if kernel == '' else kernel
     out = _attention_statistics_fake(spikes)
     if kernel is None:
@@ -630,10 +848,29 @@ attention_statistics = _operator(
 )
 
 
+def expand_weights(spikes: Tensor, *weights: Tensor) -> list:
+    """The weights of :func:`mmsnn.ops.attention_decode` as views of their full shapes.
+
+    Raises:
+        ValueError: Spikes of another rank, or weights that don't broadcast.
+    """
+    _check_spikes(spikes, 5)
+    steps, batch, channels, height, width = spikes.shape
+    shapes = (steps, batch), (steps, batch, channels), (steps, batch, height, width)
+    for name, weight, shape in zip(('temporal', 'channel', 'spatial'), weights, shapes):
+        if weight.dim() != len(shape) or any(n not in (1, m) for n, m in zip(weight.shape, shape)):
+            raise ValueError(
+                f'{name} needs the shape {shape}, or 1 for any size, for spikes of shape '
+                f'{tuple(spikes.shape)}, got {tuple(weight.shape)}'
+            )
+        _check(name, weight, weight.shape, spikes)
+    return [weight.expand(shape) for weight, shape in zip(weights, shapes)]
+
+
 def _attention_decode(spikes, temporal, channel, spatial, kernel=''):
+    weights = expand_weights(spikes, temporal, channel, spatial)
     kernel = _decode_kernel(spikes) if kernel == '' else kernel
     out = _attention_decode_fake(spikes, temporal)
-    weights = temporal, channel, spatial
     if kernel is None or out.dtype not in (torch.float32, torch.bfloat16):
         return out.copy_(reference.attention_decode(spikes, *weights))
     layout = _step_format(spikes)
@@ -658,6 +895,7 @@ attention_decode = _operator(
 
 
 def _rate_decode(spikes, kernel=''):
+    _check_spikes(spikes, 1)
     kernel = _decode_kernel(spikes) if kernel == '' else kernel
     out = _rate_decode_fake(spikes)
     if kernel is None:

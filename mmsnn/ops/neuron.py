@@ -88,8 +88,8 @@ def lif(
         >>> lif(torch.tensor([[0.6], [0.8], [0.2]])).flatten()
         tensor([0., 1., 0.])
     """
-    _check_neuron(x, v_threshold, reset, surrogate, surrogate_width, time_steps)
-    _check_fused(x, scale, shift, shortcut, gate, time_steps)
+    _check_neuron(v_threshold, reset, surrogate, surrogate_width)
+    library.check_lif(x, scale, shift, shortcut, gate, time_steps)
     if out is not None:
         _check_out(x, time_steps, dtype, out)
         dtype = out.dtype
@@ -118,43 +118,12 @@ def lif(
     return spikes if out is None else out.copy_(spikes)
 
 
-def _check_neuron(x, v_threshold, reset, surrogate, surrogate_width, time_steps) -> None:
+def _check_neuron(v_threshold, reset, surrogate, surrogate_width) -> None:
     check_surrogate(surrogate, surrogate_width)
     if reset not in RESETS:
         raise ValueError(f'unknown reset {reset!r}: choose one of {list(RESETS)}')
     if not v_threshold > 0:
         raise ValueError(f'v_threshold must be positive, got {v_threshold!r}')
-    steps = time_steps if time_steps is not None else x.shape[0] if x.dim() else 0
-    if steps < 1:
-        given = '' if time_steps is None else f' and time_steps={time_steps}'
-        raise ValueError(
-            f'lif needs at least one time step, got input of shape {tuple(x.shape)}{given}'
-        )
-
-
-def _check_fused(x, scale, shift, shortcut, gate, time_steps) -> None:
-    if gate is not None and gate not in reference.GATES:
-        raise ValueError(f'unknown gate {gate!r}: choose one of {sorted(reference.GATES)}')
-    if (gate is None) != (shortcut is None):
-        raise ValueError(
-            f'a gate joins spikes with a shortcut: got gate={gate!r} and '
-            f'{"no shortcut" if shortcut is None else "a shortcut"}'
-        )
-    axis = 2 if time_steps is None else 1
-    for name, values in (('scale', scale), ('shift', shift)):
-        if values is not None and (x.dim() <= axis or values.shape != x.shape[axis : axis + 1]):
-            form = '(T, B, C, ...)' if axis == 2 else '(B, C, ...)'
-            raise ValueError(
-                f'{name} needs the shape (C,) of an input {form}, got {tuple(values.shape)} for an '
-                f'input of shape {tuple(x.shape)}'
-            )
-    if shortcut is not None:
-        expected = x.shape if time_steps is None else (time_steps, *x.shape)
-        if shortcut.shape != expected:
-            raise ValueError(
-                f'shortcut needs the shape {tuple(expected)} of the spikes, got '
-                f'{tuple(shortcut.shape)}'
-            )
 
 
 def _check_out(x, time_steps, dtype, out) -> None:
@@ -163,6 +132,10 @@ def _check_out(x, time_steps, dtype, out) -> None:
         raise ValueError(
             f'out needs the shape {tuple(expected)} of the spikes and their dtype, '
             f'{dtype or out.dtype}, got {tuple(out.shape)} and {out.dtype}'
+        )
+    if any(n > 1 and stride == 0 for n, stride in zip(out.shape, out.stride())):
+        raise ValueError(
+            f'out needs memory for each spike, got an expanded tensor of strides {out.stride()}'
         )
 
 
@@ -268,8 +241,8 @@ def norm_lif(
         shift = bias - running_mean * scale
         return lif(x, *neuron, scale=scale, shift=shift, pool=pool, **fused)
     axis = 2 if time_steps is None else 1
-    _check_neuron(x, v_threshold, reset, surrogate, surrogate_width, time_steps)
-    _check_fused(x, weight, bias, shortcut, gate, time_steps)
+    _check_neuron(v_threshold, reset, surrogate, surrogate_width)
+    library.check_lif(x, weight, bias, shortcut, gate, time_steps)
     count = x.numel() // max(x.shape[axis], 1)
     if count < 2:
         raise ValueError(

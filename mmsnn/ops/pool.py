@@ -67,18 +67,5 @@ def check_windows(x: Tensor, kernel_size: _Size, stride: Optional[_Size], paddin
         [v, v] if isinstance(v, int) else list(v)
         for v in (kernel_size, kernel_size if stride is None else stride, padding)
     )
-    if x.dim() != 4:
-        raise ValueError(f'max pooling takes (N, C, H, W), got a tensor of shape {tuple(x.shape)}')
-    for k, s, p, n in zip(kernel, stride, padding, x.shape[2:]):
-        if k < 1 or s < 1:
-            raise ValueError(f'kernel_size and stride must be positive, got {kernel} and {stride}')
-        if not 0 <= p <= k // 2:
-            raise ValueError(
-                f'padding must lie between 0 and half of kernel_size, got {padding} for {kernel}'
-            )
-        if n < 1 or n + 2 * p < k:
-            raise ValueError(
-                f'an input of shape {tuple(x.shape)} is too small for a window of {kernel} with '
-                f'padding {padding}'
-            )
+    library.check_windows(x, kernel, stride, padding)
     return [kernel, stride, padding]
