@@ -109,7 +109,7 @@ def test_the_same_spikes(kwargs, precision, monkeypatch):
 
 @pytest.mark.parametrize('precision', ['fp32', *INTEGERS])
 def test_event_frames(precision):
-    net = settled(depth=18, out_indices=(0,))
+    net = settled(depth=18, out_indices=(0,), time_steps=3)
     x = torch.randn(3, 2, 3, 64, 64)
     with torch.no_grad():
         fast = fuse(net, precision)

@@ -13,6 +13,7 @@ from .neurons import IFNeuron, LIFNeuron, PLIFNeuron, check_time_steps
 from .pool import SpikeMaxPool2d
 from .spiking_layer import conv_of_spikes, spiking_layer
 from .tdbn import TDBN, SyncTDBN
+from .time_axis import Spikes, fold_frames, mark_spikes, unfold_frames, why_a_decoder
 
 __all__ = [
     'TDBN',
@@ -31,6 +32,7 @@ __all__ = [
     'SEWIAndGate',
     'SpikeDecoder',
     'SpikeMaxPool2d',
+    'Spikes',
     'SyncTDBN',
     'build_decoder',
     'build_gate',
@@ -38,5 +40,9 @@ __all__ = [
     'build_norm',
     'check_time_steps',
     'conv_of_spikes',
+    'fold_frames',
+    'mark_spikes',
     'spiking_layer',
+    'unfold_frames',
+    'why_a_decoder',
 ]
