@@ -18,6 +18,7 @@ from .cli import (
     leave_launcher,
     load_config,
     picture_path,
+    report_skipped,
     set_time_steps,
     setup_launcher,
 )
@@ -48,6 +49,7 @@ __all__ = [
     'now',
     'picture_path',
     'plain_metrics',
+    'report_skipped',
     'run_mmdet_tool',
     'score_names',
     'set_time_steps',

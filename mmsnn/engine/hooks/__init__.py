@@ -1,8 +1,15 @@
 """Hooks."""
 
 from .cls_visualization_hook import ClsVisualizationHook
+from .det_picture_hook import DetPictureHook
 from .fuse_hook import FuseHook
 from .non_finite_loss_hook import NonFiniteLossHook
 from .spike_stats_hook import SpikeStatsHook
 
-__all__ = ['ClsVisualizationHook', 'FuseHook', 'NonFiniteLossHook', 'SpikeStatsHook']
+__all__ = [
+    'ClsVisualizationHook',
+    'DetPictureHook',
+    'FuseHook',
+    'NonFiniteLossHook',
+    'SpikeStatsHook',
+]
