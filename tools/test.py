@@ -14,7 +14,6 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
-from mmsnn.engine import DetPictureHook
 from mmsnn.utils import (
     ToolError,
     add_common_arguments,
@@ -142,7 +141,7 @@ def main() -> None:
         hook = cfg.default_hooks.visualization
         kind = HOOKS.get(hook.type) if isinstance(hook.type, str) else hook.type
         if kind is DetVisualizationHook:
-            hook.type = DetPictureHook
+            hook.type = 'mmdet.DetPictureHook'
     if args.fuse is not None:
         fuse_hook = dict(type='FuseHook', precision=args.fuse)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), fuse_hook]
