@@ -7,19 +7,23 @@ import os
 # First: without mmcv's compiled ops, MMDetection's models import only behind it.
 import mmsnn  # noqa: F401  isort: skip
 
-import mmcv
+import numpy as np
 import torch
 from mmdet.apis import DetInferencer
 from mmengine.config import Config
-from mmengine.utils import scandir
 from rich.progress import track
 
 from mmsnn.apis import inference_classifier, init_classifier
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
-from mmsnn.utils import ToolError, exit_on_error
+from mmsnn.datasets.image_files import (
+    IMAGE_EXTENSIONS,
+    UnreadableImageError,
+    list_images,
+    output_names,
+    read_rgb,
+)
+from mmsnn.utils import ToolError, exit_on_error, report_skipped
 from mmsnn.visualization import ClsVisualizer
-
-IMG_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
 
 EXAMPLES = """examples:
   python tools/image_demo.py photo.jpg CONFIG CHECKPOINT
@@ -34,7 +38,7 @@ def parse_args() -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('inputs', help='a picture, or a folder of pictures')
+    parser.add_argument('inputs', help='a picture, or a folder: all pictures in it and below it')
     parser.add_argument('config', help='path of the config')
     parser.add_argument('checkpoint', help='path of the checkpoint')
     parser.add_argument(
@@ -60,44 +64,95 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def classify(cfg: Config, args: argparse.Namespace) -> None:
-    """Classify the pictures; everything is written as for boxes.
+def find_pictures(inputs: str) -> list[str]:
+    """The picture, or the pictures in the folder and below it; says what else is there.
+
+    Args:
+        inputs: A file or a folder.
+
+    Returns:
+        Paths.
+
+    Raises:
+        ToolError: There is no picture.
+    """
+    if not os.path.isdir(inputs):
+        return [inputs]
+    pictures, others = list_images(inputs)
+    if not pictures:
+        raise ToolError(f'{inputs} holds no pictures ({", ".join(IMAGE_EXTENSIONS)})')
+    if others:
+        names = ', '.join(os.path.relpath(path, inputs) for path in others[:3])
+        print(f'{len(others)} other files are left out: {names}{", ..." if others[3:] else ""}')
+    return pictures
+
+
+class Classifier:
+    """Classifies pictures, draws and describes what was found.
 
     Args:
         cfg: The config of a classifier.
         args: The command line.
 
     Raises:
-        ToolError: There are no pictures.
         CheckpointError: The checkpoint can't be loaded, or is of another model.
     """
-    paths = [args.inputs]
-    if os.path.isdir(args.inputs):
-        names = sorted(scandir(args.inputs, IMG_EXTENSIONS, case_sensitive=False))
-        paths = [os.path.join(args.inputs, name) for name in names]
-    if not paths:
-        raise ToolError(f'{args.inputs} holds no pictures ({", ".join(IMG_EXTENSIONS)})')
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    model = init_classifier(cfg, args.checkpoint, device, trust_checkpoint=args.trust_checkpoint)
-    visualizer = ClsVisualizer('image_demo')
-    visualizer.dataset_meta = model.dataset_meta
-    classes = model.dataset_meta.get('classes')
-    os.makedirs(os.path.join(args.out_dir, 'preds'), exist_ok=True)
-    for start in track(range(0, len(paths), args.batch_size), 'classifying'):
-        batch = paths[start : start + args.batch_size]
-        for path, sample in zip(batch, inference_classifier(model, batch)):
-            name = os.path.basename(path)
-            picture = mmcv.imread(path, channel_order='rgb')
-            out_file = os.path.join(args.out_dir, 'vis', name)
-            visualizer.add_datasample(name, picture, sample.cpu(), out_file=out_file)
-            label = int(sample.pred_label)
-            found = dict(label=label, scores=[round(s, 5) for s in sample.pred_score.tolist()])
-            if classes is not None:
-                found['class'] = classes[label]
-            stem = os.path.splitext(name)[0]
-            with open(os.path.join(args.out_dir, 'preds', f'{stem}.json'), 'w') as file:
-                json.dump(found, file)
-    print(f'pictures: {os.path.join(args.out_dir, "vis")}')
+
+    def __init__(self, cfg: Config, args: argparse.Namespace):
+        device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        self.model = init_classifier(
+            cfg, args.checkpoint, device, trust_checkpoint=args.trust_checkpoint
+        )
+        self.visualizer = ClsVisualizer('image_demo')
+        self.visualizer.dataset_meta = self.model.dataset_meta
+
+    def predict(self, paths: list[str]) -> list:
+        """One sample for each picture."""
+        return inference_classifier(self.model, paths)
+
+    def draw(self, name: str, image: np.ndarray, sample, out_file: str) -> None:
+        """Save the picture with its classes."""
+        self.visualizer.add_datasample(name, image, sample.cpu(), out_file=out_file)
+
+    def describe(self, sample) -> dict:
+        """What was found, in plain numbers."""
+        label = int(sample.pred_label)
+        found = dict(label=label, scores=[round(s, 5) for s in sample.pred_score.tolist()])
+        classes = self.model.dataset_meta.get('classes')
+        return found if classes is None else {**found, 'class': classes[label]}
+
+
+class Detector:
+    """The same for boxes, by MMDetection's inferencer.
+
+    Args:
+        cfg: The config of a detector.
+        args: The command line.
+
+    Raises:
+        CheckpointError: As of :class:`Classifier`.
+    """
+
+    def __init__(self, cfg: Config, args: argparse.Namespace):
+        checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
+        self.inferencer = DetInferencer(cfg, args.checkpoint, args.device, show_progress=False)
+        check_state_dict(self.inferencer.model, checkpoint, args.checkpoint)
+        self.score_thr = args.score_thr
+
+    def predict(self, paths: list[str]) -> list:
+        """One sample for each picture."""
+        found = self.inferencer(paths, batch_size=len(paths), return_datasamples=True)
+        return found['predictions']
+
+    def draw(self, name: str, image: np.ndarray, sample, out_file: str) -> None:
+        """Save the picture with its boxes."""
+        self.inferencer.visualizer.add_datasample(
+            name, image, sample, draw_gt=False, pred_score_thr=self.score_thr, out_file=out_file
+        )
+
+    def describe(self, sample) -> dict:
+        """What was found, in plain numbers."""
+        return self.inferencer.pred2dict(sample)
 
 
 def main() -> None:
@@ -108,20 +163,28 @@ def main() -> None:
         for path in (args.inputs, args.config):
             if not os.path.exists(path):
                 raise ToolError(f'{path} is not there')
+        paths = find_pictures(args.inputs)
         cfg = Config.fromfile(args.config)
-        if 'head' in cfg.model:
-            classify(cfg, args)
-            return
-        checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
-        inferencer = DetInferencer(cfg, args.checkpoint, args.device)
-        check_state_dict(inferencer.model, checkpoint, args.checkpoint)
-    inferencer(
-        args.inputs,
-        batch_size=args.batch_size,
-        pred_score_thr=args.score_thr,
-        out_dir=args.out_dir,
-        no_save_pred=False,
-    )
+        model = (Classifier if 'head' in cfg.model else Detector)(cfg, args)
+    pictures, predictions = output_names(paths), output_names(paths, '.json')
+    skipped: list = []
+    for start in track(range(0, len(paths), args.batch_size), 'finding'):
+        images = {}
+        for path in paths[start : start + args.batch_size]:
+            try:
+                images[path] = read_rgb(path)
+            except UnreadableImageError as error:
+                skipped.append(str(error))
+        samples = model.predict(list(images)) if images else []
+        for (path, image), sample in zip(images.items(), samples):
+            out_file = os.path.join(args.out_dir, 'vis', pictures[path])
+            model.draw(pictures[path], image, sample, out_file)
+            out_file = os.path.join(args.out_dir, 'preds', predictions[path])
+            os.makedirs(os.path.dirname(out_file), exist_ok=True)
+            with open(out_file, 'w') as file:
+                json.dump(model.describe(sample), file)
+    with exit_on_error():
+        report_skipped(skipped, len(paths) - len(skipped))
     print(f'pictures: {os.path.join(args.out_dir, "vis")}')
 
 

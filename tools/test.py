@@ -6,8 +6,10 @@ from copy import deepcopy
 # First: without mmcv's compiled ops, MMDetection's models import only behind it.
 import mmsnn  # noqa: F401  isort: skip
 
+from mmdet.engine.hooks import DetVisualizationHook
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
+from mmdet.registry import HOOKS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 
@@ -137,6 +139,10 @@ def main() -> None:
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
+        hook = cfg.default_hooks.visualization
+        kind = HOOKS.get(hook.type) if isinstance(hook.type, str) else hook.type
+        if kind is DetVisualizationHook:
+            hook.type = 'mmdet.DetPictureHook'
     if args.fuse is not None:
         fuse_hook = dict(type='FuseHook', precision=args.fuse)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), fuse_hook]

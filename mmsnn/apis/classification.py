@@ -12,7 +12,8 @@ from mmengine.config import Config
 from torch import nn
 
 from ..structures import ClsDataSample
-from .model import ConfigLike, Image, init_model, test_dataset
+from .images import Image, as_list, path_or_bgr
+from .model import ConfigLike, init_model, test_dataset
 
 
 def init_classifier(
@@ -55,10 +56,14 @@ def inference_classifier(
 
     Args:
         model: From :func:`init_classifier`.
-        images: Paths, or arrays (H, W, 3) of uint8 in BGR as mmcv loads them; one or several.
+        images: Paths, Pillow images, or arrays as mmcv loads them, (H, W, 3) of uint8 in BGR, or
+            grey (H, W); one or several, which may be mixed, or an array (N, H, W, 3).
 
     Returns:
-        One sample with ``pred_score`` and ``pred_label``, or a list where a list was given.
+        One sample with ``pred_score`` and ``pred_label``, or a list where several were given.
+
+    Raises:
+        ValueError: An array that is no picture, or may be one in several ways.
 
     Example:
         >>> import numpy as np
@@ -67,15 +72,16 @@ def inference_classifier(
         >>> inference_classifier(model, np.zeros((20, 20, 3), np.uint8)).pred_score.shape
         torch.Size([10])
     """
-    several = isinstance(images, (list, tuple))
+    pictures, several = as_list(images)
     loaded, from_file = _pipelines(model.cfg)
     batch: dict = dict(inputs=[], data_samples=[])
-    for image in images if several else [images]:
+    for picture in pictures:
+        image = path_or_bgr(picture, model.cfg)
         if isinstance(image, np.ndarray):
             shape = image.shape[:2]
             item = loaded(dict(img=image.copy(), img_shape=shape, ori_shape=shape))
         else:
-            item = from_file(dict(img_path=os.fspath(image)))
+            item = from_file(dict(img_path=image))
         for key, values in batch.items():
             values.append(item[key])
     with torch.no_grad():

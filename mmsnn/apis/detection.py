@@ -13,7 +13,8 @@ from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from torch import nn
 
-from .model import ConfigLike, Image, init_model, known_classes
+from .images import Image, as_list, path_or_bgr
+from .model import ConfigLike, init_model, known_classes
 
 
 def init_detector(
@@ -73,13 +74,16 @@ def inference_detector(
 
     Args:
         model: From :func:`init_detector`.
-        imgs: Paths, or arrays (H, W, 3) of uint8 in BGR as mmcv loads them; one or several, which
-            may be mixed.
+        imgs: Paths, Pillow images, or arrays as mmcv loads them, (H, W, 3) of uint8 in BGR, or
+            grey (H, W); one or several, which may be mixed, or an array (N, H, W, 3).
         test_pipeline: Another pipeline than the config's.
 
     Returns:
         One sample with ``pred_instances`` (``bboxes`` (N, 4) as x1, y1, x2, y2 in pixels of the
-        picture, ``scores`` and ``labels`` (N,)), or a list where a list was given.
+        picture, ``scores`` and ``labels`` (N,)), or a list where several were given.
+
+    Raises:
+        ValueError: An array that is no picture, or may be one in several ways.
 
     Example:
         >>> import numpy as np
@@ -89,11 +93,10 @@ def inference_detector(
         >>> found.bboxes.shape[1], len(found.scores) == len(found.labels)
         (4, True)
     """
-    several = isinstance(imgs, (list, tuple))
+    pictures, several = as_list(imgs)
     found = []
-    for img in imgs if several else [imgs]:
-        if not isinstance(img, np.ndarray):
-            img = os.fspath(img)
+    for picture in pictures:
+        img = path_or_bgr(picture, model.cfg)
         pipeline = test_pipeline or _pipeline(model.cfg, isinstance(img, np.ndarray))
         found.append(apis.inference_detector(model, img, pipeline))
     return found if several else found[0]

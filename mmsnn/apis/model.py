@@ -4,7 +4,6 @@ import copy
 import os
 from typing import Optional, Union
 
-import numpy as np
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -14,7 +13,6 @@ from ..compat import load_weights
 from ..datasets import datasets_of
 
 ConfigLike = Union[str, os.PathLike, Config]
-Image = Union[str, os.PathLike, np.ndarray]
 
 
 def init_model(

@@ -11,9 +11,8 @@ from mmengine.dataset import force_full_init
 from .base import ClsDataset
 from .errors import DatasetError, MissingDataError
 from .files import MAX_DIGITS, is_by_product, open_file
-from .image_files import list_bad_images
+from .image_files import IMAGE_EXTENSIONS, list_bad_images
 
-IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 # Opening this many files takes seconds on a local disk; of a larger set, as many are opened.
 MAX_OPENED = 100_000
 

@@ -3,10 +3,14 @@
 from collections import Counter
 from typing import Optional
 
+from mmcv.cnn.bricks import wrappers
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..models.layers import TDBN
+
+#: Convs that compute with their weights as they are; others may norm them first.
+CONVS = (nn.Conv2d, nn.ConvTranspose2d, wrappers.Conv2d, wrappers.ConvTranspose2d)
 
 
 def fold(model: nn.Module) -> None:
@@ -19,7 +23,8 @@ def fold(model: nn.Module) -> None:
     The norm becomes ``nn.Identity``. This is what makes STBP-tdBN cheap on neuromorphic hardware
     (Zheng et al. 2021, section 3). mmcv's ``fuse_conv_bn`` knows ``weight`` alone, and would lose
     alpha * V_th. As there, a norm is taken to follow the conv that is registered before it. A norm
-    that keeps no running statistics, or stands behind a conv that several layers share, stays.
+    that keeps no running statistics, or stands behind a conv that several layers share or one that
+    norms its weights itself (mmcv's ConvWS2d), stays.
 
     Args:
         model: Any model, in eval mode.
@@ -53,7 +58,8 @@ def fold(model: nn.Module) -> None:
                     scale, child.bias,
                 )  # fmt: skip
                 setattr(parent, name, nn.Identity())
-            conv = child if isinstance(child, nn.Conv2d) and uses[id(child)] == 1 else None
+            plain = isinstance(child, nn.Conv2d) and type(child) in CONVS
+            conv = child if plain and uses[id(child)] == 1 else None
 
 
 def _follows(norm: nn.Module, conv: nn.Module) -> bool:

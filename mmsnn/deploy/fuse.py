@@ -5,11 +5,12 @@ from typing import Optional
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..models.layers import LIFNeuron
 from ..models.layers.spike_conv import is_plain_conv
 from ..ops.units import has_amx
-from .fold import fold
+from .fold import CONVS, fold
 from .integer_conv import IntegerConv2d, integer_convs
 
 #: What :func:`fuse` takes: ``'auto'`` is the best for the machine.
@@ -56,10 +57,14 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     device = next((p.device for p in model.parameters()), None)
     precision = resolve_precision(precision, device)
     integers = precision in ('int8', 'int16')
-    model = copy.deepcopy(model).requires_grad_(False)
+    with _DetachedCopies():
+        model = copy.deepcopy(model).requires_grad_(False)
     model.eval()  # alone: in MMDetection's ResNet it returns None
     fold(model)
-    model.to(memory_format=torch.channels_last)
+    for module in model.modules():
+        # Convs of other classes, as mmcv's ConvWS2d, take views of their weights.
+        if type(module) in CONVS:
+            module.to(memory_format=torch.channels_last)
     low = precision == 'bf16' or (integers and has_amx())
     # Boxes and scores are decoded in float32: a coordinate needs more than eight bits.
     backbone, rest = _parts(model)
@@ -67,8 +72,8 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
         if low:
             part.to(torch.bfloat16)
     backbone.register_forward_pre_hook(_InputTo(torch.bfloat16 if low else None))
-    if low and rest:
-        rest[-1].register_forward_hook(_output_to_float32)
+    if rest:
+        rest[-1].register_forward_hook(_output_as_expected)
     if integers:
         _use_integers(backbone, int(precision[3:]))
     if precision == 'int8' and not low:
@@ -112,12 +117,28 @@ def resolve_precision(precision: str = 'auto', device: Optional[torch.device] = 
 
 
 def _parts(model: nn.Module) -> tuple[nn.Module, list]:
-    """The backbone, and what follows it as far as it is a plain map of tensors to tensors."""
+    """The backbone, and what follows it as far as it is a plain map of tensors to tensors.
+
+    A head is left out where other parts stand between it and the neck, or beside it, as the
+    encoder and decoder of the DETR family or a head for masks: they take the neck's maps as well,
+    or call parts of the head, and all of it stays in float32.
+    """
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, nn.Module):
         return model, []
-    following = (getattr(model, name, None) for name in ('neck', 'bbox_head', 'head'))
+    known = ('backbone', 'neck', 'bbox_head', 'head')
+    alone = all(name.split('.')[0] in known for name, _ in model.named_parameters())
+    following = (getattr(model, name, None) for name in (known[1:] if alone else ('neck',)))
     return backbone, [part for part in following if isinstance(part, nn.Module)]
+
+
+class _DetachedCopies(TorchFunctionMode):
+    """Lets models be copied whose heads keep tensors of the last training step."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            args = (args[0].detach(), *args[1:])
+        return func(*args, **(kwargs or {}))
 
 
 class _InputTo:
@@ -132,10 +153,17 @@ class _InputTo:
         return (x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x, *others)
 
 
-def _output_to_float32(module: nn.Module, args: tuple, output):
+def _output_as_expected(module: nn.Module, args: tuple, output):
+    """Forward hook: maps as what decodes them takes them, in float32 and in rows of pixels.
+
+    CenterNet's head takes views of its maps, which channels_last doesn't have.
+    """
     if isinstance(output, Tensor):
-        return output.float() if output.dtype == torch.bfloat16 else output
-    return type(output)(_output_to_float32(module, args, value) for value in output)
+        output = output.float() if output.dtype == torch.bfloat16 else output
+        return output.contiguous()
+    if isinstance(output, (list, tuple)):
+        return type(output)(_output_as_expected(module, args, value) for value in output)
+    return output
 
 
 def _use_integers(part: nn.Module, bits: int, real: bool = False) -> None:

@@ -3,6 +3,7 @@
 from .hooks import (
     CheckpointHook,
     ClsVisualizationHook,
+    DetPictureHook,
     FuseHook,
     NonFiniteLossHook,
     SpikeStatsHook,
@@ -13,6 +14,7 @@ __all__ = [
     'BF16OptimWrapper',
     'CheckpointHook',
     'ClsVisualizationHook',
+    'DetPictureHook',
     'FuseHook',
     'NonFiniteLossHook',
     'SpikeStatsHook',

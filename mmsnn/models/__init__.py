@@ -2,7 +2,12 @@
 
 from .backbones import ResNetCIFAR, SGResNet
 from .classifiers import SpikingClassifier
-from .data_preprocessors import BatchCutMix, BatchMixUp, ClsDataPreprocessor
+from .data_preprocessors import (
+    BatchCutMix,
+    BatchMixUp,
+    ClsDataPreprocessor,
+    EventDetDataPreprocessor,
+)
 from .detectors import SpikingRetinaNet
 from .heads import SpikingClsHead
 from .layers import *  # noqa: F403
@@ -16,6 +21,7 @@ __all__ = [
     'BatchMixUp',
     'ClsDataPreprocessor',
     'ClsLoss',
+    'EventDetDataPreprocessor',
     'LastNeck',
     'RateNeck',
     'ResNetCIFAR',

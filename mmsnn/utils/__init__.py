@@ -18,6 +18,7 @@ from .cli import (
     leave_launcher,
     load_config,
     picture_path,
+    report_skipped,
     set_time_steps,
     setup_launcher,
 )
@@ -56,6 +57,7 @@ __all__ = [
     'picture_path',
     'plain_metrics',
     'read_pickles_safely',
+    'report_skipped',
     'run_mmdet_tool',
     'score_names',
     'set_time_steps',

@@ -312,6 +312,25 @@ def set_time_steps(model: nn.Module, time_steps: int) -> None:
     backbone.time_steps = time_steps
 
 
+def report_skipped(skipped: Sequence[str], done: int) -> None:
+    """Say which pictures were left out.
+
+    Args:
+        skipped: One text for each of them.
+        done: How many were not.
+
+    Raises:
+        ToolError: None was done.
+    """
+    if not skipped:
+        return
+    more = f' and {len(skipped) - 5} more' if len(skipped) > 5 else ''
+    text = f'{len(skipped)} pictures cannot be read: {", ".join(skipped[:5])}{more}'
+    if not done:
+        raise ToolError(f'{text}. There is no other')
+    print(f'skipped: {text}')
+
+
 def picture_path(out: str) -> str:
     """Where the picture goes that belongs to a file of results.
 

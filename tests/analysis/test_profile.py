@@ -239,12 +239,13 @@ def test_the_stem_on_an_image_counts_once_and_real_frames_at_every_step():
     once = 8 * 32 * 32 * 27
     stem = profile(net, [images()])['stem.0.conv']
     assert (stem.time_steps, stem.macs, stem.ann_macs) == (1, once, once)
+    net.time_steps = 5
     stem = profile(net, [torch.stack([images()] * 5)])['stem.0.conv']
     assert (stem.time_steps, stem.macs, stem.ann_macs) == (5, 5 * once, once)
 
 
 def test_binary_event_frames_are_spikes_to_the_stem():
-    net = backbone(stem='cifar')
+    net = backbone(stem='cifar', time_steps=3)
     frames = spikes(3, 2, 3, 32, 32)
     stem = profile(net, [frames])['stem.0.conv']
     assert stem.kind == 'spikes'
@@ -416,8 +417,12 @@ def test_what_is_refused():
         SpikeProfiler(net, saturated_above=0)
     with pytest.raises(ValueError, match='ac_energy'):
         SpikeProfiler(net, ac_energy=-1)
-    with pytest.raises(ValueError, match='different time steps apart'):
-        profile(net, [torch.rand(2, 1, 3, 32, 32), torch.rand(3, 1, 3, 32, 32)])
+    with SpikeProfiler(net):
+        net(torch.rand(1, 3, 32, 32))
+        net.time_steps += 1
+        with pytest.raises(ValueError, match='different time steps apart'):
+            net(torch.rand(1, 3, 32, 32))
+    net.time_steps -= 1
     with SpikeProfiler(net), pytest.raises(RuntimeError, match='one SpikeProfiler'):
         SpikeProfiler(net).__enter__()
     net.layer1[0].neuron1.spike_dtype = torch.uint8

@@ -18,7 +18,8 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from rich.progress import track
 
-from mmsnn.utils import ToolError, exit_on_error, load_predictions
+from mmsnn.datasets.image_files import UnreadableImageError, output_names, read_rgb
+from mmsnn.utils import ToolError, exit_on_error, load_predictions, report_skipped
 
 EXAMPLE = """example:
   python tools/test.py CONFIG CHECKPOINT --out predictions.pkl
@@ -77,10 +78,21 @@ def main() -> None:
     visualizer.dataset_meta = dataset.metainfo
     os.makedirs(args.out_dir, exist_ok=True)
 
-    sheet = []
-    for result in track(predictions, 'drawing'):
+    sheet, skipped = [], []
+    with exit_on_error():
+        unknown = [r['img_id'] for r in predictions if r['img_id'] not in by_id]
+        if unknown or not predictions:
+            what = f'images that the config lacks, as id {unknown[0]}' if unknown else 'no images'
+            raise ToolError(f'{args.predictions} holds predictions of {what}')
+    paths = [by_id[result['img_id']]['img_path'] for result in predictions]
+    names = output_names(paths, '.png', taken=['overview.png'])
+    for result, image_path in zip(track(predictions, 'drawing'), paths):
         info = by_id[result['img_id']]
-        image = mmcv.imread(info['img_path'], channel_order='rgb')
+        try:
+            image = read_rgb(image_path)
+        except UnreadableImageError as error:
+            skipped.append(str(error))
+            continue
         scale = max(1.0, args.size / min(image.shape[:2]))
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         found = result['pred_instances']
@@ -91,18 +103,21 @@ def main() -> None:
             ),
             pred_instances=instances(found['bboxes'], found['labels'], scale, found['scores']),
         )
-        name = os.path.splitext(os.path.basename(info['img_path']))[0]
-        path = os.path.join(args.out_dir, f'{name}.png')
+        name = names[image_path]
+        path = os.path.join(args.out_dir, name)
         visualizer.add_datasample(name, image, sample, pred_score_thr=args.score_thr, out_file=path)
         sheet.append(mmcv.imread(path))
     write_overview(sheet[:12], os.path.join(args.out_dir, 'overview.png'))
+    with exit_on_error():
+        report_skipped(skipped, len(sheet))
 
 
 def write_overview(pictures: list, path: str, columns: int = 2, width: int = 640) -> None:
     """Put pictures on one sheet, row by row."""
     if not pictures:
         return
-    cells = [mmcv.imrescale(picture, (width, 10**6)) for picture in pictures]
+    sizes = [(width, max(1, round(p.shape[0] * width / p.shape[1]))) for p in pictures]
+    cells = [mmcv.imresize(picture, size) for picture, size in zip(pictures, sizes)]
     height = max(cell.shape[0] for cell in cells)
     cells = [mmcv.impad(cell, shape=(height, width), pad_val=255) for cell in cells]
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)

@@ -2,6 +2,7 @@
 
 from .checkpoint_hook import CheckpointHook
 from .cls_visualization_hook import ClsVisualizationHook
+from .det_picture_hook import DetPictureHook
 from .fuse_hook import FuseHook
 from .non_finite_loss_hook import NonFiniteLossHook
 from .spike_stats_hook import SpikeStatsHook
@@ -9,6 +10,7 @@ from .spike_stats_hook import SpikeStatsHook
 __all__ = [
     'CheckpointHook',
     'ClsVisualizationHook',
+    'DetPictureHook',
     'FuseHook',
     'NonFiniteLossHook',
     'SpikeStatsHook',

@@ -19,7 +19,9 @@ from ..layers import (
     build_norm,
     check_time_steps,
     conv_of_spikes,
+    mark_spikes,
     spiking_layer,
+    unfold_frames,
 )
 
 # Inside a stage time is folded into the batch, (T*B, C, H, W), time-major: convs and norms need not
@@ -214,7 +216,7 @@ class SGResNet(BaseModule):
     Args:
         depth: 10, 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks); 19 is STBP-tdBN's network
             of three stages (3, 3 and 2 basic blocks), which has ``base_channels=128``.
-        time_steps: T for images; event frames bring their own.
+        time_steps: T.
         in_channels: Channels of the input.
         stem_channels: Channels of the stem; default ``base_channels``.
         base_channels: Channels of the first stage's 3x3 convs.
@@ -423,20 +425,20 @@ class SGResNet(BaseModule):
         """Run all time steps.
 
         Args:
-            x: Images (B, C, H, W), or event frames (T, B, C, H, W).
+            x: Images (B, C, H, W); or event frames, as (T, B, C, H, W) or with time in the
+                channels, as (B, T * C, H, W) (:func:`~mmsnn.models.layers.fold_frames`). Of as many
+                images as time steps, only the latter are taken: which axis is time could not be
+                told.
 
         Returns:
             Spikes (T, B, C, H, W) of each stage in ``out_indices``.
 
         Raises:
-            ValueError: Input of another rank or another number of channels.
+            ValueError: Input of another rank or another number of channels; event frames of
+                another T, or with an axis that could be time or batch.
         """
-        if x.dim() not in (4, 5) or x.shape[-3] != self.in_channels:
-            raise ValueError(
-                f'SGResNet takes images (B, {self.in_channels}, H, W) or event frames '
-                f'(T, B, {self.in_channels}, H, W), got an input of shape {tuple(x.shape)}'
-            )
-        time_steps = self.time_steps if x.dim() == 4 else x.shape[0]
+        time_steps = self.time_steps
+        x = self._with_time(x)
         x = self._stem(x, time_steps)
         outs = []
         for i, name in enumerate(self.res_layers):
@@ -450,7 +452,37 @@ class SGResNet(BaseModule):
                 if self.membrane_shortcut:
                     out = self.out_neurons[self.out_indices.index(i)](x, time_steps)
                 outs.append(out.unflatten(0, (time_steps, -1)))
-        return tuple(outs)
+        return mark_spikes(outs, type(self).__name__, self.out_channels)
+
+    def _with_time(self, x: Tensor) -> Tensor:
+        """Images as they are, and event frames with time first."""
+        steps, channels, shape = self.time_steps, self.in_channels, tuple(x.shape)
+        if x.dim() == 4 and shape[1] == channels:
+            return x
+        if x.dim() == 4 and shape[1] == steps * channels:
+            return unfold_frames(x, steps)
+        if x.dim() != 5 or shape[2] != channels:
+            raise ValueError(
+                f'{type(self).__name__} takes images (B, {channels}, H, W) or event frames '
+                f'(T, B, {channels}, H, W), got an input of shape {shape}'
+            )
+        why = (
+            "MMDetection's DetDataPreprocessor puts the batch first: give the model "
+            "data_preprocessor=dict(type='EventDetDataPreprocessor') in its place"
+        )
+        if shape[0] != steps:
+            raise ValueError(
+                f'the data come in {shape[0]} frames, but model.backbone.time_steps is {steps}: '
+                f'event frames are (T, B, C, H, W), got an input of shape {shape}. Set both to the '
+                f'same T. {why}'
+            )
+        if shape[1] == steps > 1:
+            raise ValueError(
+                f'event frames of shape {shape} could be (T, B, C, H, W) or (B, T, C, H, W): '
+                f'{why}; or, where time does come first, call mmsnn.models.layers.fold_frames on '
+                'them'
+            )
+        return x
 
     def _stem(self, x: Tensor, time_steps: int) -> Tensor:
         """Images or frames to (T*B, C, H, W); what does not change with t is computed once."""

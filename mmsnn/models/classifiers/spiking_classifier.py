@@ -7,6 +7,8 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from ...structures import ClsDataSample
+from ..data_preprocessors import ClsDataPreprocessor
+from ..layers import fold_frames
 
 
 @MODELS.register_module()
@@ -70,14 +72,12 @@ class SpikingClassifier(BaseModel):
             The levels.
 
         Raises:
-            ValueError: Event frames of another T than the backbone's.
+            ValueError: As of the backbone.
         """
-        time_steps = getattr(self.backbone, 'time_steps', None)
-        if inputs.dim() == 5 and time_steps not in (None, len(inputs)):
-            raise ValueError(
-                f'the data come in {len(inputs)} frames, but model.backbone.time_steps is '
-                f'{time_steps}: set both to the same T'
-            )
+        time_first = inputs.dim() == 5 and isinstance(self.data_preprocessor, ClsDataPreprocessor)
+        if time_first and len(inputs) == getattr(self.backbone, 'time_steps', None):
+            # Now the backbone can't take as many samples for time.
+            inputs = fold_frames(inputs)
         feats = self.backbone(inputs)
         return feats if self.neck is None else self.neck(feats)
 

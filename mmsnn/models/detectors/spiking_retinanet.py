@@ -4,6 +4,7 @@ from mmdet.models.detectors import RetinaNet
 from mmdet.registry import MODELS
 from torch import nn
 
+from ..layers import why_a_decoder
 from ..necks.decoder_necks import DecoderNeck
 
 
@@ -49,13 +50,8 @@ def check_spiking_parts(backbone: nn.Module, neck: nn.Module) -> None:
     necks = [] if neck is None else list(neck) if isinstance(neck, nn.Sequential) else [neck]
     first = necks[0] if necks else None
     if not isinstance(first, DecoderNeck):
-        got = 'no neck' if first is None else f'a {type(first).__name__}'
-        levels = f'in_channels={list(channels)}' if channels else 'in_channels=[...]'
-        raise ValueError(
-            f'SpikingRetinaNet needs a decoder right behind its backbone, found {got}: '
-            f'{type(backbone).__name__} gives spikes (T, B, C, H, W). Put one in front: '
-            f"neck=[dict(type='ASDNeck', {levels}), dict(type='FPN', ...)]"
-        )
+        found = 'no neck' if first is None else f'a {type(first).__name__}'
+        raise ValueError(why_a_decoder(type(backbone).__name__, channels or (), found))
     gives = type(backbone).__name__
     for module in necks:
         takes = getattr(module, 'in_channels', None)

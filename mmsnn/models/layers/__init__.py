@@ -14,6 +14,7 @@ from .pool import SpikeMaxPool2d
 from .spike_conv import SpikeConv2d, build_conv, conv_of_spikes
 from .spiking_layer import spiking_layer
 from .tdbn import TDBN, SyncTDBN
+from .time_axis import Spikes, fold_frames, mark_spikes, unfold_frames, why_a_decoder
 
 __all__ = [
     'TDBN',
@@ -33,6 +34,7 @@ __all__ = [
     'SpikeConv2d',
     'SpikeDecoder',
     'SpikeMaxPool2d',
+    'Spikes',
     'SyncTDBN',
     'build_conv',
     'build_decoder',
@@ -41,5 +43,9 @@ __all__ = [
     'build_norm',
     'check_time_steps',
     'conv_of_spikes',
+    'fold_frames',
+    'mark_spikes',
     'spiking_layer',
+    'unfold_frames',
+    'why_a_decoder',
 ]

@@ -43,7 +43,8 @@ class SpikeDecoder(nn.Module):
                 f'{type(self).__name__} was built for {self.channels} channels, got '
                 f'{spikes.shape[2]} in an input of shape {tuple(spikes.shape)}'
             )
-        return self.decode(spikes)
+        # Kernels take a short way with plain tensors.
+        return self.decode(spikes.as_subclass(Tensor))
 
     def decode(self, spikes: Tensor) -> Tensor:
         """The decoding itself, on checked input."""

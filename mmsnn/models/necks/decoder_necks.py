@@ -43,7 +43,9 @@ class DecoderNeck(BaseModule):
                 f'(in_channels={self.in_channels}), got {len(inputs)}: let '
                 "in_channels match the backbone's out_indices"
             )
-        return tuple(decode(x) for decode, x in zip(self.decoders, inputs))
+        # In the layout of MMDetection's own backbones, whatever that of the spikes is: heads such
+        # as CenterNet's take views of their maps.
+        return tuple(decode(x).contiguous() for decode, x in zip(self.decoders, inputs))
 
 
 @MODELS.register_module()

@@ -102,6 +102,9 @@ def test_event_frames():
     assert model(torch.rand(6, 3, 2, 16, 16)).shape == (3, 5)
     with pytest.raises(ValueError, match=r'come in 4 frames, but model.backbone.time_steps is 6'):
         model(torch.rand(4, 3, 2, 16, 16))
+    # As many samples as frames: the data preprocessor has said which is which.
+    frames = torch.rand(6, 6, 2, 16, 16)
+    torch.testing.assert_close(model(frames)[2:3], model(frames[:, 2:3]))
 
 
 def test_parts_that_do_not_fit():
