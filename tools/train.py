@@ -83,11 +83,13 @@ def main() -> None:
         else:
             cfg.resume = True
             cfg.load_from = None if args.resume == 'auto' else args.resume
-        check_data(cfg, ('train', 'val'))
         start = cfg.load_from
         if cfg.resume and start is None:
             start = find_latest_checkpoint(cfg.work_dir)
         checkpoint = load_checkpoint_file(start, args.trust_checkpoint) if start else None
+        resumed = checkpoint if cfg.resume else None
+        check_data(cfg, ('train', 'val'), args, None, resumed, start)
+        del resumed
 
     setup_launcher(cfg)
     runner = build_runner(cfg)
