@@ -197,8 +197,8 @@ def look_at_images(
             new[name] = [*stamp, *found]
         return found
 
-    # The time goes into waiting for the disk, or for the network behind it.
-    with ThreadPoolExecutor(16) as pool, warnings.catch_warnings():
+    # The time goes into waiting for the disk, or for the network behind it; of a few files, not.
+    with ThreadPoolExecutor(min(16, 1 + len(names) // 100)) as pool, warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of Pillow, on large pictures and odd metadata
         found = track(
             pool.map(look, names),
