@@ -133,7 +133,7 @@ def main() -> None:
             raise ToolError(f'--out must name a .pkl file, got {args.out}')
         cfg = load_config(args)
         checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
-        check_data(cfg, ('test',), args.time_steps)
+        check_data(cfg, ('test',), args, args.time_steps, checkpoint, args.checkpoint)
         if args.tta:
             enable_tta(cfg)
     cfg.load_from = args.checkpoint

@@ -86,7 +86,9 @@ def main() -> None:
         lock_work_dir(cfg.work_dir)
         start = find_start(cfg, args.trust_checkpoint)
         check_pretrained(cfg, args.trust_checkpoint)
-        check_data(cfg, ('train', 'val'))
+        resumed = (start.content, start.path) if start and cfg.get('resume') else ()
+        check_data(cfg, ('train', 'val'), args, None, *resumed)
+        del resumed
 
     setup_launcher(cfg)
     runner = build_runner(cfg)

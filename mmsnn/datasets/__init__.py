@@ -2,10 +2,15 @@
 
 from . import transforms
 from .base import ClsDataset
-from .check import check_config_datasets, check_frames, datasets_of
+from .checks import (
+    DATA_HINT,
+    check_cls_dataset,
+    check_coco_dataset,
+    check_config_datasets,
+    check_frames,
+    datasets_of,
+)
 from .cifar import CIFAR10, CIFAR100
-from .cls_check import check_cls_dataset
-from .coco_check import DATA_HINT, check_coco_dataset
 from .errors import DatasetError
 from .events import DVSCIFAR10, EventFolder, check_event_folder
 from .image_folder import ImageFolder, ImageNet

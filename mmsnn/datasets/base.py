@@ -41,3 +41,11 @@ class ClsDataset(BaseDataset):
         Raises:
             DatasetError: One of them is missing or broken.
         """
+
+    def image_files(self) -> tuple[str, list[str]]:
+        """Image files that ``LoadImageFromFile`` reads sample by sample, which are looked at, too.
+
+        Returns:
+            A folder, and their paths relative to it; none by default.
+        """
+        return '', []

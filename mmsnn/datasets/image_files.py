@@ -1,85 +1,17 @@
-"""Image files: listed, named, and checked without decoding all of them."""
+"""Image files: listed, named, and read to be drawn on."""
 
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
 
 import mmcv
 import numpy as np
-from PIL import Image
-from rich.progress import track
 
-from .files import open_file
+from .checks.images import image_problem
+from .files import is_by_product
 
 #: Endings of file names that are images, in small letters.
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
-# From about this many images on, a check takes seconds and shows its progress.
-PROGRESS_FROM = 3000
-
-JPEG_START, JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
-PNG_START, PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
-
-
-def image_problem(path: str) -> Optional[str]:
-    """What is wrong with an image file.
-
-    Decoding every image would take as long as an epoch. An image that starts and ends as its
-    format should is taken as whole; only the others are decoded.
-
-    Args:
-        path: The file.
-
-    Returns:
-        One or a few words, or None.
-    """
-    try:
-        with open_file(path) as file:
-            start = file.read(8)
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(0, size - 64))
-            end = file.read()
-    except FileNotFoundError:
-        return 'missing'
-    except OSError as error:
-        return error.strerror or 'not readable'
-    except ValueError as error:  # a zero byte in the path
-        return str(error)
-    if size == 0:
-        return 'empty, 0 bytes'
-    if start.startswith(JPEG_START) and JPEG_END in end:
-        return None
-    if start == PNG_START and PNG_END in end:
-        return None
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except Exception as error:  # what Pillow raises for broken data depends on the format
-        known = start.startswith(JPEG_START) or start == PNG_START
-        return 'truncated' if known else f'not an image: {type(error).__name__}'
-    return None
-
-
-def list_bad_images(names: Sequence[str], folder: str) -> list[str]:
-    """Image files that are missing or broken.
-
-    Args:
-        names: Paths, relative to the folder.
-        folder: The folder.
-
-    Returns:
-        The name of each of them and, in brackets, what is wrong with it.
-    """
-    paths = [os.path.join(folder, name) for name in names]
-    # The time goes into waiting for the disk, or for the network behind it.
-    with ThreadPoolExecutor(16) as pool:
-        problems = track(
-            pool.map(image_problem, paths),
-            description=f'Checking {folder}',
-            total=len(paths),
-            disable=len(paths) < PROGRESS_FROM,
-        )
-        return [f'{name} ({problem})' for name, problem in zip(names, problems) if problem]
 
 
 class UnreadableImageError(ValueError):
@@ -118,9 +50,9 @@ def list_images(folder: str) -> tuple[list[str], list[str]]:
     """
     images, others = [], []
     for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        folders[:] = sorted(name for name in folders if not is_by_product(name))
         for name in sorted(files):
-            if not name.startswith('.'):
+            if not is_by_product(name):
                 kind = images if name.lower().endswith(IMAGE_EXTENSIONS) else others
                 kind.append(os.path.join(where, name))
     return images, others

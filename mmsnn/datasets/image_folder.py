@@ -11,7 +11,7 @@ from mmengine.dataset import force_full_init
 from .base import ClsDataset
 from .errors import DatasetError, MissingDataError
 from .files import MAX_DIGITS, is_by_product, open_file
-from .image_files import IMAGE_EXTENSIONS, list_bad_images
+from .image_files import IMAGE_EXTENSIONS
 
 # Opening this many files takes seconds on a local disk; of a larger set, as many are opened.
 MAX_OPENED = 100_000
@@ -90,9 +90,12 @@ class ImageFolder(ClsDataset):
         Raises:
             DatasetError: Something is missing or cannot be read.
         """
-        for kind, path in (('data root', self.data_root), ('image folder', self.img_dir)):
-            if path and not osp.isdir(path):
-                raise MissingDataError(f'the {kind} {path} does not exist.')
+        if not osp.isdir(self.img_dir):
+            # An absolute data_prefix needs no data root.
+            lacking = self.data_root and not osp.isdir(self.data_root)
+            below = lacking and self.img_dir.startswith(osp.normpath(self.data_root))
+            kind, path = ('data root', self.data_root) if below else ('image folder', self.img_dir)
+            raise MissingDataError(f'the {kind} {path} does not exist.')
         pairs = self._read_list() if self.ann_file else self._scan()
         return [
             {'img_path': osp.join(self.img_dir, name), 'gt_label': label} for name, label in pairs
@@ -179,26 +182,15 @@ class ImageFolder(ClsDataset):
         return pairs
 
     @force_full_init
-    def check_files(self) -> None:
-        """Open the images; of very many, an even sample.
+    def image_files(self) -> tuple[str, list[str]]:
+        """The images; of very many, an even sample.
 
-        Raises:
-            DatasetError: Some are missing or broken; the message names up to three.
+        Returns:
+            The folder, and their paths relative to it.
         """
         step = -(-len(self) // MAX_OPENED)
-        names = [
-            osp.relpath(self.get_data_info(i)['img_path'], self.img_dir)
-            for i in range(0, len(self), step)
-        ]
-        bad = list_bad_images(names, self.img_dir)
-        if bad:
-            more = f' and {len(bad) - 3} more' if len(bad) > 3 else ''
-            listed = f' that {self.ann_file} lists' if self.ann_file else ''
-            raise DatasetError(
-                f'{len(bad)} of the {len(names)} images{listed} cannot be used from '
-                f'{self.img_dir}: {", ".join(bad[:3])}{more}. Fetch them again, or check that '
-                'data_prefix is the folder that the paths start from'
-            )
+        paths = [self.get_data_info(i)['img_path'] for i in range(0, len(self), step)]
+        return self.img_dir, [osp.relpath(path, self.img_dir) for path in paths]
 
 
 @DATASETS.register_module()

@@ -8,7 +8,7 @@ import os
 import os.path as osp
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Optional
 
@@ -83,6 +83,12 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='load checkpoints that hold more than weights; such a file can run code when it is '
         'loaded, so only for files whose source you trust',
+    )
+    parser.add_argument(
+        '--no-data-check',
+        action='store_true',
+        help='start without looking through the data sets first, for data that the check takes '
+        'for wrong and the run would not',
     )
     # What load_config looks at, for tools without the options of a run.
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
@@ -177,19 +183,29 @@ def is_first_process() -> bool:
     return int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))) == 0
 
 
-def check_data(cfg: Config, splits: Sequence[str], time_steps: Optional[int] = None) -> None:
+def check_data(
+    cfg: Config,
+    splits: Sequence[str],
+    args: argparse.Namespace,
+    time_steps: Optional[int] = None,
+    checkpoint: Optional[Mapping] = None,
+    checkpoint_path: str = '',
+) -> None:
     """Look through the data sets before any long work, once for all ranks.
 
     Args:
         cfg: The config.
         splits: Of ``'train'``, ``'val'`` and ``'test'``.
+        args: Parsed arguments of :func:`add_config_arguments`; ``--no-data-check`` skips it all.
         time_steps: T that the model will have; None for the config's.
+        checkpoint: What the checkpoint file holds whose classes must be those of the data.
+        checkpoint_path: The file.
 
     Raises:
         DatasetError: Something in them would fail later, or train on less than was meant.
     """
-    if is_first_process():
-        check_config_datasets(cfg, splits, time_steps)
+    if not args.no_data_check and is_first_process():
+        check_config_datasets(cfg, splits, time_steps, checkpoint, checkpoint_path)
 
 
 def setup_launcher(cfg: Config) -> None:

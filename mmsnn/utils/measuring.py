@@ -17,9 +17,9 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..apis.model import init_model
-from ..datasets import check_frames, datasets_of
+from ..datasets import check_config_datasets, check_frames, datasets_of
 from ..structures import ClsDataSample
-from .cli import ToolError, add_config_arguments, check_data, check_out, load_config, set_time_steps
+from .cli import ToolError, add_config_arguments, check_out, load_config, set_time_steps
 
 #: Share of ones in random event frames.
 EVENT_RATE = 0.1
@@ -101,7 +101,10 @@ def _forget_pretrained(cfg: Any) -> None:
 
 
 def input_batches(
-    cfg: Config, shape: Optional[tuple[int, int]] = None, batch_size: int = 1
+    cfg: Config,
+    shape: Optional[tuple[int, int]] = None,
+    batch_size: int = 1,
+    data_check: bool = True,
 ) -> tuple[Iterable[dict], str]:
     """What to run a model on: the config's test data, or random input.
 
@@ -110,6 +113,7 @@ def input_batches(
         shape: Height and width of random input; None for the test data, or, where they are not
             there, random input of the size that the test pipeline makes.
         batch_size: Images in a batch.
+        data_check: Whether the test data are looked through first.
 
     Returns:
         Batches for ``model.test_step``, without end where they are random; and in words what they
@@ -123,7 +127,8 @@ def input_batches(
     roots = [dataset.get('data_root') for dataset in datasets]
     lacking = [root for root in roots if root and '://' not in root and not osp.isdir(root)]
     if shape is None and datasets and not lacking:
-        check_data(cfg, ('test',))
+        if data_check:
+            check_config_datasets(cfg, ('test',))
         loader = copy.deepcopy(cfg.test_dataloader)
         loader.update(batch_size=batch_size, num_workers=0, persistent_workers=False)
         for key in ('prefetch_factor', 'timeout'):  # of workers

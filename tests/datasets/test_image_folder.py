@@ -134,19 +134,20 @@ def test_class_without_images(root):
     ImageFolder(data_root=str(root / 'img'), metainfo=dict(classes=names))
 
 
-def test_check_files(root, monkeypatch):
+def test_image_files(root, monkeypatch):
     dataset = ImageFolder(data_root=str(root / 'img'))
-    dataset.check_files()
-    image = root / 'img/cat/1.png'
-    image.write_bytes(image.read_bytes()[:-200])
-    with pytest.raises(DatasetError) as caught:
-        dataset.check_files()
-    assert str(caught.value).startswith('1 of the 4 images cannot be used')
-    assert 'cat/1.png (truncated)' in str(caught.value)
+    folder, names = dataset.image_files()
+    assert folder == str(root / 'img')
+    assert names == ['cat/1.png', 'cat/in/2.JPG', 'dog/a b.png', 'emu/x.png']
     monkeypatch.setattr('mmsnn.datasets.image_folder.MAX_OPENED', 2)
-    image.rename(root / 'img/cat/0.png')
-    with pytest.raises(DatasetError, match=r'1 of the 2 images .* cat/1.png \(missing\)'):
-        dataset.check_files()
+    assert dataset.image_files() == (folder, names[::2])
+
+
+def test_absolute_prefix_needs_no_data_root(root):
+    dataset = ImageFolder(data_root=str(root / 'gone'), data_prefix=str(root / 'img'))
+    assert len(dataset) == 4
+    text = message(data_root=root / 'gone', data_prefix=str(root / 'neither'))
+    assert text == f'the image folder {root / "neither"} does not exist.'
 
 
 def test_what_macos_leaves_is_no_image(root):
@@ -194,4 +195,4 @@ def test_imagenet_with_a_flat_val(tmp_path):
     (tmp_path / 'meta/val.txt').write_text('ILSVRC2012_val_00000001.JPEG 65\n')
     val = ImageNet(data_root=str(tmp_path), split='val', ann_file='meta/val.txt')
     assert items(val, tmp_path) == [('val/ILSVRC2012_val_00000001.JPEG', 65)]
-    val.check_files()
+    assert val.image_files()[1] == ['ILSVRC2012_val_00000001.JPEG']

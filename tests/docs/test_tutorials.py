@@ -130,7 +130,7 @@ def make_coco(root):
             Image.new('RGB', (64, 48), (90 * i, 60, 30)).save(root / split / f'{i}.jpg')
             images.append(dict(id=i, file_name=f'{i}.jpg', width=64, height=48))
             annotations.append(
-                dict(id=i, image_id=i, category_id=i, bbox=[8, 8, 32, 24], area=768, iscrowd=0)
+                dict(id=i + 1, image_id=i, category_id=i, bbox=[8, 8, 32, 24], area=768, iscrowd=0)
             )
         categories = [dict(id=0, name='cat'), dict(id=1, name='dog')]
         (root / f'{split}.json').write_text(
@@ -143,8 +143,8 @@ def test_own_coco_data_pass_the_check(base, project):
     make_coco(project / 'pets')
     text = snippet(base, '/data/pets/').replace('/data', str(project))
     results = check_config_datasets(write(project, text), ('train', 'val', 'test'))
-    assert len(results) == 2
-    assert all(found == dict(images=2, boxes=2) for found in results.values())
+    assert len(results) == 3
+    assert all((found['images'], found['boxes']) == (2, 2) for found in results.values())
 
 
 def test_image_folder(project):
@@ -255,6 +255,7 @@ def test_every_package_is_in_the_reference():
     }
     # Their names stand on the pages of the packages above or below them.
     packages -= {'mmsnn.models', 'mmsnn.engine.hooks', 'mmsnn.engine.optimizers'}
+    packages -= {'mmsnn.datasets.checks'}
     assert packages - found == set()
 
 

@@ -207,6 +207,19 @@ def subprocess_like():
     return PurePosixPath('/not/a/weight')
 
 
+def test_classes_in_another_order_than_the_checkpoint(
+    evaluate, train, checkpoint, digits_root, tmp_path
+):
+    content = torch.load(checkpoint, weights_only=False)
+    names = list(content['meta']['dataset_meta']['classes'])
+    content['meta']['dataset_meta']['classes'] = names[::-1]
+    path = tmp_path / 'other.pth'
+    torch.save(content, path)
+    for message in (evaluate(path, *NARROW), train('--resume', path)):
+        assert f'not those that {path} was trained on: it orders them anew' in message
+        assert f'metainfo=dict(classes={tuple(names[::-1])!r})' in message
+
+
 def test_output_that_is_not_a_pickle_file(evaluate, checkpoint):
     assert '--out' in evaluate(checkpoint, '--out', 'predictions.json')
 

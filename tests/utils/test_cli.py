@@ -1,9 +1,12 @@
+from argparse import Namespace
+
 import pytest
 from mmengine.config import Config
 from torch import nn
 
+from mmsnn.datasets import DatasetError
 from mmsnn.models import SGResNet
-from mmsnn.utils import ToolError, check_sync_bn, set_time_steps, unwrap
+from mmsnn.utils import ToolError, check_data, check_sync_bn, set_time_steps, unwrap
 
 
 def backbone(**kwargs):
@@ -55,3 +58,11 @@ def test_time_steps_of_a_backbone_without(model, named):
     with pytest.raises(ToolError, match=f'needs a spiking backbone.* {named} has no time_steps'):
         set_time_steps(model, 2)
     assert not hasattr(getattr(model, 'backbone', None), 'time_steps')
+
+
+def test_no_data_check(tmp_path):
+    dataset = dict(type='ImageFolder', data_root=str(tmp_path / 'gone'))
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    with pytest.raises(DatasetError, match='gone does not exist'):
+        check_data(cfg, ('train',), Namespace(no_data_check=False))
+    check_data(cfg, ('train',), Namespace(no_data_check=True))

@@ -81,7 +81,7 @@ def main() -> None:
         checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
         for t in steps:
             check_frames(cfg, ('test',), t)
-        check_data(cfg, ('test',))
+        check_data(cfg, ('test',), args, None, checkpoint, args.checkpoint)
     cfg.load_from = args.checkpoint
 
     setup_launcher(cfg)

@@ -125,7 +125,9 @@ def time_inference(args: argparse.Namespace) -> tuple[list[dict], str]:
         device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         precision = resolve_precision(args.fuse, device)  # before the work starts
     cfg, model = load_model(args)
-    batches, source = input_batches(cfg, args.shape, args.batch_size)
+    batches, source = input_batches(
+        cfg, args.shape, args.batch_size, data_check=not args.no_data_check
+    )
     if precision is not None:
         model = fuse(model, precision)
     with torch.no_grad():
@@ -166,7 +168,7 @@ def data_config(args: argparse.Namespace) -> Config:
     loader = cfg.get(f'{args.dataset_type}_dataloader')
     if loader is None:
         raise ToolError(f'{args.config} has no {args.dataset_type}_dataloader')
-    check_data(cfg, (args.dataset_type,))
+    check_data(cfg, (args.dataset_type,), args)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     return loader
 

@@ -63,7 +63,7 @@ def main() -> None:
             raise ToolError(f'--num-images must be at least 1, got {args.num_images}')
         cfg, model = load_model(args)
         # One image a batch, which no other image pads.
-        batches, source = input_batches(cfg, args.shape)
+        batches, source = input_batches(cfg, args.shape, data_check=not args.no_data_check)
         endless = not hasattr(batches, '__len__')
         count = args.num_images or (1 if endless else 100)
         count = count if endless else min(count, len(batches))

@@ -134,7 +134,7 @@ def main() -> None:
         check_args(args)
         cfg = load_config(args)
         checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
-        check_data(cfg, ('test',))
+        check_data(cfg, ('test',), args, None, checkpoint, args.checkpoint)
         steps = check_steps(cfg, args.time_steps)
         prepare_data(cfg, args.max_images)
     cfg.load_from = args.checkpoint

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from mmsnn.datasets import DatasetError, check_cls_dataset, check_config_datasets
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HEAD = {'model.head.num_classes': 10}
 
 
@@ -73,7 +73,7 @@ def test_good_data(tmp_path):
     assert found['images'] == 15
     assert found['classes'][9] == 'truck'
     found = check_cls_dataset(folder(write_folder(tmp_path / 'img')), num_classes={'head': 2})
-    assert found == {'images': 4, 'classes': ('cat', 'dog')}
+    assert found == {'images': 4, 'classes': ('cat', 'dog'), 'warnings': []}
 
 
 def test_what_a_pipeline_or_a_typo_would_break_is_not_run(tmp_path):
@@ -169,11 +169,11 @@ def test_config(tmp_path):
 def test_config_reads_shared_data_once(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        'mmsnn.datasets.check.check_cls_dataset',
+        'mmsnn.datasets.checks.config.check_cls_dataset',
         lambda *args: calls.append(args) or {'images': 1, 'classes': None},
     )
     dataset = cifar10(tmp_path)
-    check_config_datasets(config({**dataset, 'pipeline': [1]}, {**dataset, 'test_mode': True}))
+    check_config_datasets(config({**dataset, 'pipeline': []}, {**dataset, 'test_mode': True}))
     assert len(calls) == 1
     check_config_datasets(config(dataset, {**dataset, 'split': 'test'}))
     assert len(calls) == 3

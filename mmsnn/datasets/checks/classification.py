@@ -5,8 +5,9 @@ from typing import Any, Optional
 
 import numpy as np
 
-from .base import ClsDataset
-from .errors import DatasetError, MissingDataError
+from ..base import ClsDataset
+from ..errors import DatasetError, MissingDataError
+from .images import check_image_files, find_loader
 
 # What decides neither which samples there are nor what their classes are.
 _NOT_DATA = ('type', '_scope_', 'pipeline', 'test_mode', 'lazy_init', 'max_refetch')
@@ -29,7 +30,8 @@ def check_cls_dataset(
         hint: How to point to the data, said where they are missing.
 
     Returns:
-        ``images``, the number of samples, and ``classes``, their names or None.
+        ``images``, the number of samples; ``classes``, their names or None; ``warnings``, in
+        words.
 
     Raises:
         DatasetError: Anything is wrong. The message names the first problem and its place.
@@ -59,7 +61,25 @@ def check_cls_dataset(
         _check_head(data, labels, classes, head, number, key)
     data.check_files()
     _check_loaders(data, dataset.get('pipeline'), key)
-    return {'images': len(labels), 'classes': None if classes is None else tuple(classes)}
+    return {
+        'images': len(labels),
+        'classes': None if classes is None else tuple(classes),
+        'warnings': _check_images(data, dataset.get('pipeline')),
+    }
+
+
+def _check_images(data, pipeline) -> list[str]:
+    folder, names = data.image_files()
+    if not names:
+        return []
+    _, warnings = check_image_files(
+        names,
+        folder,
+        find_loader(pipeline),
+        f' that {data.ann_file} lists' if data.ann_file else '',
+        'Fetch them again, or check that data_prefix is the folder that the paths start from',
+    )
+    return warnings
 
 
 def find_class(dataset: Mapping[str, Any]) -> Any:
@@ -121,36 +141,4 @@ def _check_head(data, labels, classes, head, number, key):
         raise DatasetError(
             f'{head} is {number}, but the data set of {key} has {len(classes)} classes. Set '
             f'{head}={len(classes)}, or metainfo.classes of the data set to {number} names'
-        )
-
-
-def check_same_classes(found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that data sets count the same classes in the same order.
-
-    A class folder that one of them lacks would shift all labels after it without a word.
-
-    Args:
-        found: What :func:`check_cls_dataset` returned, by config key. Those without known classes
-            are passed over.
-
-    Raises:
-        DatasetError: Two differ.
-    """
-    known = [(key, result['classes']) for key, result in found.items() if result.get('classes')]
-    for key, classes in known[1:]:
-        first_key, first = known[0]
-        if classes == first:
-            continue
-        extra = [name for name in classes if name not in first]
-        lacking = [name for name in first if name not in classes]
-        what = '; '.join(
-            f'{verb} {", ".join(map(str, names[:5]))}'
-            + (f' and {len(names) - 5} more' if len(names) > 5 else '')
-            for verb, names in (('has no', lacking), ('has also', extra))
-            if names
-        )
-        raise DatasetError(
-            f'the classes of {key} are not those of {first_key}: it {what or "orders them anew"}. '
-            'The labels would not mean the same. Give both the same class folders, or fix the '
-            'classes and their order with metainfo=dict(classes=(...)) in both'
         )

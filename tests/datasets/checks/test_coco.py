@@ -9,6 +9,7 @@ import pytest
 from mmengine.config import Config
 
 from mmsnn.datasets import DatasetError, check_coco_dataset, check_config_datasets
+from mmsnn.datasets.checks.coco_file import read_coco_file
 
 COCO_TINY = os.environ.get('MMSNN_COCO_TINY')
 needs_coco = pytest.mark.skipif(
@@ -56,9 +57,13 @@ class Folder:
     def write(self):
         self.ann_file.write_text(json.dumps(self.coco))
 
-    def check(self, **kwargs):
+    def check(self, classes=CLASSES, split='train', num_classes=None, **kwargs):
+        """How many images and boxes the run will see; the warnings are kept."""
         self.write()
-        return check_coco_dataset(self.ann_file, self.img_dir, **{'classes': CLASSES, **kwargs})
+        dataset = data(self.root, metainfo={'classes': classes}, **kwargs)
+        found = check_coco_dataset(dataset, num_classes=num_classes, split=split)
+        self.warnings = found['warnings']
+        return found['images'], found['boxes']
 
     def message(self, **kwargs):
         with pytest.raises(DatasetError) as caught:
@@ -82,35 +87,64 @@ def assert_in(message, *parts):
 
 
 def test_good_data(folder):
-    assert folder.check(num_classes={'model.bbox_head.num_classes': 2}) == {'images': 5, 'boxes': 5}
-    assert folder.check(classes=None, splits=('train', 'val')) == {'images': 5, 'boxes': 5}
-    assert folder.check(classes=('dog',))['images'] == 5  # a part of the classes will do
+    assert folder.check(num_classes={'model.bbox_head.num_classes': 2}) == (5, 5)
+    assert folder.check(split='val') == (5, 5)
+    assert folder.warnings == []
+    assert folder.check(classes=('dog',)) == (5, 2)  # a part of the classes will do
+    assert folder.warnings == []
 
 
 def test_what_mmdetection_copes_with(folder):
-    folder.coco['annotations'][0]['bbox'] = [3, 4, 0, 5]
-    folder.coco['images'][0].update(height=480, width=640)  # real size is another
+    folder.coco['annotations'][0]['id'] = 0  # matters to COCO's evaluation alone
+    folder.coco['annotations'][1]['id'] = 'eleven'
     del folder.coco['annotations'][1]['iscrowd']
-    folder.check()
+    folder.coco['annotations'][2]['id'] = 12.0
+    folder.coco['images'][0]['id'] = folder.coco['annotations'][0]['image_id'] = 'first'
+    folder.coco['images'][1]['height'] = 47.6
+    assert folder.check() == (5, 5)
+    assert folder.warnings == []
+
+
+@pytest.mark.parametrize('ids', [(0, 1), (7, 90), ('c1', 'c2')])
+def test_category_ids(folder, ids):
+    for category, number in zip(folder.coco['categories'], ids):
+        category['id'] = number
+    for annotation in folder.coco['annotations']:
+        annotation['category_id'] = ids[annotation['category_id'] - 1]
+    assert folder.check() == (5, 5)
+    assert folder.check(classes=('dog',)) == (5, 2)
 
 
 # --- what is missing ---------------------------------------------------------------------------
 
 
 def test_missing_places(folder, tmp_path):
-    def message(ann_file, img_dir, **kwargs):
-        with pytest.raises(DatasetError) as caught:
-            check_coco_dataset(ann_file, img_dir, **kwargs)
-        return str(caught.value)
-
     gone = tmp_path / 'gone'
-    text = message(gone / 'ann.json', gone / 'img', data_root=gone)
-    assert_in(text, f'data root {gone}', 'MMSNN_COCO_ROOT=', '--cfg-options', 'data_root=')
-    text = message(gone, folder.img_dir, data_root=tmp_path)
-    assert_in(text, f'annotation file {gone}', 'MMSNN_COCO_ROOT=')
-    assert_in(message(folder.ann_file, gone), f'image folder {gone}', 'MMSNN_COCO_ROOT=')
-    text = message(gone, folder.img_dir, hint='Unpack the archive.')
-    assert text.endswith('does not exist. Unpack the archive.')
+    text = folder.message(data_root=str(gone))
+    assert_in(text, f'data root {gone} does', 'MMSNN_COCO_ROOT=', '--cfg-options', 'data_root=')
+    text = folder.message(ann_file='gone.json')
+    assert_in(text, f'annotation file {gone}.json does', 'MMSNN_COCO_ROOT=')
+    text = folder.message(data_prefix={'img': 'gone'})
+    assert_in(text, f'image folder {gone} does', 'MMSNN_COCO_ROOT=')
+    with pytest.raises(DatasetError, match=r'does not exist\. Unpack the archive\.$'):
+        check_coco_dataset(data(gone), hint='Unpack the archive.')
+
+
+def test_absolute_paths_need_no_data_root(folder, tmp_path):
+    gone = str(tmp_path / 'gone')
+    places = {'ann_file': str(folder.ann_file), 'data_prefix': {'img': str(folder.img_dir)}}
+    assert folder.check(data_root=gone, **places) == (5, 5)
+    for image in folder.coco['images']:
+        image['file_name'] = str(folder.img_dir / image['file_name'])
+    places['data_prefix'] = {'img': gone}
+    assert folder.check(data_root=gone, **places) == (5, 5)
+
+
+def test_arguments_of_another_form(folder):
+    text = folder.message(ann_file=['a.json', 'b.json'])
+    assert_in(text, "dataset.ann_file must be the path of one file, got ['a.json'", 'ConcatDataset')
+    assert_in(folder.message(filter='x'), 'dataset: ', "argument 'filter'")
+    assert_in(folder.message(data_prefix={'img': None}), 'dataset: prefix should be a string')
 
 
 # --- not a COCO file ---------------------------------------------------------------------------
@@ -124,7 +158,11 @@ def test_missing_places(folder, tmp_path):
         (b'\x1f\x8b\x08\x00', ['not a JSON text file', 'unpack']),
         (b'[1, 2]', ['not in COCO format', 'list']),
         (b'{"annotations": [], "categories": []}', ["key 'images' is missing"]),
-        (b'{"images": [], "categories": []}', ["key 'annotations' is missing"]),
+        (
+            b'{"images": [{"id": 1, "file_name": "a", "height": 1, "width": 1}], '
+            b'"categories": [{"id": 1, "name": "cat"}]}',
+            ["key 'annotations' is missing"],
+        ),
         (b'{"images": [], "annotations": []}', ["key 'categories' is missing"]),
         (b'{"images": {}, "annotations": [], "categories": []}', ["'images' is a dict"]),
         (b'{"images": [], "annotations": [], "categories": []}', ['lists no images']),
@@ -133,7 +171,7 @@ def test_missing_places(folder, tmp_path):
 def test_not_a_coco_file(folder, content, parts):
     folder.ann_file.write_bytes(content)
     with pytest.raises(DatasetError) as caught:
-        check_coco_dataset(folder.ann_file, folder.img_dir)
+        check_coco_dataset(data(folder.root))
     assert_in(str(caught.value), folder.ann_file, *parts)
 
 
@@ -154,9 +192,8 @@ def test_image_without(folder, field):
         ('images', 'file_name', None),
         ('images', 'id', [1]),
         ('categories', 'name', 3),
-        ('annotations', 'image_id', 77),
         ('annotations', 'image_id', [1]),
-        ('annotations', 'category_id', 9),
+        ('annotations', 'category_id', None),
         ('annotations', 'area', None),
     ],
 )
@@ -166,8 +203,8 @@ def test_bad_value(folder, part, field, value):
 
 
 def test_message_names_annotation_and_image(folder):
-    folder.coco['annotations'][3]['category_id'] = 9
-    assert_in(folder.message(), 'annotation 13', 'image d.png', 'category_id=9')
+    folder.coco['annotations'][3]['category_id'] = None
+    assert_in(folder.message(), 'annotation 13', 'image d.png', 'category_id=None')
 
 
 @pytest.mark.parametrize(
@@ -205,27 +242,130 @@ def test_entry_of_the_wrong_type(folder):
     assert_in(folder.message(), 'number 3 of the list', 'is a list')
 
 
-def test_evaluation_needs_iscrowd(folder):
-    del folder.coco['annotations'][1]['iscrowd']
-    assert_in(folder.message(splits=('val',)), 'annotation 11', "no 'iscrowd'")
+# --- boxes that the run throws away --------------------------------------------------------------
+
+
+LOST = {
+    'crowd': ({'iscrowd': 1}, 'iscrowd is 1', 'set it to 0'),
+    'area': ({'area': 0}, 'their area is 0 or less', 'width * height'),
+    'ignore': ({'ignore': 1}, 'ignore is 1', 'Set ignore to 0'),
+    'outside': ({'bbox': [70, 2, 10, 10]}, 'they lie outside of the image', 'in pixels'),
+    'small': ({'bbox': [1, 2, 0.5, 10]}, 'they are less than 1 pixel wide', 'in pixels'),
+    'image': ({'image_id': 77}, 'the file does not list their image', 'image_id must be'),
+    'image as text': (
+        {'image_id': '1'},
+        'the file does not list their image',
+        'as a number or text',
+    ),
+    'category': (
+        {'category_id': 9},
+        'the file does not list their category',
+        'category_id must be',
+    ),
+}
+
+
+@pytest.mark.parametrize(('change', 'why', 'mend'), LOST.values(), ids=LOST)
+def test_lost_boxes(folder, change, why, mend):
+    folder.coco['annotations'][1].update(change)
+    assert folder.check() == (5, 4)
+    (text,) = folder.warnings
+    assert_in(text, folder.ann_file, 'keeps 4 of 5 boxes, in 5 of 5 images', f'1 as {why}', mend)
+    for annotation in folder.coco['annotations']:
+        annotation.update(change)
+    for split in ('train', 'val'):
+        assert_in(folder.message(split=split), 'keeps 0 of 5 boxes', f'5 as {why}', mend)
+    assert folder.check(split='test')[1] == 0
+    assert len(folder.warnings) == 1
+
+
+def test_boxes_are_counted_as_the_run_does(folder):
+    from mmdet.datasets import CocoDataset
+
+    changes = [change for change, *_ in LOST.values()] + [{}, {'category_id': 1}]
+    first, folder.coco['annotations'] = folder.coco['annotations'][0], []
+    for i, change in enumerate(changes):
+        entry = {**first, 'id': i, 'image_id': i % 5, 'category_id': 2, **change}
+        folder.coco['annotations'].append(entry)
+    settings = {'filter_cfg': {'filter_empty_gt': True, 'min_size': 32}, 'indices': 4}
+    found = folder.check(classes=('dog',), **settings)
+    config = data(folder.root, metainfo={'classes': ('dog',)}, **settings)
+    config.pop('type')
+    run = CocoDataset(**config)
+    boxes = [b for i in range(len(run)) for b in run.get_data_info(i)['instances']]
+    assert found == (len(run), sum(not box['ignore_flag'] for box in boxes)) == (4, 1)
+
+
+def test_filters(folder):
+    del folder.coco['annotations'][2]
+    assert folder.check(filter_cfg={'filter_empty_gt': True}) == (4, 4)
+    assert folder.warnings == []
+    assert folder.check(indices=2) == (2, 2)
+    (folder.img_dir / 'e.jpg').unlink()  # is not opened by the run
+    assert folder.check(indices=2) == (2, 2)
+    text = folder.message(filter_cfg={'min_size': 100})
+    assert_in(text, 'filter_cfg and indices leave none of the 5 images')
+
+
+def test_few_lost_boxes_are_not_worth_a_word(folder):
+    extra = folder.coco['annotations'][0]
+    folder.coco['annotations'] += [{**extra, 'id': 100 + i} for i in range(20)]
+    extra['iscrowd'] = 1
+    assert folder.check() == (5, 24)
+    assert folder.warnings == []
+
+
+def test_boxes_as_shares_of_the_image(folder):
+    for annotation in folder.coco['annotations']:
+        annotation['bbox'] = [0, 0.25, 1, 0.5]
+    for split in ('train', 'val', 'test'):
+        assert_in(folder.message(split=split), 'lie between 0 and 1', 'in pixels')
+
+
+def test_boxes_as_corners(folder):
+    entry = folder.coco['annotations'][0]
+    folder.coco['annotations'] = [
+        {**entry, 'id': i + 1, 'image_id': i % 5, 'bbox': [2 + 4 * i, 3, 20 + 4 * i, 40]}
+        for i in range(10)
+    ]
+    text = folder.message()
+    assert_in(text, 'are corners', '4 of 10 reach beyond', 'annotation 7, [26, 3, 44, 40]')
+    folder.coco['annotations'][0]['bbox'] = [10, 3, 8, 40]  # cannot be corners
+    folder.check()
+    assert_in(folder.warnings[0], '4 of 10 boxes reach beyond their image')
+    del folder.coco['annotations'][5:]
+    folder.check()
+    assert folder.warnings == []
 
 
 def test_no_boxes(folder):
     folder.coco['annotations'] = []
-    assert_in(folder.message(), folder.ann_file, 'no boxes', 'cat, dog')
-    assert folder.check(splits=('val',)) == {'images': 5, 'boxes': 0}
+    for split in ('train', 'val'):
+        assert_in(folder.message(split=split), folder.ann_file, 'no boxes', 'cat, dog')
+    assert folder.check(split='test') == (5, 0)
 
 
 def test_no_boxes_of_the_classes(folder):
     for annotation in folder.coco['annotations']:
         annotation['category_id'] = 1
-    assert_in(folder.message(classes=('dog',)), 'no boxes', 'dog')
+    assert_in(folder.message(classes=('dog',)), 'no boxes', '(dog)')
 
 
 def test_test_images_may_come_without_annotations(folder):
     del folder.coco['annotations']
-    assert folder.check(splits=('test',)) == {'images': 5, 'boxes': 0}
-    assert_in(folder.message(splits=('val', 'test')), "'annotations' is missing")
+    assert folder.check(split='test') == (5, 0)
+    assert folder.warnings == []
+    assert_in(folder.message(split='val'), "'annotations' is missing")
+
+
+def test_real_crowds(folder):
+    """As in COCO: one crowd with its run lengths among many boxes."""
+    entry = folder.coco['annotations'][0]
+    folder.coco['annotations'] += [{**entry, 'id': 50 + i} for i in range(20)]
+    rle = {'size': [48, 64], 'counts': [100, 50, 2922]}
+    folder.coco['annotations'][0].update(iscrowd=1, segmentation=rle, area=50)
+    assert folder.check() == (5, 24)
+    assert folder.warnings == []
 
 
 # --- classes -----------------------------------------------------------------------------------
@@ -237,7 +377,7 @@ def test_class_not_in_the_file(folder):
 
 
 def test_long_lists_of_classes_are_cut(folder):
-    text = folder.message(classes=[f'class{i}' for i in range(80)])
+    text = folder.message(classes=tuple(f'class{i}' for i in range(80)))
     assert_in(text, 'class19 and 60 more')
     assert 'class20' not in text
 
@@ -249,6 +389,30 @@ def test_head_has_another_number_of_classes(folder):
 
 def test_class_given_as_text(folder):
     assert_in(folder.message(classes='cat'), "classes=('cat',)")
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+def test_order_of_classes(folder, split):
+    text = folder.message(classes=('dog', 'cat'), split=split)
+    assert_in(text, folder.ann_file, 'in another order', "metainfo=dict(classes=('cat', 'dog'))")
+
+
+def test_labels_follow_the_file():
+    """Why the order is checked: what MMDetection does with metainfo in another order."""
+    from mmdet.datasets.api_wrappers import COCO
+
+    api = COCO()
+    api.dataset = small_coco()
+    api.createIndex()
+    assert api.get_cat_ids(cat_names=('dog', 'cat')) == [1, 2]
+
+
+def test_two_classes_of_one_name(folder):
+    folder.coco['categories'].append({'id': 3, 'name': 'cat'})
+    assert_in(folder.message(), folder.ann_file, "has 2 classes named 'cat'")
+    assert folder.check(classes=('dog',)) == (5, 2)
+    text = folder.message(classes=('dog', 'dog'))
+    assert_in(text, 'dataset.metainfo.classes has 2 classes named', "'dog'")
 
 
 # --- image files -------------------------------------------------------------------------------
@@ -333,16 +497,49 @@ def config_message(cfg, **kwargs):
 
 def test_config(folder):
     cfg = config(data(folder.root), data(folder.root, test_mode=True))
-    assert check_config_datasets(cfg) == {str(folder.ann_file): {'images': 5, 'boxes': 5}}
+    found = check_config_datasets(cfg)
+    assert list(found) == ['train_dataloader.dataset', 'val_dataloader.dataset']
+    assert [(part['images'], part['boxes']) for part in found.values()] == [(5, 5)] * 2
 
 
-def test_config_reads_shared_data_once(folder, monkeypatch):
-    from mmsnn.datasets import coco_check
+def test_config_reads_shared_files_once(folder, monkeypatch):
+    from mmsnn.datasets.checks import config as module
 
-    calls = []
-    monkeypatch.setattr(coco_check, 'check_coco_dataset', lambda **kwargs: calls.append(kwargs))
-    check_config_datasets(config(data(folder.root), data(folder.root)))
-    assert [call['splits'] for call in calls] == [['train', 'val']]
+    read = []
+    monkeypatch.setattr(
+        module, 'read_coco_file', lambda path: read.append(path) or read_coco_file(path)
+    )
+    evaluator = {'type': 'CocoMetric', 'ann_file': str(folder.ann_file)}
+    check_config_datasets(config(data(folder.root), data(folder.root), val_evaluator=evaluator))
+    assert read == [str(folder.ann_file)]
+
+
+def test_config_one_file_with_two_uses(folder):
+    """Each is checked, with its own classes, split and arguments."""
+    train = data(folder.root)
+    other = data(folder.root, metainfo={'classes': ('dog', 'cat')})
+    assert_in(config_message(config(train, other)), 'val_dataloader.dataset: ', 'another order')
+    text = config_message(config(train, {**train, 'indices': 0}))
+    assert_in(text, 'val_dataloader.dataset: ', 'none of the 5 images')
+    fewer = data(folder.root, metainfo={'classes': ('dog',)})
+    text = config_message(config(train, fewer, model={}))
+    assert_in(text, 'classes of val_dataloader.dataset are not', 'has no cat', "('cat', 'dog')")
+
+
+def test_config_other_order_in_one_file(folder, tmp_path):
+    """In validation, or in one part of a ConcatDataset."""
+    other = tmp_path / 'other.json'
+    folder.coco['categories'].reverse()
+    other.write_text(json.dumps(folder.coco))
+    train, swapped = data(folder.root), data(folder.root, ann_file='other.json')
+    assert_in(config_message(config(train, swapped)), 'val_dataloader.dataset', other)
+    both = {'type': 'ConcatDataset', 'datasets': [train, swapped]}
+    text = config_message(config(both))
+    assert_in(text, 'train_dataloader.dataset.datasets.1: ', other, "classes=('dog', 'cat')")
+    swapped['metainfo'] = {'classes': ('dog', 'cat')}
+    assert_in(config_message(config(both)), 'datasets.1 are not those of', 'orders them anew')
+    both['datasets'] = [swapped, {**swapped, 'indices': 3}]
+    assert len(check_config_datasets(config(both))) == 2
 
 
 @pytest.mark.parametrize(
@@ -358,7 +555,9 @@ def test_config_reads_shared_data_once(folder, monkeypatch):
     ],
 )
 def test_config_opens_wrappers(folder, wrap):
-    assert len(check_config_datasets(config(wrap(data(folder.root))))) == 1
+    found = check_config_datasets(config(wrap(data(folder.root))))
+    assert all((part['images'], part['boxes']) == (5, 5) for part in found.values())
+    assert found
     folder.cut('a.jpg', 0)
     assert_in(config_message(config(wrap(data(folder.root)))), 'a.jpg (empty')
 
@@ -437,34 +636,24 @@ def test_config_subclass(folder):
         DATASETS.module_dict.pop('PetsOfTheTest')
 
 
-def test_config_evaluator(folder, tmp_path):
-    gone = str(tmp_path / 'gone.json')
-    cfg = config(data(folder.root), data(folder.root), val_evaluator={'ann_file': gone})
-    assert_in(config_message(cfg), 'val_evaluator.ann_file', gone)
-    check_config_datasets(cfg, splits=('train',))
-    metrics = [{'ann_file': str(folder.ann_file)}, {'type': 'Speed'}, {'ann_file': 's3://a/b'}]
-    check_config_datasets(config(data(folder.root), val_evaluator=metrics))
-
-
 # --- real images -------------------------------------------------------------------------------
 
 
 @needs_coco
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_real_coco(split):
-    from mmdet.datasets import CocoDataset
-
     root = Path(COCO_TINY)
-    found = check_coco_dataset(
-        root / 'annotations' / f'instances_{split}2017.json',
-        root / f'{split}2017',
-        classes=CocoDataset.METAINFO['classes'],
-        num_classes={'model.bbox_head.num_classes': 80},
-        data_root=root,
-        splits=(split,),
-    )
+    dataset = {
+        'type': 'CocoDataset',
+        'data_root': str(root),
+        'ann_file': f'annotations/instances_{split}2017.json',
+        'data_prefix': {'img': f'{split}2017'},
+    }
+    heads = {'model.bbox_head.num_classes': 80}
+    found = check_coco_dataset(dataset, num_classes=heads, split=split)
     assert found['images'] == len(list((root / f'{split}2017').iterdir()))
     assert found['boxes'] > 0
+    assert found['warnings'] == []
 
 
 @needs_coco
@@ -476,4 +665,11 @@ def test_real_coco_truncated(tmp_path):
     victim.chmod(0o644)
     victim.write_bytes(victim.read_bytes()[:-200])
     with pytest.raises(DatasetError, match=rf'{victim.name} \(truncated\)'):
-        check_coco_dataset(root / 'annotations' / 'instances_val2017.json', images)
+        check_coco_dataset(
+            {
+                'type': 'CocoDataset',
+                'ann_file': str(root / 'annotations' / 'instances_val2017.json'),
+                'data_prefix': {'img': str(images)},
+            },
+            split='val',
+        )
