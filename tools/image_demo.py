@@ -16,7 +16,7 @@ from rich.progress import track
 
 from mmsnn.apis import inference_classifier, init_classifier
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
-from mmsnn.utils import ToolError, exit_on_error
+from mmsnn.utils import ToolError, exit_on_error, fetch_checkpoint, read_config
 from mmsnn.visualization import ClsVisualizer
 
 IMG_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
@@ -105,10 +105,10 @@ def main() -> None:
     args = parse_args()
     enforce_safe_loading(args.trust_checkpoint)
     with exit_on_error(ValueError, KeyError):
-        for path in (args.inputs, args.config):
-            if not os.path.exists(path):
-                raise ToolError(f'{path} is not there')
-        cfg = Config.fromfile(args.config)
+        if not os.path.exists(args.inputs):
+            raise ToolError(f'{args.inputs} is not there')
+        cfg = read_config(args.config)
+        args.checkpoint = fetch_checkpoint(args.checkpoint)
         if 'head' in cfg.model:
             classify(cfg, args)
             return

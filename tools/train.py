@@ -14,9 +14,11 @@ from mmsnn.utils import (
     add_common_arguments,
     build_runner,
     check_data,
+    check_settings,
     check_work_dir,
     enable_amp,
     exit_on_error,
+    fetch_checkpoint,
     leave_launcher,
     load_config,
     setup_launcher,
@@ -78,21 +80,24 @@ def main() -> None:
                     'base_batch_size=16) to the config'
                 )
             cfg.auto_scale_lr.enable = True
-        if args.resume is None:
-            check_work_dir(cfg.work_dir)
-        else:
+        if args.resume is not None:
             cfg.resume = True
             cfg.load_from = None if args.resume == 'auto' else args.resume
+        elif not cfg.get('resume'):
+            check_work_dir(cfg.work_dir)
+        check_settings(cfg, ('train', 'val'))
+        if cfg.get('load_from'):
+            cfg.load_from = fetch_checkpoint(cfg.load_from)
         check_data(cfg, ('train', 'val'))
-        start = cfg.load_from
-        if cfg.resume and start is None:
+        start = cfg.get('load_from')
+        if cfg.get('resume') and start is None:
             start = find_latest_checkpoint(cfg.work_dir)
         checkpoint = load_checkpoint_file(start, args.trust_checkpoint) if start else None
 
     setup_launcher(cfg)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, ('train', 'val'))
     with exit_on_error():
-        if checkpoint is not None and cfg.resume:
+        if checkpoint is not None and cfg.get('resume'):
             check_state_dict(runner.model, checkpoint, start)
         del checkpoint
         runner.train()

@@ -1,7 +1,7 @@
 """What the command-line tools share."""
 
 from ..engine.wrappers import unwrap
-from .anytime import anytime, anytime_table, draw_anytime, plain_metrics, score_names
+from .anytime import anytime, anytime_table, draw_anytime, main_score, plain_metrics, score_names
 from .cli import (
     ToolError,
     add_common_arguments,
@@ -11,18 +11,22 @@ from .cli import (
     check_data,
     check_out,
     check_sync_bn,
+    check_time_steps,
     check_work_dir,
     enable_amp,
     exit_on_error,
+    fetch_checkpoint,
     get_time_steps,
     leave_launcher,
     load_config,
     picture_path,
+    read_config,
     set_time_steps,
     setup_launcher,
 )
 from .measuring import add_measuring_arguments, input_batches, load_model, now
 from .mmdet_tools import run_mmdet_tool
+from .settings import check_settings
 
 __all__ = [
     'ToolError',
@@ -35,19 +39,24 @@ __all__ = [
     'build_runner',
     'check_data',
     'check_out',
+    'check_settings',
     'check_sync_bn',
+    'check_time_steps',
     'check_work_dir',
     'draw_anytime',
     'enable_amp',
     'exit_on_error',
+    'fetch_checkpoint',
     'get_time_steps',
     'input_batches',
     'leave_launcher',
     'load_config',
     'load_model',
+    'main_score',
     'now',
     'picture_path',
     'plain_metrics',
+    'read_config',
     'run_mmdet_tool',
     'score_names',
     'set_time_steps',

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from mmdet.registry import DATASETS, VISUALIZERS
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from rich.progress import track
 
-from mmsnn.utils import ToolError, exit_on_error
+from mmsnn.utils import ToolError, exit_on_error, read_config
 
 EXAMPLE = """example:
   python tools/test.py CONFIG CHECKPOINT --out predictions.pkl
@@ -66,11 +65,10 @@ def main() -> None:
     """Draw."""
     args = parse_args()
     with exit_on_error():
-        for path in (args.config, args.predictions):
-            if not os.path.isfile(path):
-                raise ToolError(f'{path} is not there')
-    cfg = Config.fromfile(args.config)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+        cfg = read_config(args.config)
+        if not os.path.isfile(args.predictions):
+            raise ToolError(f'{args.predictions} is not there')
+    init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     by_id = {info['img_id']: info for info in map(dataset.get_data_info, range(len(dataset)))}
     visualizer = VISUALIZERS.build(dict(type='DetLocalVisualizer', name='drawing'))
