@@ -22,7 +22,7 @@ from mmsnn.datasets.image_files import (
     output_names,
     read_rgb,
 )
-from mmsnn.utils import ToolError, exit_on_error, report_skipped
+from mmsnn.utils import ToolError, exit_on_error, fetch_checkpoint, read_config, report_skipped
 from mmsnn.visualization import ClsVisualizer
 
 EXAMPLES = """examples:
@@ -160,11 +160,11 @@ def main() -> None:
     args = parse_args()
     enforce_safe_loading(args.trust_checkpoint)
     with exit_on_error(ValueError, KeyError):
-        for path in (args.inputs, args.config):
-            if not os.path.exists(path):
-                raise ToolError(f'{path} is not there')
+        if not os.path.exists(args.inputs):
+            raise ToolError(f'{args.inputs} is not there')
+        cfg = read_config(args.config)
         paths = find_pictures(args.inputs)
-        cfg = Config.fromfile(args.config)
+        args.checkpoint = fetch_checkpoint(args.checkpoint)
         model = (Classifier if 'head' in cfg.model else Detector)(cfg, args)
     pictures, predictions = output_names(paths), output_names(paths, '.json')
     skipped: list = []

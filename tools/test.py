@@ -1,7 +1,6 @@
 """Evaluate a detector or a classifier. The options are those of MMDetection's tools/test.py."""
 
 import argparse
-from copy import deepcopy
 
 # First: without mmcv's compiled ops, MMDetection's models import only behind it.
 import mmsnn  # noqa: F401  isort: skip
@@ -14,14 +13,18 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
+from mmsnn.datasets import datasets_of
 from mmsnn.utils import (
     ToolError,
     add_common_arguments,
     add_fuse_argument,
     build_runner,
     check_data,
+    check_settings,
+    check_time_steps,
     exit_on_error,
     faults_in_one_line,
+    fetch_checkpoint,
     leave_launcher,
     load_config,
     set_time_steps,
@@ -93,34 +96,30 @@ def enable_tta(cfg: Config) -> None:
             '--tta knows what to do for detectors: for a classifier, give the config a tta_model '
             'and a tta_pipeline'
         )
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
     if 'tta_model' not in cfg:
         cfg.tta_model = dict(
             type='DetTTAModel',
             tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
         )
-    if 'tta_pipeline' not in cfg:
-        cfg.tta_pipeline = deepcopy(dataset.pipeline)
-        meta_keys = (
-            'img_id',
-            'img_path',
-            'ori_shape',
-            'img_shape',
-            'scale_factor',
-            'flip',
-            'flip_direction',
-        )
-        cfg.tta_pipeline[-1] = dict(
-            type='TestTimeAug',
-            transforms=[
-                [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)],
-                [dict(type='PackDetInputs', meta_keys=meta_keys)],
-            ],
-        )
+    meta_keys = (
+        'img_id',
+        'img_path',
+        'ori_shape',
+        'img_shape',
+        'scale_factor',
+        'flip',
+        'flip_direction',
+    )
+    flips = dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)],
+            [dict(type='PackDetInputs', meta_keys=meta_keys)],
+        ],
+    )
+    for _, _, dataset in datasets_of(cfg, ('test',)):
+        dataset.pipeline = cfg.get('tta_pipeline') or [*dataset.pipeline[:-1], flips]
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
 
 
 def main() -> None:
@@ -132,11 +131,16 @@ def main() -> None:
         if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
             raise ToolError(f'--out must name a .pkl file, got {args.out}')
         cfg = load_config(args)
+        if args.time_steps is not None:
+            check_time_steps(args.time_steps)
+        check_settings(cfg, ('test',))
+        args.checkpoint = fetch_checkpoint(args.checkpoint)
         checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
         check_data(cfg, ('test',), args, args.time_steps, checkpoint, args.checkpoint)
         if args.tta:
             enable_tta(cfg)
-    cfg.load_from = args.checkpoint
+    # A config that resumes a training tests without resuming anything.
+    cfg.load_from, cfg.resume = args.checkpoint, False
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
         hook = cfg.default_hooks.visualization
@@ -148,7 +152,7 @@ def main() -> None:
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), fuse_hook]
 
     setup_launcher(cfg)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, ('test',))
     with exit_on_error():
         detector = unwrap(runner.model)
         check_state_dict(detector, checkpoint, args.checkpoint)

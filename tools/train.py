@@ -14,9 +14,11 @@ from mmsnn.utils import (
     build_runner,
     check_data,
     check_pretrained,
+    check_settings,
     enable_amp,
     exit_on_error,
     faults_in_one_line,
+    fetch_checkpoint,
     find_start,
     leave_launcher,
     load_config,
@@ -83,6 +85,9 @@ def main() -> None:
         if args.resume is not None:
             cfg.resume = True
             cfg.load_from = None if args.resume == 'auto' else args.resume
+        check_settings(cfg, ('train', 'val'))
+        if cfg.get('load_from'):
+            cfg.load_from = fetch_checkpoint(cfg.load_from)
         lock_work_dir(cfg.work_dir)
         start = find_start(cfg, args.trust_checkpoint)
         check_pretrained(cfg, args.trust_checkpoint)
@@ -91,7 +96,7 @@ def main() -> None:
         del resumed
 
     setup_launcher(cfg)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, ('train', 'val'))
     with exit_on_error():
         if start is not None and cfg.get('resume'):
             check_state_dict(runner.model, start.content, start.path)

@@ -11,6 +11,7 @@ from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from torch import nn
 
+from ..config_types import type_name
 from ..structures import ClsDataSample
 from .images import Image, as_list, path_or_bgr
 from .model import ConfigLike, init_model, test_dataset
@@ -93,7 +94,7 @@ def _pipelines(cfg: Config) -> tuple[Compose, Compose]:
     """The test pipeline for images that are loaded, and for paths."""
     transforms = list(test_dataset(cfg).pipeline)
     load = dict(type='LoadImageFromFile')
-    if transforms[0]['type'] == 'LoadImageFromFile':
+    if type_name(transforms[0]) == 'LoadImageFromFile':
         load = transforms.pop(0)
     build = [TRANSFORMS.build(transform) for transform in transforms]
     return Compose(build), Compose([TRANSFORMS.build(load), *build])

@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from ..compat import load_weights
+from ..config_types import find_type
 from ..datasets import datasets_of
 
 ConfigLike = Union[str, os.PathLike, Config]
@@ -37,7 +38,7 @@ def init_model(
     cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
     if cfg_options is not None:
         cfg.merge_from_dict(cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
     model = MODELS.build(cfg.model)
     meta = {}
     if checkpoint is not None:
@@ -69,5 +70,5 @@ def known_classes(cfg: Config) -> dict:
         ``classes``, and ``palette``, as far as they are known.
     """
     dataset = test_dataset(cfg)
-    cls = DATASETS.get(dataset['type']) if dataset else None
+    cls = find_type(dataset, DATASETS)
     return {**getattr(cls, 'METAINFO', {}), **(dataset.get('metainfo') or {})}

@@ -18,6 +18,7 @@ from ..utils import (
     ToolError,
     anytime,
     get_time_steps,
+    main_score,
     plain_metrics,
     score_names,
     set_time_steps,
@@ -86,7 +87,9 @@ def collect(
     runner.logger.info('mmsnn: evaluating, and counting spikes')
     profiler = SpikeProfiler(model, **energies)
     with profiler:
-        metrics = plain_metrics(runner.test_loop.run(), scores)
+        metrics = runner.test_loop.run()
+    scores = scores or main_score(plain_metrics(metrics, ()))
+    metrics = plain_metrics(metrics, scores)
     result = profiler.result()
     runner.logger.info('mmsnn: membrane potentials')
     with autocast(enabled=runner.test_loop.fp16):
@@ -95,7 +98,7 @@ def collect(
         )
     rows = [
         {k: v if isinstance(v, int) else _known(v) for k, v in row.items()}
-        for row in anytime(runner, model, steps, configured)
+        for row in anytime(runner, model, steps, configured)[0]
     ]
     batches = None if result.images <= ALL_IMAGES else FEW_BATCHES
     for row in rows:

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from statistics import median
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
-from mmdet.evaluation import CocoMetric
+from mmdet.evaluation import CocoMetric, VOCMetric
 from mmengine.evaluator import DumpResults, Evaluator
 from mmengine.runner import Runner, autocast
 from rich.progress import track
@@ -24,10 +25,11 @@ def score_names(evaluator: Evaluator) -> dict[str, str]:
         evaluator: The test evaluator.
 
     Returns:
-        Names for people by their names in the log, less the prefix.
+        Names for people by their names in the log, less the prefix. Empty where the evaluator has
+        none of the metrics that are known here: :func:`main_score` then takes its first number.
 
     Raises:
-        ToolError: It has no CocoMetric for boxes, and no ClsMetric.
+        ToolError: Nothing in it gives a number.
     """
     for metric in evaluator.metrics:
         # LVIS's metric is one of COCO's, with other names.
@@ -40,11 +42,35 @@ def score_names(evaluator: Evaluator) -> dict[str, str]:
                 return scores
         if isinstance(metric, ClsMetric):
             return {f'top{k}': f'top-{k}' for k in metric.topk}
-    raise ToolError(
-        "the config's test_evaluator gives no bbox mAP: it needs "
-        "dict(type='CocoMetric', metric='bbox', ann_file=...) without format_only, or, for a "
-        "classifier, dict(type='ClsMetric')"
-    )
+        if isinstance(metric, VOCMetric) and metric.metric == 'mAP':
+            return {'mAP': 'mAP'}
+    if all(
+        isinstance(m, DumpResults) or getattr(m, 'format_only', False) for m in evaluator.metrics
+    ):
+        raise ToolError(
+            "the config's test_evaluator gives no number: it needs "
+            "dict(type='CocoMetric', metric='bbox', ann_file=...) without format_only, or, for a "
+            "classifier, dict(type='ClsMetric')"
+        )
+    return {}
+
+
+def main_score(metrics: Iterable[str]) -> dict[str, str]:
+    """The score of an evaluator whose metrics are not known here: its first number.
+
+    Args:
+        metrics: Names of its numbers, in its order.
+
+    Returns:
+        The name, by itself, as of :func:`score_names`.
+
+    Raises:
+        ToolError: There is none.
+    """
+    first = next(iter(metrics), None)
+    if first is None:
+        raise ToolError('the test_evaluator gave no number: perhaps nothing was found at all')
+    return {first: first}
 
 
 def plain_metrics(metrics: dict[str, float], scores: Iterable[str]) -> dict[str, float]:
@@ -58,13 +84,17 @@ def plain_metrics(metrics: dict[str, float], scores: Iterable[str]) -> dict[str,
     Returns:
         The numbers, the scores first.
     """
-    named = {key.rpartition('/')[2]: value for key, value in metrics.items()}
+    named = {
+        key.rpartition('/')[2]: value.item() if isinstance(value, np.number) else value
+        for key, value in metrics.items()
+        if isinstance(value, (int, float, np.number))
+    }
     return {**dict.fromkeys(scores, 0.0), **named}
 
 
 def anytime(
     runner: Runner, model: nn.Module, steps: Sequence[int], configured: int
-) -> list[dict[str, float]]:
+) -> tuple[list[dict[str, float]], dict[str, str]]:
     """Evaluate and time a model at several T, side by side.
 
     Every batch runs at every T before the next one is taken, so that whatever else the machine
@@ -79,10 +109,12 @@ def anytime(
     Returns:
         For each T ``time_steps``, the evaluator's numbers by their names in the log less the
         prefix, ``ms_per_image``, the median over batches of the model with its pre- and
-        post-processing, and ``relative_time``.
+        post-processing, and ``relative_time``; and the scores among them, as of
+        :func:`score_names`.
 
     Raises:
-        ToolError: As of :func:`score_names` and :func:`mmsnn.utils.set_time_steps`.
+        ToolError: As of :func:`score_names`, :func:`main_score` and
+            :func:`mmsnn.utils.set_time_steps`.
     """
     scores = score_names(runner.test_evaluator)
     evaluators = {t: _copy(runner.test_evaluator) for t in steps}
@@ -101,14 +133,18 @@ def anytime(
             if t in evaluators:
                 evaluators[t].process(data_samples=found, data_batch=batch)
     set_time_steps(model, configured)
+    size = len(runner.test_dataloader.dataset)
+    found = {t: evaluator.evaluate(size) for t, evaluator in evaluators.items()}
+    # One that found nothing at one T may give no number there, and numbers at another.
+    names = (name for metrics in found.values() for name in plain_metrics(metrics, ()))
+    scores = scores or main_score(names)
     rows = []
-    for t, evaluator in evaluators.items():
-        metrics = evaluator.evaluate(len(runner.test_dataloader.dataset))
+    for t, metrics in found.items():
         row = dict(time_steps=t, **plain_metrics(metrics, scores))
         row['ms_per_image'] = round(median(times[t]), 2)
         row['relative_time'] = round(median(times[t]) / median(times[configured]), 3)
         rows.append(row)
-    return rows
+    return rows, scores
 
 
 def _copy(evaluator: Evaluator) -> Evaluator:

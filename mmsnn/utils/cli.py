@@ -3,23 +3,29 @@
 import argparse
 import difflib
 import glob
+import hashlib
 import inspect
+import logging
 import os
 import os.path as osp
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Optional
 
+import mmdet.registry
 import torch
 from mmdet.registry import MODELS, RUNNERS
 from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
+from mmengine.logging import print_log
+from mmengine.registry import Registry, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
 from ..compat import CheckpointError
+from ..config_types import find_type, type_name
 from ..datasets import DatasetError, check_config_datasets
 from ..deploy import PRECISIONS
 from ..engine.hooks.non_finite_loss_hook import NonFiniteLossError
@@ -40,27 +46,74 @@ def exit_on_error(*also: type) -> Iterator[None]:
         *also: Further exception types to treat so, for stretches of code in which they come from
             what the user gave.
     """
+    ours = (ToolError, CheckpointError, DatasetError, NonFiniteLossError)
     try:
         yield
-    except (ToolError, CheckpointError, DatasetError, NonFiniteLossError, *also) as error:
-        if os.environ.get('MMSNN_TRACEBACK') == '1' or not str(error):
+    except Exception as error:
+        of_worker = _words_of_worker(error)
+        # The words of mmcv's loader.
+        unreadable = re.search('failed to load image: (.*)', of_worker or str(error))
+        known = isinstance(error, (*ours, *also)) or of_worker or unreadable
+        if os.environ.get('MMSNN_TRACEBACK') == '1' or not str(error) or not known:
             raise
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        message = f'{message}{_did_you_mean(error)}'
+        message = of_worker or error_words(error)
+        if unreadable:
+            message = f'{unreadable[1]} cannot be decoded: the picture is broken, fetch it again'
         # What is not ours to explain may need the place where it happened.
-        hint = '\n(MMSNN_TRACEBACK=1 shows where)' if isinstance(error, also) else ''
+        explained = isinstance(error, ours) or unreadable
+        where = ' (in a process of the data loader)' if of_worker else ''
+        hint = '' if explained else f'{where}\n(MMSNN_TRACEBACK=1 shows where)'
         sys.exit(f'\nerror: {message}{hint}')
 
 
-def _did_you_mean(error: Exception) -> str:
-    """The argument that a misspelt key of a config comes closest to."""
-    misspelt = re.search(
-        r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)
-    )
-    cls = misspelt and MODELS.get(misspelt[1])
-    if not cls:
+def _words_of_worker(error: Exception) -> str:
+    """The last words of a loader's process, without the traceback that torch puts before them."""
+    if not re.match(r'Caught \w+ in DataLoader worker process', str(error)):
         return ''
-    near = difflib.get_close_matches(misspelt[2], inspect.signature(cls).parameters, n=1)
+    # Lines of a traceback are indented, but for its head and for what was said in the end.
+    said = re.split(r'^\s+.*\n', str(error).rstrip(), flags=re.MULTILINE)[-1]
+    name = type(error).__name__
+    if isinstance(error, (ToolError, DatasetError)):
+        return re.sub(rf'^(\w+\.)*{name}: ', '', said)
+    return said
+
+
+def error_words(error: Exception) -> str:
+    """What an exception says, with the name that a misspelt one comes closest to.
+
+    Args:
+        error: The exception.
+
+    Returns:
+        The text.
+    """
+    # A KeyError shows the repr of what it was given.
+    message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    # mmengine's advice on registries fills four lines.
+    unknown = re.match(r'.* is not in the [\w: ]+ registry(?=\.)', message)
+    message = unknown[0] if unknown else message
+    near = _did_you_mean(message)
+    if unknown and not near:
+        near = '; custom_imports of the config names the modules of your own'
+    return f'{message}{near}'
+
+
+def _did_you_mean(message: str) -> str:
+    """The argument or type that a misspelt one of a config comes closest to."""
+    registries = [r for r in vars(mmdet.registry).values() if isinstance(r, Registry)]
+    known: Iterable[str] = ()
+    key = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
+    kind = re.search(r'(\S+) is not in the \w+::([\w ]+) registry', message)
+    if key:
+        found = (find_type(dict(type=key[1]), registry) for registry in registries)
+        cls = next((cls for cls in found if cls), None)
+        known = inspect.signature(cls).parameters if cls else ()
+        wrong = key[2]
+    elif kind:
+        named = [r for r in registries if r.name == kind[2]]
+        known = {name for r in named for one in (r, r.parent) if one for name in one.module_dict}
+        wrong = kind[1].rpartition('.')[2]
+    near = difflib.get_close_matches(wrong, known, n=1) if known else []
     return f' (did you mean {near[0]!r}?)' if near else ''
 
 
@@ -141,23 +194,147 @@ def load_config(args: argparse.Namespace) -> Config:
         ToolError: The config can't be read.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if not osp.isfile(args.config):
-        raise ToolError(
-            f'config {args.config} is not there: give the path of a file, as in '
-            'configs/spiking_retinanet/spiking-retinanet_sg-r18_asd_fpn_1x_coco.py'
-        )
-    try:
-        cfg = Config.fromfile(args.config)
-        if args.cfg_options is not None:
-            cfg.merge_from_dict(args.cfg_options)
-    except (OSError, SyntaxError, ImportError, KeyError, TypeError, ValueError) as error:
-        raise ToolError(f'config {args.config} cannot be read: {error}') from error
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
     return cfg
+
+
+def read_config(path: str, cfg_options: Optional[dict] = None) -> Config:
+    """Read a config, old style or pure Python.
+
+    Args:
+        path: The file.
+        cfg_options: Settings that override its own.
+
+    Returns:
+        The config; ``default_scope`` is MMDetection's where it names none, as in pure Python.
+
+    Raises:
+        ToolError: It can't be read.
+    """
+    example = 'configs/spiking_retinanet/spiking-retinanet_sg-r18_asd_fpn_1x_coco.py'
+    if not osp.isfile(path):
+        what = 'is a folder' if osp.isdir(path) else 'is not there'
+        raise ToolError(f'config {path} {what}: give the path of a file, as in {example}')
+    try:
+        cfg = Config.fromfile(path)
+        if cfg_options is not None:
+            cfg.merge_from_dict(cfg_options)
+    except Exception as error:  # a config is a program, which can fail in any way
+        raise ToolError(f'config {path} cannot be read: {config_problem(error)}') from error
+    if cfg.get('default_scope') is None:
+        cfg.default_scope = 'mmdet'
+    for key, near in misspelt_keys(cfg).items():
+        if is_first_process():
+            text = f'{path}: nothing reads the setting {key!r}; did you mean {near!r}?'
+            print_log(text, logger='current', level=logging.WARNING)
+    return cfg
+
+
+def config_problem(error: Exception) -> str:
+    """What is wrong in a config, and where.
+
+    Args:
+        error: What reading it raised.
+
+    Returns:
+        File, line and reason, as far as they are known.
+    """
+    frames = list(traceback.walk_tb(error.__traceback__))
+    of_file = [frame.f_code.co_name in _READ_CONFIG for frame, _ in frames]
+    if isinstance(error, SyntaxError):
+        names = [frame.f_locals['filename'] for (frame, _), read in zip(frames, of_file) if read]
+        return f'{names[-1] if names else error.filename}, line {error.lineno}: {error.msg}'
+    if isinstance(error, ImportError):
+        first: BaseException = error
+        while first.__context__ is not None:
+            first = first.__context__
+        return f'{first}: is it installed, or its folder in PYTHONPATH?'
+    # They run the text of a config under the file's name.
+    run = [
+        f'{frame.f_code.co_filename}, line {line}: '
+        for (frame, line), called_by_reader in zip(frames[1:], of_file)
+        if called_by_reader and frame.f_code.co_name == '<module>'
+    ]
+    return f'{run[-1] if run else ""}{type(error).__name__}: {error_words(error)}'
+
+
+# mmengine's functions that read a file, and its bases by calling themselves.
+_READ_CONFIG = ('_is_lazy_import', '_file2dict', '_parse_lazy_import')
+
+
+def misspelt_keys(cfg: Config) -> dict[str, str]:
+    """Top-level settings that are nearly one that the runner reads.
+
+    A config may have variables of any name, and a setting by a wrong name is one of them.
+
+    Args:
+        cfg: The config.
+
+    Returns:
+        For each of them the name that was probably meant.
+    """
+    known = [*inspect.signature(Runner.__init__).parameters, *_READ_BESIDE_RUNNER]
+    found = {}
+    for key in cfg:
+        near = [] if key in known else difflib.get_close_matches(key, known, 1, NEARLY)
+        if near:
+            found[key] = near[0]
+    return found
+
+
+# test_pipeline, a variable of most configs, is just below it beside tta_pipeline.
+NEARLY = 0.885
+# Top-level settings that are read by name, though they are no arguments of the runner.
+_READ_BESIDE_RUNNER = (
+    'custom_imports',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+)
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of a run, or the first of several, before they meet."""
+    return int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))) == 0
+
+
+def fetch_checkpoint(path: str) -> str:
+    """The file of a checkpoint, which may be given as a URL.
+
+    Args:
+        path: A path, or a URL of http or https.
+
+    Returns:
+        A path; a file from the network is kept in torch's cache.
+
+    Raises:
+        ToolError: It can't be fetched, or the URL is of another kind.
+    """
+    scheme, mark, rest = path.partition('://')
+    if not mark:
+        return path
+    if scheme not in ('http', 'https'):
+        raise ToolError(
+            f'checkpoint {path}: {scheme}:// is not taken here. Fetch the file and give its path'
+        )
+    # Files of one name from several places are several files.
+    folder = hashlib.sha256(path.encode()).hexdigest()[:16]
+    kept = osp.join(torch.hub.get_dir(), 'checkpoints', folder, osp.basename(rest.split('?')[0]))
+    if not osp.isfile(kept):
+        os.makedirs(osp.dirname(kept), exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(path, kept, progress=False)
+        except OSError as error:
+            raise ToolError(f'checkpoint {path} cannot be fetched: {error}') from error
+    return kept
 
 
 def check_work_dir(work_dir: str) -> None:
@@ -176,11 +353,6 @@ def check_work_dir(work_dir: str) -> None:
             'a new run would overwrite. Go on with that run by --resume, or choose another folder '
             'with --work-dir'
         )
-
-
-def is_first_process() -> bool:
-    """Whether this is the only process of a run, or the first of several, before they meet."""
-    return int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))) == 0
 
 
 def check_data(
@@ -245,7 +417,7 @@ def enable_amp(cfg: Config) -> None:
     Raises:
         ToolError: The config has an optimiser wrapper of its own kind.
     """
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    kind = type_name(cfg.optim_wrapper) or 'OptimWrapper'
     if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'BF16OptimWrapper'):
         raise ToolError(
             f'--amp replaces an OptimWrapper, but the config uses {kind!r}: take '
@@ -271,7 +443,7 @@ def check_sync_bn(cfg: Config) -> None:
     if cfg.get('sync_bn') is None:
         return
     # Many configs have tdBN by default and don't name it: only the model itself knows.
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
     found = sum(isinstance(module, TDBN) for module in MODELS.build(cfg.model).modules())
     if found:
         raise ToolError(
@@ -281,18 +453,23 @@ def check_sync_bn(cfg: Config) -> None:
         )
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Build the runner, and with it the model; what the config got wrong ends in one message.
+def build_runner(cfg: Config, loops: Sequence[str]) -> Runner:
+    """Build the runner, and what it will run; what the config got wrong ends in one message.
 
     Args:
         cfg: The config.
+        loops: Of ``'train'``, ``'val'`` and ``'test'``: their data sets, loaders and evaluators are
+            built, which the runner itself would build after its hooks have begun.
 
     Returns:
         The runner.
     """
-    with exit_on_error(ValueError, KeyError, TypeError, AssertionError):
+    with exit_on_error(OSError, ValueError, KeyError, TypeError, AssertionError):
         check_sync_bn(cfg)
-        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        for name in loops:
+            getattr(runner, f'{name}_loop')
+        return runner
 
 
 def get_time_steps(model: nn.Module) -> Optional[int]:
@@ -307,6 +484,20 @@ def get_time_steps(model: nn.Module) -> Optional[int]:
     return getattr(getattr(model, 'backbone', model), 'time_steps', None)
 
 
+def check_time_steps(*time_steps: int) -> None:
+    """Refuse a T that no model can have.
+
+    Args:
+        *time_steps: What the command line says.
+
+    Raises:
+        ToolError: One is less than 1.
+    """
+    for t in time_steps:
+        if t < 1:
+            raise ToolError(f'--time-steps must be at least 1, got {t}')
+
+
 def set_time_steps(model: nn.Module, time_steps: int) -> None:
     """Let a detector run at another T than that of its config.
 
@@ -317,8 +508,7 @@ def set_time_steps(model: nn.Module, time_steps: int) -> None:
     Raises:
         ToolError: T is less than 1, or the detector's backbone has no T.
     """
-    if time_steps < 1:
-        raise ToolError(f'--time-steps must be at least 1, got {time_steps}')
+    check_time_steps(time_steps)
     backbone = getattr(model, 'backbone', model)
     if not hasattr(backbone, 'time_steps'):
         raise ToolError(

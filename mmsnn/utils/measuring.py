@@ -17,9 +17,19 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..apis.model import init_model
+from ..config_types import type_name
 from ..datasets import check_config_datasets, check_frames, datasets_of
 from ..structures import ClsDataSample
-from .cli import ToolError, add_config_arguments, check_out, load_config, set_time_steps
+from .cli import (
+    ToolError,
+    add_config_arguments,
+    check_out,
+    check_time_steps,
+    fetch_checkpoint,
+    load_config,
+    set_time_steps,
+)
+from .settings import check_settings
 
 #: Share of ones in random event frames.
 EVENT_RATE = 0.1
@@ -73,12 +83,14 @@ def load_model(args: argparse.Namespace) -> tuple[Config, nn.Module]:
     if cfg.get('model') is None:
         raise ToolError(f'{args.config} has no model: give the config of a detector or classifier')
     if args.time_steps is not None:
+        check_time_steps(args.time_steps)
         check_frames(cfg, ('test',), args.time_steps)
     # mmengine tells how each of hundreds of weights was initialised.
     MMLogger.get_current_instance().setLevel('WARNING')
     torch.manual_seed(0)
     _forget_pretrained(cfg.model)
-    model = init_model(cfg, args.checkpoint, get_device(), None, args.trust_checkpoint)
+    checkpoint = args.checkpoint and fetch_checkpoint(args.checkpoint)
+    model = init_model(cfg, checkpoint, get_device(), None, args.trust_checkpoint)
     if args.checkpoint is None:
         model.init_weights()
     if args.time_steps is not None:
@@ -127,6 +139,7 @@ def input_batches(
     roots = [dataset.get('data_root') for dataset in datasets]
     lacking = [root for root in roots if root and '://' not in root and not osp.isdir(root)]
     if shape is None and datasets and not lacking:
+        check_settings(cfg, ('test',))
         if data_check:
             check_config_datasets(cfg, ('test',))
         loader = copy.deepcopy(cfg.test_dataloader)
@@ -142,7 +155,7 @@ def input_batches(
         if shape is None:
             raise ToolError(f'{why}: give the size of random input by --shape H W')
         about = f'{about} ({why})'
-    frames = any(transform['type'] == 'LoadEventFrames' for transform in pipeline)
+    frames = any(type_name(transform) == 'LoadEventFrames' for transform in pipeline)
     return _random_batches(cfg.model, tuple(shape), batch_size, frames), about
 
 
@@ -155,7 +168,7 @@ def _pipeline_size(pipeline: list[dict]) -> Optional[tuple[int, int]]:
                 return size, size
             if size is not None:
                 # Width comes first in mmcv's transforms, height in others.
-                width_first = key == 'scale' or transform['type'] in ('Pad', 'CenterCrop')
+                width_first = key == 'scale' or type_name(transform) in ('Pad', 'CenterCrop')
                 return tuple(size)[::-1] if width_first else tuple(size)
     return None
 

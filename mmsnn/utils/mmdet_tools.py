@@ -3,10 +3,12 @@
 import os.path as osp
 import runpy
 import sys
+import traceback
 
 import mmdet
+from mmengine.config import Config
 
-from .cli import ToolError, exit_on_error
+from .cli import ToolError, config_problem, exit_on_error
 
 
 def run_mmdet_tool(name: str) -> None:
@@ -35,3 +37,8 @@ def run_mmdet_tool(name: str) -> None:
             raise ToolError(
                 f"MMDetection's {name} needs {error.name}: pip install {error.name}"
             ) from error
+        except Exception as error:
+            codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+            if Config.fromfile.__code__ in codes:
+                raise ToolError(f'the config cannot be read: {config_problem(error)}') from error
+            raise

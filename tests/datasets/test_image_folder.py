@@ -7,7 +7,7 @@ import pytest
 from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 
-from mmsnn.datasets import DatasetError, ImageFolder, ImageNet
+from mmsnn.datasets import DatasetError, ImageFolder, ImageNet, check_cls_dataset
 
 LIST = 'cat/1.png 0\n\ndog/a b.png 1\n'
 
@@ -161,7 +161,7 @@ def test_what_macos_leaves_is_no_image(root):
 def test_pipes_are_no_images(root):
     os.mkfifo(root / 'img/cat/pipe.jpg')
     with pytest.raises(DatasetError, match=r'cat/pipe.jpg \(it is no regular file\)'):
-        ImageFolder(data_root=str(root / 'img')).check_files()
+        check_cls_dataset(dict(type='ImageFolder', data_root=str(root / 'img')))
     os.mkfifo(root / 'pipe.txt')
     assert 'pipe.txt cannot be read' in message(data_root=root, ann_file='pipe.txt')
 
@@ -171,7 +171,7 @@ def test_paths_and_labels_that_cannot_be(root):
     assert 'list.txt, line 1' in message(data_root=root, ann_file='list.txt')
     (root / 'list.txt').write_text('a\0b.jpg 0')
     with pytest.raises(DatasetError, match='embedded null byte'):
-        ImageFolder(data_root=str(root), ann_file='list.txt').check_files()
+        check_cls_dataset(dict(type='ImageFolder', data_root=str(root), ann_file='list.txt'))
 
 
 def test_imagenet(tmp_path):

@@ -21,8 +21,11 @@ from mmsnn.utils import (
     build_runner,
     check_data,
     check_out,
+    check_settings,
+    check_time_steps,
     draw_anytime,
     exit_on_error,
+    fetch_checkpoint,
     get_time_steps,
     leave_launcher,
     load_config,
@@ -75,22 +78,25 @@ def main() -> None:
     enforce_safe_loading(args.trust_checkpoint)
     with exit_on_error(OSError, ValueError):
         fuse_hook = None if args.fuse is None else FuseHook(args.fuse)
+        check_time_steps(*steps)
         cfg = load_config(args)
         if args.out is not None:
             check_out(args.out)
+        check_settings(cfg, ('test',))
+        args.checkpoint = fetch_checkpoint(args.checkpoint)
         checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
         for t in steps:
             check_frames(cfg, ('test',), t)
         check_data(cfg, ('test',), args, None, checkpoint, args.checkpoint)
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False
 
     setup_launcher(cfg)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, ('test',))
     with exit_on_error():
         model = unwrap(runner.model)
         check_state_dict(model, checkpoint, args.checkpoint)
         del checkpoint
-        scores = score_names(runner.test_evaluator)
+        score_names(runner.test_evaluator)  # refuses an evaluator without any
         configured = get_time_steps(model)
         for t in steps:  # every one is checked before the work starts
             set_time_steps(model, t)
@@ -101,7 +107,7 @@ def main() -> None:
             fuse_hook.before_test(runner)
             model = unwrap(runner.model)
         model.eval()
-        rows = anytime(runner, model, steps, configured)
+        rows, scores = anytime(runner, model, steps, configured)
         runner.call_hook('after_run')
     runner.logger.info(f'the config has T = {configured}\n{anytime_table(rows, scores)}')
     if is_main_process():

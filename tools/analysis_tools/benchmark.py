@@ -31,6 +31,7 @@ from mmsnn.utils import (
     add_measuring_arguments,
     check_data,
     check_out,
+    check_settings,
     exit_on_error,
     get_time_steps,
     input_batches,
@@ -168,8 +169,9 @@ def data_config(args: argparse.Namespace) -> Config:
     loader = cfg.get(f'{args.dataset_type}_dataloader')
     if loader is None:
         raise ToolError(f'{args.config} has no {args.dataset_type}_dataloader')
+    check_settings(cfg, (args.dataset_type,))
     check_data(cfg, (args.dataset_type,), args)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    init_default_scope(cfg.default_scope)
     return loader
 
 

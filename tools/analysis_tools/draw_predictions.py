@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from mmdet.registry import DATASETS, VISUALIZERS
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from rich.progress import track
 
 from mmsnn.datasets.image_files import UnreadableImageError, output_names, read_rgb
-from mmsnn.utils import ToolError, exit_on_error, load_predictions, report_skipped
+from mmsnn.utils import ToolError, exit_on_error, load_predictions, read_config, report_skipped
 
 EXAMPLE = """example:
   python tools/test.py CONFIG CHECKPOINT --out predictions.pkl
@@ -66,12 +65,11 @@ def main() -> None:
     """Draw."""
     args = parse_args()
     with exit_on_error():
-        for path in (args.config, args.predictions):
-            if not os.path.isfile(path):
-                raise ToolError(f'{path} is not there')
+        cfg = read_config(args.config)
+        if not os.path.isfile(args.predictions):
+            raise ToolError(f'{args.predictions} is not there')
         predictions = load_predictions(args.predictions)[: args.num]
-    cfg = Config.fromfile(args.config)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     by_id = {info['img_id']: info for info in map(dataset.get_data_info, range(len(dataset)))}
     visualizer = VISUALIZERS.build(dict(type='DetLocalVisualizer', name='drawing'))

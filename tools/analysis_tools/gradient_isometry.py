@@ -31,6 +31,7 @@ from mmsnn.analysis import (
     residual_blocks,
 )
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
+from mmsnn.config_types import type_name
 from mmsnn.utils import ToolError, check_out, exit_on_error, load_config, picture_path
 
 DESCRIPTION = """Does a deep spiking network keep the length of a gradient?
@@ -157,10 +158,10 @@ def backbone_configs(
         raise ToolError(
             f'{cfg.filename} has no model.backbone: give the config of a detector or classifier'
         )
-    if (blocks or depths) and base.get('type') != 'SGResNet':
+    if (blocks or depths) and type_name(base) != 'SGResNet':
         raise ToolError(
             '--blocks and --depths are settings of SGResNet, and the backbone is a '
-            f'{base.get("type")}'
+            f'{type_name(base)}'
         )
     overrides = overrides or {}
     names_gate = any(key.startswith('model.backbone.gate_cfg') for key in overrides)
@@ -341,7 +342,7 @@ def load_images(cfg: Config, args: argparse.Namespace, channels: int) -> tuple[T
 def label(backbone: dict) -> str:
     """A backbone in a few words."""
     gate = backbone.get('gate_cfg')
-    gate = f':{gate["type"]}' if gate else ''
+    gate = f':{type_name(gate)}' if gate else ''
     silent = ' zero-init' if backbone.get('zero_init_residual') else ''
     return f'{backbone.get("block", "sg")}{gate}{silent}'
 
@@ -454,7 +455,7 @@ def main() -> None:
         stamp = time.strftime('%Y%m%d_%H%M%S')
         out = args.out or os.path.join(cfg.work_dir, stamp, 'isometry.json')
         check_out(out)
-        init_default_scope(cfg.get('default_scope', 'mmdet'))
+        init_default_scope(cfg.default_scope)
         # mmengine tells how each of hundreds of weights was initialised.
         MMLogger.get_current_instance().setLevel('WARNING')
         backbones = backbone_configs(cfg, args.cfg_options, args.blocks, args.depths)

@@ -15,6 +15,7 @@ from mmdet.evaluation import CocoMetric
 
 from mmsnn.analysis import AC_ENERGY, MAC_ENERGY
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
+from mmsnn.config_types import type_name
 from mmsnn.datasets import DatasetError, check_frames
 from mmsnn.report import collect, write
 from mmsnn.utils import (
@@ -23,7 +24,10 @@ from mmsnn.utils import (
     build_runner,
     check_data,
     check_out,
+    check_settings,
+    check_time_steps,
     exit_on_error,
+    fetch_checkpoint,
     load_config,
     unwrap,
 )
@@ -132,16 +136,19 @@ def main() -> None:
     enforce_safe_loading(args.trust_checkpoint)
     with exit_on_error(OSError, ValueError):
         check_args(args)
+        check_time_steps(*args.time_steps or ())
         cfg = load_config(args)
+        check_settings(cfg, ('test',))
+        args.checkpoint = fetch_checkpoint(args.checkpoint)
         checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
         check_data(cfg, ('test',), args, None, checkpoint, args.checkpoint)
         steps = check_steps(cfg, args.time_steps)
         prepare_data(cfg, args.max_images)
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False
     # A fused model writes no spikes that could be counted.
-    cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if h['type'] != 'FuseHook']
+    cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if type_name(h) != 'FuseHook']
 
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, ('test',))
     with exit_on_error():
         model = unwrap(runner.model)
         check_state_dict(model, checkpoint, args.checkpoint)
@@ -224,8 +231,8 @@ def prepare_data(cfg, max_images: Optional[int]) -> None:
     dataset = loader.dataset
     if 'dataset' in dataset or 'datasets' in dataset:
         raise ToolError(
-            f'--max-images takes one data set, not a {dataset.type}: take --max-images away, or '
-            'give the test_dataloader one data set'
+            f'--max-images takes one data set, not a {type_name(dataset)}: take --max-images away, '
+            'or give the test_dataloader one data set'
         )
     chosen = dataset.get('indices')
     if chosen is None:

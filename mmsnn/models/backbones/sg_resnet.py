@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from ...config_types import type_name
 from ..layers import (
     SpikeMaxPool2d,
     build_conv,
@@ -531,4 +532,4 @@ class SGResNet(BaseModule):
 
 def _is_pretrained(init_cfg: Union[dict, list, None]) -> bool:
     cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    return any(cfg and cfg['type'] == 'Pretrained' for cfg in cfgs)
+    return any(type_name(cfg) in ('Pretrained', 'PretrainedInit') for cfg in cfgs)

@@ -4,6 +4,7 @@ from mmcv.cnn import build_norm_layer
 from mmdet.registry import MODELS
 from torch import nn
 
+from ...config_types import find_type
 from .decoders import SpikeDecoder
 from .gates import Gate
 from .neurons import LIFNeuron
@@ -15,7 +16,7 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 def _lookup(cfg: dict, role: str, base) -> type:
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise ValueError(f"a {role} config must be a dict with a 'type', got {cfg!r}")
-    cls = cfg['type'] if isinstance(cfg['type'], type) else MODELS.get(cfg['type'])
+    cls = find_type(cfg, MODELS)
     if cls is None or not issubclass(cls, base):
         found = {**MODELS.parent.module_dict, **MODELS.module_dict}
         known = sorted(
