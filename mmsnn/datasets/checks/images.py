@@ -195,7 +195,7 @@ def look_at_images(
         path = os.path.join(folder, name)
         try:
             status = os.stat(path)
-        except OSError:
+        except (OSError, ValueError):
             return look_at_image(path, loader)  # which says why
         stamp = [status.st_size, status.st_mtime_ns]
         known = seen.get(name)
