@@ -5,10 +5,22 @@ TORCH ?= torch==2.13.0
 STACK ?= onedl
 VENV ?= $(if $(filter onedl,$(STACK)),.venv,.venv-$(STACK))
 ARGS ?=
+ISA ?=
 BIN := $(VENV)/bin
 # Where torch offers a CPU build of its own by this version, take it: it is a tenth of the size.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 STAMP = $(VENV)/.mmsnn-$(STACK)-$(1)
+
+# As on a CPU without AVX-512, whatever this one has: PyTorch's kernels, oneDNN's, ours, and what
+# PyTorch's compiler builds, whose cache doesn't tell one from the other.
+ifeq ($(ISA),avx2)
+export MMSNN_CPU_ISA := avx2
+export ATEN_CPU_CAPABILITY := avx2
+export ONEDNN_MAX_CPU_ISA := AVX2
+export TORCHINDUCTOR_CACHE_DIR := $(abspath $(VENV))/inductor-avx2
+else ifneq ($(ISA),)
+$(error ISA=$(ISA) is not known: avx2 hides the newer units of this CPU, and nothing shows all)
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow sanitize bench docs figures lint clean
@@ -19,6 +31,7 @@ help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo
 	@echo "Settings: PYTHON=$(PYTHON) TORCH=$(TORCH) STACK=$(STACK) (or openmmlab) VENV=$(VENV)"
+	@echo "ISA=avx2 runs any of these as on a CPU without AVX-512"
 	@echo "make test ARGS='tests/ops -k lif' hands its arguments on to pytest, make bench to bench.py"
 
 # One file an extra marks what is installed; a change of the requirements installs again.
@@ -35,7 +48,8 @@ demo: $(call STAMP,demo)  ## train a small Spiking RetinaNet on handwritten digi
 # One thread a process: most tests wait for Python, and two of them at once are faster than one on
 # two threads.
 test: $(call STAMP,test)  ## the test suite (slow proofs excluded)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 test-slow: $(call STAMP,test)  ## the slow proofs; real COCO images through MMSNN_COCO_TINY=/path
 	@$(BIN)/python -m pytest -m slow $(ARGS)

@@ -16,6 +16,24 @@ settings.load_profile('same')
 ROOT = Path(__file__).resolve().parent.parent
 
 
+#: Files whose tests take longest. They begin first: begun last, one of them would run alone.
+LONG = [
+    'tools/test_pipeline.py',
+    'tools/test_bad_input.py',
+    'tools/test_recognition.py',
+    'test_notebooks.py',
+    'tools/test_spike_report.py',
+    'tools/test_measuring.py',
+    'benchmarks/test_bench.py',
+]
+
+
+def pytest_collection_modifyitems(items):
+    """Order files by how long they take; tests in a file stay as they are."""
+    paths = [str(ROOT / 'tests' / path) for path in LONG]
+    items.sort(key=lambda item: paths.index(str(item.path)) if str(item.path) in paths else 99)
+
+
 def run_tool(*command, timeout=600, **env):
     """Run a command of the repository and give back the finished process, its output joined."""
     return subprocess.run(

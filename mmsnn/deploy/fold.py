@@ -7,10 +7,16 @@ from mmcv.cnn.bricks import wrappers
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ..models.layers import TDBN
+from ..models.layers import TDBN, SpikeConv2d
 
 #: Convs that compute with their weights as they are; others may norm them first.
-CONVS = (nn.Conv2d, nn.ConvTranspose2d, wrappers.Conv2d, wrappers.ConvTranspose2d)
+CONVS = (
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    SpikeConv2d,
+    wrappers.Conv2d,
+    wrappers.ConvTranspose2d,
+)
 
 
 def fold(model: nn.Module) -> None:
