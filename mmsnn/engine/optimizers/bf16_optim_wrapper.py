@@ -3,6 +3,7 @@
 import logging
 import timeit
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from mmdet.registry import OPTIM_WRAPPERS
@@ -34,14 +35,7 @@ class BF16OptimWrapper(OptimWrapper):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         if get_device() == 'cpu' and torch.bfloat16 in SLOW_DTYPES:
-            print_log(
-                'this CPU has no units for bfloat16: convs of neck and head take about '
-                f'{_slowdown():.2g} times as long as in float32, by one that was timed just now, '
-                'and convs on spikes as long. Mixed precision saves memory here; for speed, leave '
-                'it out',
-                'current',
-                logging.WARNING,
-            )
+            _warn()
 
     @contextmanager
     def optim_context(self, model: nn.Module):
@@ -53,6 +47,18 @@ class BF16OptimWrapper(OptimWrapper):
         device_type = get_device().split(':')[0]
         with super().optim_context(model), torch.autocast(device_type, torch.bfloat16):
             yield
+
+
+@cache
+def _warn() -> None:
+    """Say what bfloat16 costs here, once a process."""
+    print_log(
+        'this CPU has no units for bfloat16: convs of neck and head take about '
+        f'{_slowdown():.2g} times as long as in float32, by one that was timed just now, and convs '
+        'on spikes as long. Mixed precision saves memory here; for speed, leave it out',
+        'current',
+        logging.WARNING,
+    )
 
 
 @torch.no_grad()
