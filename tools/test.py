@@ -13,6 +13,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
+from mmsnn.config_types import find_type
 from mmsnn.datasets import datasets_of
 from mmsnn.utils import (
     ToolError,
@@ -144,8 +145,7 @@ def main() -> None:
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
         hook = cfg.default_hooks.visualization
-        kind = HOOKS.get(hook.type) if isinstance(hook.type, str) else hook.type
-        if kind is DetVisualizationHook:
+        if find_type(hook, HOOKS) is DetVisualizationHook:
             hook.type = 'mmdet.DetPictureHook'
     if args.fuse is not None:
         fuse_hook = dict(type='FuseHook', precision=args.fuse)

@@ -5,6 +5,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from ...config_types import find_type
 from ..base import ClsDataset
 from ..errors import DatasetError, MissingDataError
 from .images import check_image_files, find_loader
@@ -94,8 +95,7 @@ def find_class(dataset: Mapping[str, Any]) -> Any:
     # Here and not above: the check of a folder should not need the whole of MMDetection.
     from mmdet.registry import DATASETS
 
-    kind = dataset.get('type')
-    return DATASETS.get(kind) if isinstance(kind, str) else kind
+    return find_type(dataset, DATASETS)
 
 
 def data_arguments(dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,8 +115,7 @@ def _check_loaders(data, pipeline, key):
     from mmdet.registry import TRANSFORMS
 
     for i, transform in enumerate(pipeline or ()):
-        kind = transform.get('type') if isinstance(transform, Mapping) else None
-        cls = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
+        cls = find_type(transform, TRANSFORMS)
         if hasattr(cls, 'check_files'):
             try:
                 loader = cls(**{name: value for name, value in transform.items() if name != 'type'})

@@ -12,6 +12,7 @@ import os.path as osp
 from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
+from ...config_types import find_type, type_name
 from ..errors import DatasetError
 from .boxes import check_box_format, check_boxes, count_boxes
 from .classes import check_label_order, shorten
@@ -110,10 +111,9 @@ def is_coco(cls: type) -> bool:
 def _build(dataset, key):
     from mmdet.registry import DATASETS
 
-    kind = dataset.get('type')
-    cls = DATASETS.get(kind) if isinstance(kind, str) else kind
+    cls = find_type(dataset, DATASETS)
     if not (isinstance(cls, type) and is_coco(cls)):
-        raise DatasetError(f'{key}: {kind} is not a data set that reads COCO files')
+        raise DatasetError(f'{key}: {type_name(dataset)} is not a data set that reads COCO files')
     left_out = ('type', '_scope_', 'pipeline', 'lazy_init', 'serialize_data', 'proposal_file')
     arguments = {name: value for name, value in dataset.items() if name not in left_out}
     if not isinstance(arguments.get('ann_file', ''), str):

@@ -4,6 +4,7 @@ import os.path as osp
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
+from ...config_types import find_type
 from ..errors import DatasetError
 from .boxes import check_box_format
 from .classes import check_label_order
@@ -47,8 +48,7 @@ def is_coco_metric(metric: Mapping[str, Any]) -> bool:
     from mmdet.evaluation import CocoMetric
     from mmdet.registry import METRICS
 
-    kind = metric.get('type')
-    cls = METRICS.get(kind) if isinstance(kind, str) else kind
+    cls = find_type(metric, METRICS)
     # LVIS and others derive from it but score differently.
     return (
         isinstance(cls, type)

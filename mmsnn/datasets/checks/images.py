@@ -18,6 +18,7 @@ from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 from rich.progress import track
 
+from ...config_types import find_type
 from ...ops.build import cache_folder
 from ..errors import DatasetError
 from ..files import open_file
@@ -78,8 +79,7 @@ def find_loader(pipeline: Optional[Sequence[Any]]) -> Optional[Loader]:
     if not pipeline:
         return Loader()
     for transform in pipeline:
-        kind = transform.get('type') if isinstance(transform, Mapping) else None
-        if (TRANSFORMS.get(kind) if isinstance(kind, str) else kind) is LoadImageFromFile:
+        if find_type(transform, TRANSFORMS) is LoadImageFromFile:
             return Loader(
                 transform.get('color_type', 'color'),
                 transform.get('imdecode_backend', 'cv2') or 'cv2',
