@@ -45,8 +45,15 @@ except ImportError:  # setuptools < 70.1: a wheel of this Python alone
 # Two stacks give the import names mmdet, mmcv and mmengine; which one is the user's choice.
 STACKS = {
     'onedl': ['onedl-mmdetection==3.5.1', 'onedl-mmcv==2.3.6', 'onedl-mmengine==0.10.12'],
-    # seaborn: MMDetection's analyze_logs imports it.
-    'openmmlab': ['mmdet==3.3.0', 'mmcv-lite==2.1.0', 'mmengine==0.10.7', 'seaborn'],
+    'openmmlab': [
+        'mmdet==3.3.0',
+        'mmcv-lite==2.1.0',
+        'mmengine==0.10.7',
+        # mmengine finds what _base_ = 'mmdet::...' names by pkg_resources, which 82 left out.
+        'setuptools<82',
+        # MMDetection's analyze_logs imports it.
+        'seaborn',
+    ],
 }
 
 setup(
@@ -58,8 +65,36 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.9',
-    packages=find_packages(include=['mmsnn', 'mmsnn.*']),
-    package_data={'mmsnn.ops': ['kernels.c'], 'mmsnn.report': ['page.html']},
+    project_urls={
+        'SG ResNet, ASD, Spiking RetinaNet': 'https://doi.org/10.3389/fnins.2023.1229951',
+        'MMDetection': 'https://github.com/open-mmlab/mmdetection',
+    },
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'License :: OSI Approved :: Apache Software License',
+        'Operating System :: MacOS',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: C',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3 :: Only',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
+    keywords='spiking neural networks, object detection, MMDetection, neuromorphic, SNN',
+    packages=find_packages(include=['mmsnn', 'mmsnn.*', 'mmsnn_cli']),
+    package_data={
+        # Where mim and mmengine look for configs and tools: links in a clone, files in a wheel.
+        'mmsnn': [
+            '.mim/model-index.yml',
+            '.mim/configs/**/*.py',
+            '.mim/tools/**/*.py',
+            '.mim/tools/*.sh',
+        ],
+        'mmsnn.ops': ['kernels.c'],
+        'mmsnn.report': ['page.html'],
+    },
+    entry_points={'console_scripts': ['mmsnn = mmsnn_cli:main']},
     ext_modules=[Extension('mmsnn.ops._kernels', ['mmsnn/ops/kernels.c'], optional=True)],
     cmdclass=COMMANDS,
     # Before 2.6, loading weights only could run code (CVE-2025-32434).

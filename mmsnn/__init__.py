@@ -15,13 +15,39 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError(
         f'mmsnn needs the MMDetection stack and found no {error.name}; install it '
-        "with: pip install 'mmsnn[onedl]' (or 'mmsnn[openmmlab]')"
+        "with: pip install 'mmsnn[onedl]' (or 'mmsnn[openmmlab]'); `mmsnn doctor` looks further"
     ) from None
 
 from . import compat
 
 compat.setup()
 
-from . import datasets, deploy, engine, evaluation, models, ops  # noqa: E402
+from . import (  # noqa: E402
+    analysis,
+    apis,
+    datasets,
+    deploy,
+    engine,
+    evaluation,
+    models,
+    ops,
+    registry,
+    structures,
+    visualization,
+)
 
-__all__ = ['__version__', 'compat', 'datasets', 'deploy', 'engine', 'evaluation', 'models', 'ops']
+__all__ = [
+    '__version__',
+    'analysis',
+    'apis',
+    'compat',
+    'datasets',
+    'deploy',
+    'engine',
+    'evaluation',
+    'models',
+    'ops',
+    'registry',
+    'structures',
+    'visualization',
+]

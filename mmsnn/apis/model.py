@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from ..compat import load_weights
+from ..config_files import config_file
 from ..config_types import find_type
 from ..datasets import datasets_of
 
@@ -35,7 +36,11 @@ def init_model(
     Returns:
         The model in eval mode, with ``cfg`` and ``dataset_meta``.
     """
-    cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
+    cfg = (
+        copy.deepcopy(config)
+        if isinstance(config, Config)
+        else Config.fromfile(config_file(config))
+    )
     if cfg_options is not None:
         cfg.merge_from_dict(cfg_options)
     init_default_scope(cfg.get('default_scope') or 'mmdet')

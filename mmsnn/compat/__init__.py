@@ -18,6 +18,10 @@ weights                            its list allows ``getattr``,   and stops fall
 =================================  =============================  ================================
 """
 
+import logging
+
+from mmengine.logging import print_log
+
 from .checkpoint import (
     CheckpointError,
     DamagedCheckpointError,
@@ -29,6 +33,7 @@ from .checkpoint import (
     load_weights,
 )
 from .ext import install_ext_standin
+from .stacks import stack_problem
 
 __all__ = [
     'CheckpointError',
@@ -41,11 +46,21 @@ __all__ = [
     'load_safely_by_default',
     'load_weights',
     'setup',
+    'stack_problem',
+    'warn_of_two_stacks',
 ]
+
+
+def warn_of_two_stacks() -> None:
+    """Say so where parts of both stacks are installed: which files are whose, nobody knows then."""
+    problem = stack_problem()
+    if problem:
+        print_log(f'mmsnn: {problem}', logger='current', level=logging.WARNING)
 
 
 def setup() -> None:
     """Make the installed stack complete; to be called before MMDetection is imported."""
+    warn_of_two_stacks()
     install_ext_standin()
     load_safely_by_default()
     allow_mmengine_types()

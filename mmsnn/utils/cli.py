@@ -1,4 +1,4 @@
-"""The common part of tools/: options, config, launcher, and errors a person can act on."""
+"""The common part of all commands: options, config, launcher, and errors a person can act on."""
 
 import argparse
 import difflib
@@ -25,6 +25,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..compat import CheckpointError
+from ..config_files import config_file, config_names
 from ..config_types import find_type, type_name
 from ..datasets import DatasetError, check_config_datasets
 from ..deploy import PRECISIONS
@@ -207,7 +208,7 @@ def read_config(path: str, cfg_options: Optional[dict] = None) -> Config:
     """Read a config, old style or pure Python.
 
     Args:
-        path: The file.
+        path: The file, or what :func:`~mmsnn.config_files.config_file` takes in its place.
         cfg_options: Settings that override its own.
 
     Returns:
@@ -216,10 +217,14 @@ def read_config(path: str, cfg_options: Optional[dict] = None) -> Config:
     Raises:
         ToolError: It can't be read.
     """
-    example = 'configs/spiking_retinanet/spiking-retinanet_sg-r18_asd_fpn_1x_coco.py'
+    example = 'mmsnn::spiking_retinanet/spiking-retinanet_sg-r18_asd_fpn_1x_coco.py'
+    given, path = path, config_file(path)
     if not osp.isfile(path):
         what = 'is a folder' if osp.isdir(path) else 'is not there'
-        raise ToolError(f'config {path} {what}: give the path of a file, as in {example}')
+        stem = osp.splitext(osp.basename(path))[0]
+        near = difflib.get_close_matches(stem, config_names(), n=1) if what != 'is a folder' else []
+        meant = f' (did you mean {near[0]!r}?)' if near else ''
+        raise ToolError(f'config {given} {what}{meant}: give the path of a file, as in {example}')
     try:
         cfg = Config.fromfile(path)
         if cfg_options is not None:
@@ -250,6 +255,8 @@ def config_problem(error: Exception) -> str:
         names = [frame.f_locals['filename'] for (frame, _), read in zip(frames, of_file) if read]
         return f'{names[-1] if names else error.filename}, line {error.lineno}: {error.msg}'
     if isinstance(error, ImportError):
+        if error.name == 'pkg_resources':
+            return "this mmengine looks packages up by pkg_resources: pip install 'setuptools<82'"
         first: BaseException = error
         while first.__context__ is not None:
             first = first.__context__

@@ -4,21 +4,26 @@ import os.path as osp
 import runpy
 import sys
 import traceback
+from collections.abc import Sequence
+from typing import Optional
 
 import mmdet
 from mmengine.config import Config
 
+from ..config_files import config_file
 from .cli import ToolError, config_problem, exit_on_error
 
 
-def run_mmdet_tool(name: str) -> None:
-    """Run a tool that comes with the installed MMDetection, with this process's arguments.
+def run_mmdet_tool(name: str, argv: Optional[Sequence[str]] = None) -> None:
+    """Run a tool that comes with the installed MMDetection.
 
     Importing mmsnn first is all that it lacks: the models, and the stand-ins for MMCV's compiled
     operators, are registered then.
 
     Args:
         name: Path below MMDetection's ``tools/``, such as ``'misc/print_config.py'``.
+        argv: Its arguments, in which configs may be given as ``'PACKAGE::FOLDER/NAME.py'``; None
+            for those of this process.
     """
     path = osp.join(osp.dirname(mmdet.__file__), '.mim', 'tools', name)
     with exit_on_error():
@@ -27,7 +32,8 @@ def run_mmdet_tool(name: str) -> None:
                 f'the installed MMDetection comes without its tools ({path} is not there): install '
                 "it from a wheel, as pip install 'mmsnn[onedl]' does"
             )
-    sys.argv[0] = path
+    given = sys.argv[1:] if argv is None else argv
+    sys.argv = [path, *(config_file(word) if '::' in word else word for word in given)]
     # Tools import their neighbours.
     sys.path.insert(0, osp.dirname(path))
     with exit_on_error():

@@ -20,6 +20,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+import mmsnn_cli
 from mmsnn.datasets import check_config_datasets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -209,28 +210,42 @@ def test_python_runs(text, tmp_path, monkeypatch, capsys):
     assert [line for line in said if line not in printed] == []
 
 
+TABLE = {name: value for group in mmsnn_cli.COMMANDS.values() for name, value in group.items()}
 COMMANDS = [
     pytest.param(shlex.split(line, comments=True), id=f'{name(page, number)}-{i}')
     for page, number, text in blocks('bash')
     for i, line in enumerate(text.replace('\\\n', ' ').splitlines())
-    if re.match(r'(?:\w+=\S+ )*(?:python|bash) (?:tools|benchmarks)/', line)
+    if re.match(r'(?:\w+=\S+ )*(?:(?:python|bash) (?:tools|benchmarks)/|mmsnn |torchrun )', line)
 ]
 
 
 @pytest.mark.parametrize('words', COMMANDS)
 def test_command_exists(words):
     """The tool, its options and the configs are there."""
-    script = next(word for word in words if word.startswith(('tools/', 'benchmarks/')))
-    sources = [ROOT / script, MMDET / script, *(ROOT / 'mmsnn' / 'utils').glob('*.py')]
-    if script.endswith('.sh'):
-        sources.append(ROOT / 'tools' / f'{script.rpartition("_")[2][:-3]}.py')
-    assert (ROOT / script).is_file()
+    script = next((word for word in words if word.startswith(('tools/', 'benchmarks/'))), None)
+    if script is None:
+        command = words[words.index('mmsnn') + 1]
+        if command.startswith('-'):
+            return
+        module, _, function = TABLE[command][0].partition(':')
+        stem = function or module.rpartition('.')[2]
+    else:
+        assert (ROOT / script).is_file()
+        stem = Path(script).stem.replace('dist_', '').replace('slurm_', '')
+    sources = [
+        ROOT / 'mmsnn_cli' / f'{stem}.py',
+        ROOT / 'benchmarks' / f'{stem}.py',
+        *(ROOT / 'mmsnn' / 'utils').glob('*.py'),
+        *(MMDET / 'tools').rglob(f'{stem}.py'),
+    ]
     known = ''.join(path.read_text(encoding='utf-8') for path in sources if path.is_file())
     for word in words:
-        if word.startswith('--'):
-            assert f"'{word}'" in known, f'{script} has no option {word}'
+        if word.startswith('--') and word != '--nproc_per_node':
+            assert f"'{word}'" in known, f'{stem} has no option {word}'
         if word.startswith('configs/'):
             assert (ROOT / word).is_file()
+        if word.startswith('mmsnn::'):
+            assert (ROOT / 'configs' / word[7:]).is_file()
 
 
 def test_make_targets_exist():
@@ -263,3 +278,4 @@ def test_every_tool_is_on_its_page():
     page = (ROOT / 'docs' / 'tools.md').read_text()
     tools = {path.name for path in (ROOT / 'tools').rglob('*') if path.suffix in ('.py', '.sh')}
     assert {tool for tool in tools if tool not in page} == set()
+    assert {command for command in TABLE if f'mmsnn {command}' not in page} == set()

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import subprocess
 import sys
@@ -7,6 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+from mmsnn_cli import digits_to_coco
 
 pytest.importorskip('sklearn')
 
@@ -25,10 +26,7 @@ OPTIONS = {
 
 @pytest.fixture(scope='module')
 def converter():
-    spec = importlib.util.spec_from_file_location('digits_to_coco', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return digits_to_coco
 
 
 @pytest.fixture(scope='module')

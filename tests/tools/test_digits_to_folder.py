@@ -1,23 +1,15 @@
-import importlib.util
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip('sklearn')
+from mmsnn_cli import digits_to_folder
 
-SCRIPT = Path(__file__).parents[2] / 'tools' / 'dataset_converters' / 'digits_to_folder.py'
+pytest.importorskip('sklearn')
 
 
 @pytest.fixture(scope='module')
 def converter():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPT.parent))  # as if it was started by its name
-        spec = importlib.util.spec_from_file_location('digits_to_folder', SCRIPT)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
+    return digits_to_folder
 
 
 @pytest.fixture(scope='module')

@@ -1,8 +1,9 @@
 """What a model costs: get_flops.py and benchmark.py."""
 
+import importlib
 import json
 import re
-import runpy
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -47,7 +48,7 @@ def parse(monkeypatch, capsys):
     def with_options(script, *options):
         monkeypatch.setattr('sys.argv', [script, *map(str, options)])
         with pytest.raises(SystemExit) as ended:
-            runpy.run_path(f'tools/{script}')['parse_args']()
+            importlib.import_module(f'mmsnn_cli.{Path(script).stem}').parse_args()
         return ''.join(capsys.readouterr()), ended.value.code
 
     return with_options
@@ -57,7 +58,9 @@ def parse(monkeypatch, capsys):
 def test_help_has_examples(parse, script):
     printed, status = parse(script, '--help')
     assert status == 0
-    assert re.search(rf'examples:\n  python tools/{script} CONFIG', printed)
+    command = {FLOPS: 'flops', BENCHMARK: 'benchmark'}[script]
+    assert printed.startswith(f'usage: mmsnn {command} ')
+    assert f'examples:\n  mmsnn {command} CONFIG' in printed
 
 
 def test_flops_of_the_test_data(run, digits_root, checkpoint, request, monkeypatch, tmp_path):

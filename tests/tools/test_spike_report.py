@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import runpy
 import shutil
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from mmsnn.apis import init_classifier
 from mmsnn.datasets import DatasetError
 from mmsnn.report import find_number, format_number
 from mmsnn.utils import ToolError
+from mmsnn_cli import spike_report
 
 CLASSIFIER = 'configs/digits/sg-r10_asd_digits-cls.py'
 TOOL = 'analysis_tools/spike_report.py'
@@ -176,18 +176,12 @@ def test_only_some_images(trained, tool, digits_root, tmp_path):
     assert [box['box'] for box in shot['true']] == [pytest.approx(b, abs=0.06) for b in true]
 
 
-@pytest.fixture(scope='module')
-def module():
-    return runpy.run_path(f'tools/{TOOL}')
-
-
 @pytest.fixture
-def check(module, monkeypatch):
+def check():
     """Check options as the tool does first of all."""
 
     def with_options(*options):
-        monkeypatch.setattr('sys.argv', ['spike_report.py', 'CONFIG', 'CHECKPOINT', *options])
-        module['check_args'](module['parse_args']())
+        spike_report.check_args(spike_report.parse_args(['CONFIG', 'CHECKPOINT', *options]))
 
     return with_options
 
@@ -233,32 +227,32 @@ def test_bad_input(trained, tool, digits_root, tmp_path, options, said):
     ('own', 'wanted', 'indices'),
     [(None, 5, 5), (3, 5, 3), (7, 5, 5), ([4, 2, 0], 2, [4, 2]), ([4, 2], None, [4, 2])],
 )
-def test_images_that_the_config_chooses(module, own, wanted, indices):
+def test_images_that_the_config_chooses(own, wanted, indices):
     dataset = dict(type='CocoDataset') if own is None else dict(type='CocoDataset', indices=own)
     cfg = Config(dict(test_dataloader=dict(dataset=dataset, sampler=dict(shuffle=True))))
-    module['prepare_data'](cfg, wanted)
+    spike_report.prepare_data(cfg, wanted)
     assert cfg.test_dataloader.dataset.indices == indices
     assert not cfg.test_dataloader.sampler.shuffle
 
 
-def test_data_that_cannot_be_cut(module):
+def test_data_that_cannot_be_cut():
     both = dict(type='ConcatDataset', datasets=[dict(type='CocoDataset')] * 2)
     cfg = Config(dict(test_dataloader=dict(dataset=both)))
-    module['prepare_data'](cfg, None)
+    spike_report.prepare_data(cfg, None)
     with pytest.raises(ToolError, match='--max-images takes one data set, not a ConcatDataset'):
-        module['prepare_data'](cfg, 3)
+        spike_report.prepare_data(cfg, 3)
     with pytest.raises(ToolError, match='the config has no test_dataloader'):
-        module['prepare_data'](Config(dict(test_dataloader=None)), None)
+        spike_report.prepare_data(Config(dict(test_dataloader=None)), None)
 
 
-def test_time_steps_of_event_frames(module):
+def test_time_steps_of_event_frames():
     """By default the number of the data alone; another one that is asked for is refused."""
     cfg = Config.fromfile('configs/sg_resnet/sg-r19_asd_dvs-cifar10.py')
     frames = cfg.model.backbone.time_steps
-    assert module['check_steps'](cfg, None) == [t for t in (1, 2, 3, 4, 6, 8) if t == frames]
+    assert spike_report.check_steps(cfg, None) == [t for t in (1, 2, 3, 4, 6, 8) if t == frames]
     with pytest.raises(DatasetError, match='the model has T = 2'):
-        module['check_steps'](cfg, [frames, 2])
-    assert module['check_steps'](Config.fromfile(DIGITS), None) == [1, 2, 3, 4, 6, 8]
+        spike_report.check_steps(cfg, [frames, 2])
+    assert spike_report.check_steps(Config.fromfile(DIGITS), None) == [1, 2, 3, 4, 6, 8]
 
 
 def test_nothing_is_overwritten(check, tmp_path):

@@ -1,6 +1,6 @@
-"""Pictures of a data set as training sees it: MMDetection's own tool."""
+"""Pictures of a data set as training sees it: ``mmsnn browse``, as a script."""
 
-from mmsnn.utils import run_mmdet_tool
+from mmsnn_cli.mmdet_tools import browse_dataset
 
 if __name__ == '__main__':
-    run_mmdet_tool('analysis_tools/browse_dataset.py')
+    browse_dataset()

@@ -1,7 +1,6 @@
-"""A detector's confusion matrix, from test.py's --out: MMDetection's own tool."""
+"""A detector's confusion matrix: ``mmsnn confusion-matrix``, as a script."""
 
-from mmsnn.utils import read_pickles_safely, run_mmdet_tool
+from mmsnn_cli.mmdet_tools import confusion_matrix
 
 if __name__ == '__main__':
-    read_pickles_safely()
-    run_mmdet_tool('analysis_tools/confusion_matrix.py')
+    confusion_matrix()

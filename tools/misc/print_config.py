@@ -1,6 +1,6 @@
-"""A config with all that it inherits: MMDetection's own tool."""
+"""A config with all that it inherits: ``mmsnn print-config``, as a script."""
 
-from mmsnn.utils import run_mmdet_tool
+from mmsnn_cli.mmdet_tools import print_config
 
 if __name__ == '__main__':
-    run_mmdet_tool('misc/print_config.py')
+    print_config()

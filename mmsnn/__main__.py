@@ -1,0 +1,6 @@
+"""``python -m mmsnn`` is ``mmsnn``."""
+
+from mmsnn_cli import main
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,98 @@
+"""The built wheel is enough: commands, configs and tools, from an empty folder."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGITS = 'digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    """A folder with the wheel's files, which comes before the installed mmsnn."""
+    pytest.importorskip('setuptools')
+    place = tmp_path_factory.mktemp('wheel')
+    files = ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE', 'model-index.yml')
+    for name in files:
+        shutil.copy(ROOT / name, place)
+    for name in ('mmsnn', 'mmsnn_cli', 'configs', 'tools'):
+        ignore = shutil.ignore_patterns('__pycache__', '*.so')
+        shutil.copytree(ROOT / name, place / name, symlinks=True, ignore=ignore)
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '--quiet']
+    offline = ['--no-deps', '--no-build-isolation', '--no-index']
+    for command in (
+        ['wheel', *offline, '--wheel-dir', 'dist', '.'],
+        ['install', *offline, '--target', 'site', '--find-links', 'dist', 'mmsnn'],
+    ):
+        done = subprocess.run([*pip, *command], cwd=place, text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+    return place / 'site'
+
+
+@pytest.fixture
+def mmsnn(site, tmp_path):
+    """Run the console script in an empty folder."""
+
+    def run(*argv, **env):
+        done = subprocess.run(
+            [sys.executable, site / 'bin' / 'mmsnn', *map(str, argv)],
+            cwd=tmp_path,
+            env={**os.environ, 'PYTHONPATH': str(site), **env},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert done.returncode == 0, done.stdout[-2000:]
+        return done.stdout
+
+    return run
+
+
+def test_its_files(site):
+    for folder, pattern in (('configs', '*.py'), ('tools', '*.py'), ('tools', '*.sh')):
+        here = {p.relative_to(ROOT) for p in (ROOT / folder).rglob(pattern)}
+        there = {
+            p.relative_to(site / 'mmsnn/.mim') for p in site.rglob(f'.mim/{folder}/**/{pattern}')
+        }
+        assert here == there
+    assert not any(path.is_symlink() for path in site.rglob('*'))
+    assert {p.name for p in site.iterdir() if p.is_dir() and '-' not in p.name} == {
+        'bin', 'mmsnn', 'mmsnn_cli',
+    }  # fmt: skip
+
+
+def test_doctor(mmsnn, site):
+    assert f'in {site}/mmsnn\n' in mmsnn('doctor')
+
+
+@pytest.mark.slow
+def test_from_an_empty_folder(mmsnn, tmp_path):
+    """A detector is trained, evaluated and reported on; bases of both packages are found."""
+    small = ['--train-images', 32, '--val-images', 8, '--image-size', 64, '--max-size', 40]
+    mmsnn('digits', 'data', *small)
+    (tmp_path / 'mine.py').write_text(
+        f"_base_ = 'mmsnn::{DIGITS}'\ntrain_cfg = dict(max_epochs=1, val_interval=1)\n"
+    )
+    data = dict(MMSNN_DIGITS_ROOT='data')
+    mmsnn('train', 'mine.py', **data)
+    checkpoint = 'work_dirs/mine/epoch_1.pth'
+    assert 'coco/bbox_mAP' in mmsnn('test', 'mine.py', checkpoint, **data)
+    mmsnn('report', 'mine.py', checkpoint, '--out', 'report.html', **data)
+    assert (tmp_path / 'report.html').is_file()
+    (tmp_path / 'theirs.py').write_text(
+        "_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n"
+    )
+    assert "type='RetinaNet'" in mmsnn('print-config', 'theirs.py')
+    assert "type='SpikingRetinaNet'" in mmsnn('print-config', f'mmsnn::{DIGITS}')
+
+
+@pytest.mark.slow
+def test_demo(mmsnn, tmp_path):
+    said = mmsnn('demo', '--work-dir', 'run')
+    assert 'Done in' in said
+    assert (tmp_path / 'run/spike_report.html').is_file()
