@@ -22,6 +22,7 @@ from . import compat
 
 compat.setup()
 
-from . import datasets, deploy, engine, evaluation, models, ops  # noqa: E402
+with compat.quiet_import():
+    from . import datasets, deploy, engine, evaluation, models, ops
 
 __all__ = ['__version__', 'compat', 'datasets', 'deploy', 'engine', 'evaluation', 'models', 'ops']

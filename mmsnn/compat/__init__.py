@@ -15,6 +15,9 @@ weights                            its list allows ``getattr``,   and stops fall
                                    and it falls back to           (``allow_mmengine_types``,
                                    unrestricted unpickling        ``load_safely_by_default``,
                                                                   ``enforce_safe_loading``)
+silence about optional parts       ``onedl-mmdetection`` 3.5.1    its import prints and warns of
+                                                                  nothing that wasn't asked for
+                                                                  (``quiet_import``)
 =================================  =============================  ================================
 """
 
@@ -29,6 +32,7 @@ from .checkpoint import (
     load_weights,
 )
 from .ext import install_ext_standin
+from .quiet import quiet_import, without_lines
 
 __all__ = [
     'CheckpointError',
@@ -40,7 +44,9 @@ __all__ = [
     'load_checkpoint_file',
     'load_safely_by_default',
     'load_weights',
+    'quiet_import',
     'setup',
+    'without_lines',
 ]
 
 
