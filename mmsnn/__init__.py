@@ -22,19 +22,20 @@ from . import compat
 
 compat.setup()
 
-from . import (  # noqa: E402
-    analysis,
-    apis,
-    datasets,
-    deploy,
-    engine,
-    evaluation,
-    models,
-    ops,
-    registry,
-    structures,
-    visualization,
-)
+with compat.quiet_import():
+    from . import (
+        analysis,
+        apis,
+        datasets,
+        deploy,
+        engine,
+        evaluation,
+        models,
+        ops,
+        registry,
+        structures,
+        visualization,
+    )
 
 __all__ = [
     '__version__',

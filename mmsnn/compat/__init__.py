@@ -15,6 +15,9 @@ weights                            its list allows ``getattr``,   and stops fall
                                    and it falls back to           (``allow_mmengine_types``,
                                    unrestricted unpickling        ``load_safely_by_default``,
                                                                   ``enforce_safe_loading``)
+silence about optional parts       ``onedl-mmdetection`` 3.5.1    its import prints and warns of
+                                                                  nothing that wasn't asked for
+                                                                  (``quiet_import``)
 =================================  =============================  ================================
 """
 
@@ -33,6 +36,7 @@ from .checkpoint import (
     load_weights,
 )
 from .ext import install_ext_standin
+from .quiet import quiet_import, without_lines
 from .stacks import stack_problem
 
 __all__ = [
@@ -45,9 +49,11 @@ __all__ = [
     'load_checkpoint_file',
     'load_safely_by_default',
     'load_weights',
+    'quiet_import',
     'setup',
     'stack_problem',
     'warn_of_two_stacks',
+    'without_lines',
 ]
 
 

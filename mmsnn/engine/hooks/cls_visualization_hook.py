@@ -11,6 +11,7 @@ from mmengine.visualization import Visualizer
 
 from ...structures import ClsDataSample
 from ...visualization import input_picture
+from .det_picture_hook import pictures_folder, say_where
 
 
 @HOOKS.register_module()
@@ -60,10 +61,15 @@ class ClsVisualizationHook(Hook):
             self._count += 1
             out_file = None
             if self.test_out_dir is not None:
-                folder = osp.join(runner.work_dir, runner.timestamp, self.test_out_dir)
+                folder = pictures_folder(runner, self.test_out_dir)
                 # Two files of one name in different folders are two pictures.
                 out_file = osp.join(folder, f'{self._count:06d}.png')
             self._draw('test', frames, sample, self._count, out_file)
+
+    def after_test(self, runner: Runner) -> None:
+        """Say where the pictures are."""
+        if self.draw and self.test_out_dir is not None:
+            say_where(runner, self.test_out_dir)
 
     def _draw(self, name, inputs, sample, step, out_file=None) -> None:
         Visualizer.get_current_instance().add_datasample(

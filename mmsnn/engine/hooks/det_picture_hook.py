@@ -13,6 +13,30 @@ from mmengine.runner import Runner
 from ...datasets.image_files import output_names
 
 
+def pictures_folder(runner: Runner, test_out_dir: str) -> str:
+    """Where the pictures of a test go.
+
+    Args:
+        runner: Of the test.
+        test_out_dir: What ``tools/test.py --show-dir`` was given.
+
+    Returns:
+        A folder below the run's own.
+    """
+    return osp.join(runner.work_dir, runner.timestamp, test_out_dir)
+
+
+def say_where(runner: Runner, test_out_dir: str) -> None:
+    """Say where the pictures of a test are.
+
+    Args:
+        runner: Of the test.
+        test_out_dir: What ``tools/test.py --show-dir`` was given.
+    """
+    folder = pictures_folder(runner, test_out_dir)
+    runner.logger.info(f'mmsnn: the pictures are in {osp.abspath(folder)}')
+
+
 @HOOKS.register_module()
 class DetPictureHook(DetVisualizationHook):
     """MMDetection's hook, whose test pictures of one name in different folders are two pictures.
@@ -44,7 +68,7 @@ class DetPictureHook(DetVisualizationHook):
             )
             out_file = None
             if self.test_out_dir is not None:
-                folder = osp.join(runner.work_dir, runner.timestamp, self.test_out_dir)
+                folder = pictures_folder(runner, self.test_out_dir)
                 out_file = osp.join(folder, self._names[sample.img_path])
             self._visualizer.add_datasample(
                 osp.basename(sample.img_path) if self.show else 'test_img',
@@ -56,3 +80,8 @@ class DetPictureHook(DetVisualizationHook):
                 out_file=out_file,
                 step=self._test_index,
             )
+
+    def after_test(self, runner: Runner) -> None:
+        """Say where the pictures are."""
+        if self.draw and self.test_out_dir is not None:
+            say_where(runner, self.test_out_dir)
