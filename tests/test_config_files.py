@@ -77,6 +77,19 @@ def test_base_of_mmdet(tmp_path):
     assert Config.fromfile(path).model.type == 'RetinaNet'
 
 
+def test_without_pkg_resources(tmp_path, monkeypatch):
+    """As mmengine 0.10.7 says it beside setuptools 82."""
+
+    def is_installed(package):
+        raise ModuleNotFoundError("No module named 'pkg_resources'", name='pkg_resources')
+
+    monkeypatch.setattr('mmengine.config.config.is_installed', is_installed)
+    path = tmp_path / 'mine.py'
+    path.write_text(f"_base_ = 'mmsnn::{DIGITS}'\n")
+    with pytest.raises(ToolError, match="pip install 'setuptools<82'"):
+        read_config(path)
+
+
 def test_a_name_is_enough_in_python(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert init_classifier('sg-r10_asd_digits-cls').backbone.time_steps == 4

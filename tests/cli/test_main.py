@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,34 @@ def test_as_a_module(digits_root, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / 'flops.json').read_text())['time_steps'] == 3
     assert 'WARNING' not in done.stdout + done.stderr
+
+
+def test_demo_runs_commands_that_there_are(monkeypatch, tmp_path, capsys):
+    """In any folder, and what it prints is what it runs."""
+    from mmsnn_cli import demo, digits_to_coco, draw_predictions, spike_report, test, train
+
+    readers = dict(
+        digits=digits_to_coco, train=train, test=test, draw=draw_predictions, report=spike_report
+    )
+    ran = []
+
+    def call(command):
+        assert command[:3] == [sys.executable, '-m', 'mmsnn']
+        name, *rest = command[3:]
+        args = readers[name].parse_args(rest)
+        ran.append(shlex.join(['mmsnn', name, *rest]))
+        if name == 'train':
+            folder = tmp_path / args.work_dir
+            folder.mkdir()
+            (folder / 'last_checkpoint').write_text(str(folder / 'epoch_10.pth'))
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('MMSNN_DIGITS_ROOT', '')
+    monkeypatch.setenv('GOMP_SPINCOUNT', '10000')
+    monkeypatch.setattr(demo.subprocess, 'call', call)
+    demo.main(['--work-dir', 'run'])
+    assert [command.split()[1] for command in ran] == list(readers)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.strip()[2:] for line in lines if line.startswith('   $ ')] == ran
+    assert 'Checkpoint: run/epoch_10.pth' in lines
