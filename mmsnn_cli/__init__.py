@@ -37,6 +37,7 @@ COMMANDS = {
         'print-config': ('.mmdet_tools:print_config', 'a config with all it inherits'),
         'browse': ('.mmdet_tools:browse_dataset', 'pictures as training sees them'),
         'logs': ('.mmdet_tools:analyze_logs', "curves and times of a training's log"),
+        'convert': ('.convert', 'Pascal VOC (voc) or YOLO data (yolo) to COCO format'),
         'digits': ('.digits_to_coco', 'make a small detection data set'),
         'digits-folder': ('.digits_to_folder', 'the same for classification'),
     },

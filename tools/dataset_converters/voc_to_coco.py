@@ -1,6 +1,6 @@
-"""Convert a data set in the format of Pascal VOC to COCO annotation files."""
+"""A data set in the format of Pascal VOC to COCO's: ``mmsnn convert voc``, as a script."""
 
-from mmsnn.datasets.converters.command import voc_to_coco
+from mmsnn_cli.convert import voc_to_coco
 
 if __name__ == '__main__':
     voc_to_coco()

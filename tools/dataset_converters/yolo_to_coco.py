@@ -1,6 +1,6 @@
-"""Convert a data set in the format of YOLO to COCO annotation files."""
+"""A data set in the format of YOLO to COCO's: ``mmsnn convert yolo``, as a script."""
 
-from mmsnn.datasets.converters.command import yolo_to_coco
+from mmsnn_cli.convert import yolo_to_coco
 
 if __name__ == '__main__':
     yolo_to_coco()

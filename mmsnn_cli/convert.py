@@ -1,4 +1,4 @@
-"""The commands that convert data sets to COCO format."""
+"""Data sets of other formats to COCO's: ``mmsnn convert voc`` and ``mmsnn convert yolo``."""
 
 import argparse
 import os
@@ -6,10 +6,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Optional
 
-from ..errors import DatasetError
-from .coco import Converted, check_out_dir, config_lines, summary, write_coco
-from .voc import read_voc
-from .yolo import read_yolo
+from mmsnn.datasets import DatasetError
+from mmsnn.datasets.converters import (
+    Converted,
+    check_out_dir,
+    config_lines,
+    read_voc,
+    read_yolo,
+    summary,
+    write_coco,
+)
 
 FORMATS = {
     'voc': 'Convert a data set in the format of Pascal VOC (Annotations/*.xml, JPEGImages, '
@@ -31,7 +37,7 @@ def parse_args(kind: str, argv: Optional[Sequence[str]] = None) -> argparse.Name
     Returns:
         The options.
     """
-    prog = f'python tools/dataset_converters/{kind}_to_coco.py'
+    prog = f'mmsnn convert {kind}'
     where = 'data/VOCdevkit/VOC2007' if kind == 'voc' else 'data/pets/data.yaml'
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -120,3 +126,20 @@ def _run(args, read: Callable[[], Converted]) -> None:
     for text in warnings:
         print(f'warning: {text}')
     print(f'\nFor a config, under its _base_:\n\n{config_lines(converted, out_dir)}')
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Run ``mmsnn convert``.
+
+    Args:
+        argv: The format and the words after it; by default the process's own.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog='mmsnn convert',
+        description='Convert a data set to COCO files. `mmsnn convert FORMAT --help` has '
+        'the options of a format.',
+    )
+    parser.add_argument('format', choices=sorted(FORMATS), metavar='FORMAT', help='voc or yolo')
+    kind = parser.parse_args(argv[:1]).format
+    {'voc': voc_to_coco, 'yolo': yolo_to_coco}[kind](argv[1:])

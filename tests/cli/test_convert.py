@@ -10,11 +10,18 @@ from foreign_formats import make_voc, make_yolo, voc_object, write_labels, write
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+import mmsnn_cli
 from mmsnn.datasets import check_config_datasets
 from mmsnn.datasets.checks import images
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 CHECKED = ('train', 'val', 'test')
+
+
+@pytest.fixture(autouse=True)
+def image_cache(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp('cache')
+    monkeypatch.setattr(images, 'cache_folder', lambda: folder)
 
 
 @pytest.fixture
@@ -136,3 +143,12 @@ def test_pictures_are_opened_once(convert, tmp_path, monkeypatch):
     )
     convert('yolo', tmp_path)
     assert len(seen) == len(set(seen)) == 8
+
+
+def test_by_the_one_command(tmp_path, capsys):
+    make_yolo(tmp_path)
+    mmsnn_cli.main(['convert', 'yolo', str(tmp_path)])
+    assert '2 images' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        mmsnn_cli.main(['convert', 'kitti', str(tmp_path)])
+    assert "invalid choice: 'kitti'" in capsys.readouterr().err
