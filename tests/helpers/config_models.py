@@ -27,6 +27,7 @@ def detection_data(model, train):
             [[3, 64, 64], [3, 64, 80]],
             num_items=[2, 1],
             num_classes=head['num_classes'],
+            with_mask='mask_head' in model.get('roi_head', {}),
         )
     return demo_mm_inputs(1, [[3, 64, 64]], num_classes=head['num_classes'])
 
