@@ -9,6 +9,7 @@ import logging
 import os
 import os.path as osp
 import re
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,13 +25,14 @@ from mmengine.registry import Registry, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from ..compat import CheckpointError
+from ..compat import CheckpointError, without_lines
 from ..config_files import config_file, config_names
 from ..config_types import find_type, type_name
 from ..datasets import DatasetError, check_config_datasets
 from ..deploy import PRECISIONS
 from ..engine.hooks.non_finite_loss_hook import NonFiniteLossError
 from ..models import TDBN
+from .console import ConsoleRunner
 
 
 class ToolError(RuntimeError):
@@ -197,6 +199,7 @@ def load_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
+    check_launcher(args.launcher)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -310,7 +313,20 @@ _READ_BESIDE_RUNNER = (
 
 def is_first_process() -> bool:
     """Whether this is the only process of a run, or the first of several, before they meet."""
-    return int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))) == 0
+    ranks = (os.environ.get(names['RANK']) for names in (_TORCHRUN, *_LAUNCHERS.values()))
+    return int(next((rank for rank in ranks if rank is not None), 0)) == 0
+
+
+_TORCHRUN = dict(RANK='RANK', WORLD_SIZE='WORLD_SIZE', LOCAL_RANK='LOCAL_RANK')
+# What other launchers call the same.
+_LAUNCHERS = dict(
+    slurm=dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID'),
+    mpi=dict(
+        RANK='OMPI_COMM_WORLD_RANK',
+        WORLD_SIZE='OMPI_COMM_WORLD_SIZE',
+        LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK',
+    ),
+)
 
 
 def fetch_checkpoint(path: str) -> str:
@@ -393,16 +409,49 @@ def setup_launcher(cfg: Config) -> None:
     Args:
         cfg: The config; ``env_cfg.dist_cfg.backend`` and ``model_wrapper_cfg`` are set.
     """
-    if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
-        cfg.env_cfg.dist_cfg.backend = 'gloo'
-        torch.distributed.init_process_group('gloo')
-        # mmengine's default names a GPU for each process.
-        wrapper = dict(
-            type='MMDistributedDataParallel',
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False),
+    if cfg.launcher == 'none' or torch.cuda.is_available():
+        return
+    for name, theirs in _LAUNCHERS.get(cfg.launcher, {}).items():
+        os.environ[name] = os.environ[theirs]
+    if cfg.launcher != 'pytorch':
+        os.environ.setdefault('MASTER_PORT', '29500')
+    if cfg.launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
+        nodes = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
+        names = subprocess.run(nodes, check=True, capture_output=True, text=True).stdout
+        os.environ['MASTER_ADDR'] = names.split()[0]
+    cfg.env_cfg.dist_cfg.backend = 'gloo'
+    torch.distributed.init_process_group('gloo')
+    # mmengine's default names a GPU for each process.
+    wrapper = dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    cfg.model_wrapper_cfg = {**wrapper, **cfg.get('model_wrapper_cfg', {}), 'device_ids': None}
+
+
+def check_launcher(launcher: str) -> None:
+    """Check that a launcher has told this process its place among the others.
+
+    Args:
+        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+
+    Raises:
+        ToolError: It hasn't.
+    """
+    names = {} if launcher == 'none' else _LAUNCHERS.get(launcher, _TORCHRUN)
+    lacking = [name for name in names.values() if name not in os.environ]
+    if lacking:
+        start = dict(pytorch='torchrun or tools/dist_*.sh', slurm='srun or tools/slurm_*.sh')
+        raise ToolError(
+            f'--launcher {launcher}: {lacking[0]} is not in the environment: start the processes '
+            f'by {start.get(launcher, "mpirun of Open MPI")}, which sets it'
         )
-        cfg.model_wrapper_cfg = {**wrapper, **cfg.get('model_wrapper_cfg', {}), 'device_ids': None}
+    if launcher == 'mpi' and 'MASTER_ADDR' not in os.environ:
+        raise ToolError(
+            '--launcher mpi: set MASTER_ADDR to the name of the machine of the first process, as '
+            'mpirun -x MASTER_ADDR=localhost'
+        )
 
 
 def leave_launcher() -> None:
@@ -473,10 +522,21 @@ def build_runner(cfg: Config, loops: Sequence[str]) -> Runner:
     """
     with exit_on_error(OSError, ValueError, KeyError, TypeError, AssertionError):
         check_sync_bn(cfg)
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        for name in loops:
-            getattr(runner, f'{name}_loop')
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else ConsoleRunner.from_cfg(cfg)
+        runner.logger.info(f'mmsnn: reading the data sets of {" and ".join(loops)}')
+        with without_lines(*_SAID_BY_COCO):
+            for name in loops:
+                getattr(runner, f'{name}_loop')
         return runner
+
+
+# What pycocotools prints whenever it reads annotations.
+_SAID_BY_COCO = (
+    'loading annotations into memory...',
+    'Done (t=',
+    'creating index...',
+    'index created!',
+)
 
 
 def get_time_steps(model: nn.Module) -> Optional[int]:

@@ -24,7 +24,7 @@ from mmsnn.utils import (
     set_time_steps,
     unwrap,
 )
-from mmsnn.utils.cli import misspelt_keys
+from mmsnn.utils.cli import check_launcher, is_first_process, misspelt_keys
 
 
 def backbone(**kwargs):
@@ -218,3 +218,42 @@ def test_other_checkpoints():
     assert fetch_checkpoint('work_dirs/a.pth') == 'work_dirs/a.pth'
     with pytest.raises(ToolError, match='torchvision:// is not taken'):
         fetch_checkpoint('torchvision://resnet50')
+
+
+RANKS = ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+
+
+@pytest.fixture
+def no_launcher(monkeypatch):
+    for name in RANKS:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize('name', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
+def test_first_process(no_launcher, monkeypatch, name):
+    assert is_first_process()
+    monkeypatch.setenv(name, '0')
+    assert is_first_process()
+    monkeypatch.setenv(name, '1')
+    assert not is_first_process()
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'said'),
+    [
+        ('pytorch', 'RANK is not in the environment.*torchrun'),
+        ('slurm', 'SLURM_PROCID is not in the environment.*srun'),
+        ('mpi', 'OMPI_COMM_WORLD_RANK is not in the environment.*mpirun'),
+    ],
+)
+def test_launcher_that_did_not_launch(no_launcher, launcher, said):
+    check_launcher('none')
+    with pytest.raises(ToolError, match=said):
+        check_launcher(launcher)
+
+
+def test_mpi_needs_an_address(no_launcher, monkeypatch):
+    for name in ('RANK', 'SIZE', 'LOCAL_RANK'):
+        monkeypatch.setenv(f'OMPI_COMM_WORLD_{name}', '1')
+    with pytest.raises(ToolError, match='set MASTER_ADDR'):
+        check_launcher('mpi')
