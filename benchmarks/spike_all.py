@@ -13,7 +13,7 @@ from mmsnn.apis import CannotSpikeError, make_spiking, try_spiking
 from mmsnn.apis.spiking import SIZE, merged
 from mmsnn.config_types import type_name
 from mmsnn.utils import read_config
-from mmsnn.utils.make_it_spike import MMDET_CONFIGS
+from mmsnn_cli.spike import MMDET_CONFIGS
 
 #: Detectors by their names, each with one of MMDetection's own configs.
 DETECTORS = {

@@ -38,6 +38,7 @@ COMMANDS = {
         'browse': ('.mmdet_tools:browse_dataset', 'pictures as training sees them'),
         'logs': ('.mmdet_tools:analyze_logs', "curves and times of a training's log"),
         'convert': ('.convert', 'Pascal VOC (voc) or YOLO data (yolo) to COCO format'),
+        'spike': ('.spike', 'a spiking backbone and decoders in any detector of MMDetection'),
         'digits': ('.digits_to_coco', 'make a small detection data set'),
         'digits-folder': ('.digits_to_folder', 'the same for classification'),
     },

@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from mmsnn.apis import CannotSpikeError, make_spiking, try_spiking
 from mmsnn.apis.spiking import Level, check_maps, measure_levels, merged
-from mmsnn.utils.make_it_spike import MMDET_CONFIGS
+from mmsnn_cli.spike import MMDET_CONFIGS
 
 
 def shipped(name):

@@ -7,13 +7,16 @@ import os.path as osp
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+# First: without mmcv's compiled ops, MMDetection's models import only behind it.
+import mmsnn  # noqa: F401  isort: skip
+
 import mmdet
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from ..apis.spiking import DEPTHS, CannotSpikeError, make_spiking, merged, try_spiking
-from ..config_types import type_name
-from .cli import ToolError, check_out, check_time_steps, exit_on_error, read_config
+from mmsnn.apis.spiking import DEPTHS, CannotSpikeError, make_spiking, merged, try_spiking
+from mmsnn.config_types import type_name
+from mmsnn.utils import ToolError, check_out, check_time_steps, exit_on_error, read_config
 
 #: Where the installed MMDetection keeps its configs.
 MMDET_CONFIGS = osp.join(osp.dirname(mmdet.__file__), '.mim', 'configs')
@@ -22,9 +25,8 @@ EPILOG = """The new config inherits the given one and shows what changed. Before
 detector takes one training step and makes one prediction on random data.
 
 examples:
-  python tools/model_converters/make_it_spike.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py \\
-      -o spiking.py
-  python tools/model_converters/make_it_spike.py my_detector.py -o spiking.py --depth 18
+  mmsnn spike mmdet::retinanet/retinanet_r50_fpn_1x_coco.py -o spiking.py
+  mmsnn spike my_detector.py -o spiking.py --depth 18
 
 docs/tutorials/make-it-spike.md says which detectors were tried."""
 
@@ -39,6 +41,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         The arguments.
     """
     parser = argparse.ArgumentParser(
+        prog='mmsnn spike',
         description='Put a spiking backbone and decoders into any detector of MMDetection.',
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 from new_style import write_new_style
 
-from mmsnn.utils.make_it_spike import MMDET_CONFIGS, base_name, main
+from mmsnn_cli.spike import MMDET_CONFIGS, base_name, main
 
 MINE = """_base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmsnn.models'], allow_failed_imports=False)
