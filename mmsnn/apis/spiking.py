@@ -446,6 +446,7 @@ def try_spiking(cfg: Config, size: int = SIZE) -> Trial:
     optim.setdefault('optimizer', dict(type='SGD', lr=0.01))
     try:
         with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
             model = MODELS.build(settings)
             model.init_weights()
             reached: set[str] = set()
