@@ -3,10 +3,12 @@
 from ..analysis import profile
 from .classification import inference_classifier, init_classifier
 from .detection import inference_detector, init_detector
-from .spiking import CannotSpikeError, make_spiking, try_spiking
+from .spiking import CannotSpikeError, Spiking, Trial, make_spiking, try_spiking
 
 __all__ = [
     'CannotSpikeError',
+    'Spiking',
+    'Trial',
     'inference_classifier',
     'inference_detector',
     'init_classifier',

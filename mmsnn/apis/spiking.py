@@ -79,8 +79,8 @@ class Trial(NamedTuple):
 def make_spiking(cfg: Config, depth: Optional[int] = None, time_steps: int = 4) -> Spiking:
     """Put a spiking backbone and decoders into a detector.
 
-    The levels of the old backbone are measured on an image. An :class:`~mmsnn.models.SGResNet` with
-    levels of the same strides takes its place, an :class:`~mmsnn.models.ASDNeck` stands behind it,
+    The levels of the old backbone are measured on an image. An ``SGResNet`` with
+    levels of the same strides takes its place, an ``ASDNeck`` stands behind it,
     and the neck, or the head where there is no neck, is told the new channels.
 
     Args:

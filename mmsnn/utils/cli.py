@@ -211,7 +211,7 @@ def read_config(path: str, cfg_options: Optional[dict] = None) -> Config:
     """Read a config, old style or pure Python.
 
     Args:
-        path: The file, or what :func:`~mmsnn.config_files.config_file` takes in its place.
+        path: The file, or what ``mmsnn.config_files.config_file`` takes in its place.
         cfg_options: Settings that override its own.
 
     Returns:
