@@ -26,7 +26,6 @@ from mmsnn.structures import ClsDataSample
 
 STEPS = 10
 BATCH = 3  # of each process
-FIRST = 'backbone.conv1.weight'
 CASES = {
     'SG': dict(),
     'learned gate': dict(gate_cfg=dict(type='LearnedGate')),
@@ -34,9 +33,14 @@ CASES = {
     'norms in eval mode': dict(norm='TDBN', norm_eval=True),
     'uneven last batch': dict(images=10),
     'odd number of images': dict(images=9),
-    'amp': dict(wrapper='BF16OptimWrapper', rounding=5e-2),
+    # Each process rounds its gradients to bfloat16. That is 0.7 % of the first step, and more of
+    # the later ones, in which spikes differ for it.
+    'amp': dict(wrapper='BF16OptimWrapper', rounding=0.2),
+    'amp, statistics of each process': dict(
+        wrapper='BF16OptimWrapper', norm='TDBN', accumulate=True
+    ),
     'statistics of each process': dict(norm='TDBN', accumulate=True),
-    'FCOS': dict(head='FCOSHead', rounding=1e-2),  # it casts to float32
+    'FCOS': dict(head='FCOSHead', rounding=1e-4),  # it casts boxes to float32
     'RetinaNet': dict(head='RetinaHead', norm='TDBN', accumulate=True),
 }
 
@@ -193,9 +197,9 @@ def test_ten_steps_are_those_of_one_process(two, name):
     losses = [sum(pair) / 2 for pair in zip(*(result['losses'] for result in results))]
     rounding = case.get('rounding', 1e-9)
     # The loss itself is taken in float32.
-    assert losses == pytest.approx(one['losses'], rel=max(rounding, 1e-6))
-    assert one['moved'][FIRST].abs().max() > 1e-6, 'the first layer was trained'
-    print('DIST', name, [distance(r['moved'], one['moved']) for r in results], one['moved'][FIRST].norm())
+    assert losses == pytest.approx(one['losses'], rel=1e-2 if name == 'amp' else 1e-6)
+    first = next(iter(one['moved'].values()))
+    assert first.abs().max() > 1e-6, 'the first layer was trained'
     for result in results:
         assert distance(result['moved'], one['moved']) < rounding
         for key, value in one['buffers'].items() if not case.get('accumulate') else ():
@@ -213,12 +217,13 @@ def test_last_batches(two):
         assert len(seen) == images + images % 2
 
 
-def test_bars_tell_the_two_apart(two):
+@pytest.mark.parametrize('amp', ['', 'amp, '])
+def test_bars_tell_the_two_apart(two, amp):
     """Statistics of each process are far from those of the batch, further than any bar above."""
-    case = CASES['statistics of each process']
-    results = [result['statistics of each process'] for result in two]
-    joined = alone(case, results, False)
-    assert distance(results[0]['moved'], joined['moved']) > 0.1
+    name = f'{amp}statistics of each process'
+    results = [result[name] for result in two]
+    joined = alone(CASES[name], results, False)
+    assert distance(results[0]['moved'], joined['moved']) > 0.4
 
 
 if __name__ == '__main__':

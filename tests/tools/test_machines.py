@@ -88,7 +88,7 @@ def run(tmp_path_factory, digits_root):
         finally:
             for process in started:
                 process.kill()
-        return torch.load(work_dir / 'epoch_1.pth')['state_dict']
+        return torch.load(work_dir / 'epoch_1.pth', weights_only=False)['state_dict']
 
     return start
 
