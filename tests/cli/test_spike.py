@@ -9,7 +9,7 @@ from new_style import write_new_style
 
 from mmsnn_cli.spike import MMDET_CONFIGS, base_name, main
 
-MINE = """_base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+MINE = f"""_base_ = '{MMDET_CONFIGS}/retinanet/retinanet_r18_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmsnn.models'], allow_failed_imports=False)
 model = dict(bbox_head=dict(num_classes=3))
 """
