@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmsnn.apis.spiking import DEPTHS, CannotSpikeError, make_spiking, merged, try_spiking
+from mmsnn.config_files import config_file
 from mmsnn.config_types import type_name
 from mmsnn.utils import ToolError, check_out, check_time_steps, exit_on_error, read_config
 
@@ -47,7 +48,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        'config', help="path of the detector's config, or mmdet::NAME for one of MMDetection's own"
+        'config',
+        help="path of the detector's config, or mmdet::FOLDER/NAME.py for one of MMDetection's own",
     )
     parser.add_argument('-o', '--out', required=True, help='config to write')
     parser.add_argument(
@@ -73,8 +75,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     with exit_on_error(OSError):
         check_time_steps(args.time_steps)
         check_out(args.out, '.py', beside=None)
-        path = config_path(args.config)
-        cfg = read_config(path)
+        cfg, path = read_config(args.config), config_file(args.config)
         try:
             spiking = make_spiking(cfg, args.depth, args.time_steps)
             trial = try_spiking(merged(cfg, spiking.changes))
@@ -94,20 +95,6 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     )
     print(f'  one prediction: {found}')
     print(f'written: {args.out}')
-
-
-def config_path(config: str) -> str:
-    """The file of a config.
-
-    Args:
-        config: A path, or ``mmdet::`` and a path below MMDetection's configs.
-
-    Returns:
-        The path.
-    """
-    if config.startswith(MMDET_NAME):
-        return osp.join(MMDET_CONFIGS, config[len(MMDET_NAME) :])
-    return config
 
 
 def base_name(path: str, out: str) -> str:
