@@ -33,7 +33,7 @@ myst_heading_anchors = 3
 nb_execution_mode = 'off'
 
 # What one runs has a button that copies it; formulas, `--help` and folders have none.
-copybutton_selector = ', '.join(f'div.highlight-{name} pre' for name in ('bash', 'python', 'bibtex'))
+copybutton_selector = ':is(.highlight-bash, .highlight-python, .highlight-bibtex) pre'
 
 # --- reference ---------------------------------------------------------------------------------
 

@@ -38,8 +38,8 @@ def arguments(cfg: Mapping[str, Any]) -> dict[str, Any]:
         cfg: The config of a module, data set, transform, hook and so on.
 
     Returns:
-        The config without its type, and without the mark that MMEngine leaves on what a config takes
-        over from a ``_base_`` of another package.
+        The config without its type, and without the mark that MMEngine leaves on what a config
+        takes over from a ``_base_`` of another package.
 
     Example:
         >>> from mmsnn.config_types import arguments
