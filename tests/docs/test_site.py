@@ -68,3 +68,83 @@ def test_reference_reads_as_written(site):
 def test_no_page_names_a_folder_of_the_machine(site):
     for path in site.rglob('*.html'):
         assert str(ROOT) not in path.read_text(), path
+
+
+# --- in the browser ------------------------------------------------------------------------------
+
+
+def faults(browser, site, names):
+    """What is wrong with pages, at both widths, in light and in dark."""
+    found = []
+    for name in names:
+        grounds = set()
+        for width in (390, 1440):
+            for dark in (False, True):
+                chrome = browser(site / name, width, dark)
+                chrome.execute_async_script(
+                    'const done = arguments[0];'
+                    'window.MathJax ? MathJax.startup.promise.then(() => done()) : done()'
+                )
+                wider, lost = chrome.execute_script(LOST)
+                errors = [entry['message'] for entry in chrome.get_log('browser')]
+                if wider > 0 or lost or errors:
+                    found.append((name, width, dark, wider, lost, errors))
+                grounds.add(
+                    chrome.execute_script('return getComputedStyle(document.body).backgroundColor')
+                )
+        if len(grounds) != 2:
+            found.append((name, 'light and dark are not two grounds', grounds))
+    return found
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_page(browser, site, name):
+    """No error in the console, nothing that scrolls sideways or is lost at the side."""
+    assert faults(browser, site, [name]) == []
+
+
+@pytest.mark.slow
+def test_all_pages(browser, site):
+    names = sorted(str(path.relative_to(site)) for path in site.rglob('*.html'))
+    assert len(names) > 40
+    assert faults(browser, site, names) == []
+
+
+def test_lost_boxes_are_seen(browser, tmp_path):
+    """The script that looks for them finds one that is cut off, and none that can be scrolled to."""
+    page = tmp_path / 'page.html'
+    wide = '<div style="width: 900px">wide</div>'
+    for style, is_lost in (('overflow: hidden', True), ('overflow: auto', False), ('', True)):
+        page.write_text(
+            '<!doctype html><meta name="viewport" content="width=device-width">'
+            f'<article><section style="{style}">{wide}</section></article>'
+        )
+        wider, lost = browser(page, 390).execute_script(LOST)
+        assert bool(lost) == is_lost, style
+        assert (wider > 0) == (style == ''), style
+
+
+def test_start_page(browser, site):
+    """A picture, a command to copy, and cards that lead to pages."""
+    chrome = browser(site / 'index.html', 390)
+    assert chrome.execute_script(
+        'return [...document.querySelectorAll("article img")].map(i => i.naturalWidth > 0)'
+    ) == [True]
+    links = chrome.execute_script(
+        'return [...document.querySelectorAll(".cards > ul > li strong a")].map(a => a.pathname)'
+    )
+    assert len(links) == 6
+    assert all(Path(link).is_file() for link in links)
+    first = 'document.querySelector(".highlight-bash")'
+    assert 'pip install' in chrome.execute_script(f'return {first}.textContent')
+    chrome.execute_script(f'{first}.querySelector("button.copybtn").click()')
+    chrome.execute_async_script(
+        f'const look = () => {first}.querySelector("button.success") ? arguments[0]()'
+        ' : setTimeout(look, 50); look()'
+    )
+
+
+def test_drawings_are_light_in_the_dark(browser, site):
+    look = 'return getComputedStyle(document.querySelector("article img[src$=\'.svg\']")).filter'
+    assert browser(site / 'concepts.html', dark=False).execute_script(look) == 'none'
+    assert 'invert(1)' in browser(site / 'concepts.html', dark=True).execute_script(look)
