@@ -29,6 +29,9 @@ exclude_patterns = ['_build']
 # Headings are link targets by the names that code hosts give them.
 myst_heading_anchors = 3
 
+# ```math is a formula, here as on code hosts.
+myst_fence_as_directive = ['math']
+
 # Notebooks are run by the tests; the site shows them as they are committed.
 nb_execution_mode = 'off'
 
