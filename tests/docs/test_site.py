@@ -1,10 +1,11 @@
-"""The built site, as files and in a browser, at a phone's and a desktop's width, in light and dark."""
+"""The built site: its files, and its pages in a browser, narrow and wide, light and dark."""
 
 import html
 import re
 from pathlib import Path
 
 import pytest
+from browser import open_chromium
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / 'docs' / '_build' / 'html'
@@ -62,15 +63,23 @@ def test_reference_reads_as_written(site):
         assert not re.search(r'<ol class="(upper|lower)', text), path.name
         types = re.findall(r'<dt[^>]*>Type<.*?<dd[^>]*>(.*?)</dd>', text, re.DOTALL)
         types = [html.unescape(re.sub('<[^>]+>', '', kind)).strip() for kind in types]
-        assert [kind for kind in types if not re.fullmatch(r'[\w.]+(\[.*\])?( \| None)?', kind)] == []
+        a_type = re.compile(r'[\w.]+(\[.*\])?( \| None)?')
+        assert [kind for kind in types if not a_type.fullmatch(kind)] == [], path.name
 
 
 def test_no_page_names_a_folder_of_the_machine(site):
-    for path in site.rglob('*.html'):
-        assert str(ROOT) not in path.read_text(), path
+    pages = [path.name for path in site.rglob('*.html') if str(ROOT) in path.read_text()]
+    assert pages == []
 
 
 # --- in the browser ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+    """`browser(page, width, dark)` opens a page in Chromium."""
+    with open_chromium(tmp_path_factory.mktemp('chromium')) as open_page:
+        yield open_page
 
 
 def faults(browser, site, names):
@@ -111,7 +120,7 @@ def test_all_pages(browser, site):
 
 
 def test_lost_boxes_are_seen(browser, tmp_path):
-    """The script that looks for them finds one that is cut off, and none that can be scrolled to."""
+    """The script finds one that is cut off, and none that can be scrolled to."""
     page = tmp_path / 'page.html'
     wide = '<div style="width: 900px">wide</div>'
     for style, is_lost in (('overflow: hidden', True), ('overflow: auto', False), ('', True)):
