@@ -73,7 +73,32 @@ def render(numbers: dict[str, Any], pictures: Pictures, numbers_file: str) -> st
         threshold_at=edges.index(1.0) / (len(edges) - 1),
         spark=spark,
         bars=bars,
+        shot_classes=_classes_of,
+        shot_mistakes=_mistakes_of,
+        # In a script element nothing is escaped but what could end it.
+        curves_json=Markup(json.dumps(numbers.get('curves', [])).replace('<', '\\u003c')),
     )
+
+
+def _classes_of(shot: dict[str, Any]) -> list[str]:
+    """Classes that a picture has or was said to have."""
+    if 'true' not in shot:
+        return sorted({shot['true_class'], shot['guesses'][0]['name']})
+    return sorted({box['name'] for box in [*shot['true'], *shot['found']]})
+
+
+def _mistakes_of(shot: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is wrong on a picture, and of which class."""
+    if 'true' not in shot:
+        names = {shot['true_class'], shot['guesses'][0]['name']}
+        return [('wrong class', name) for name in sorted(names)] if shot['mistakes'] else []
+    missed = [('not seen', box['name']) for box in shot['true'] if box['state'] == 'not seen']
+    wrong = [
+        (box['verdict'], box['name'])
+        for box in shot['found']
+        if box['verdict'] not in ('correct', 'ignored')
+    ]
+    return sorted({*missed, *wrong})
 
 
 def _top_energy(rows: Sequence[dict]) -> float:

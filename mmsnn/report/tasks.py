@@ -19,6 +19,12 @@ from .matching import (
 )
 
 
+#: Least scores of the curves of precision and recall.
+SCORES = [i / 100 for i in range(101)]
+#: Boxes below the least score that pictures keep: those of at least this score, and so many.
+FAINT, MOST_FAINT = 0.05, 40
+
+
 class DetectionTask:
     """Found boxes beside true ones.
 
@@ -66,8 +72,34 @@ class DetectionTask:
             verdicts=count_verdicts(self.matches, self.score_thr),
             beside_correct=sum(map(self._beside_correct, self.matches)),
             states=count_states(self.matches, self.score_thr),
+            curves=self._curves(),
             **self._by_class(),
         )
+
+    def _curves(self) -> list[dict[str, Any]]:
+        """Right and wrong boxes by least score, in steps of :data:`SCORES`: all, then by class.
+
+        A box takes its true box whatever the least score is (:func:`match_boxes`), so that one
+        matching gives all of them.
+        """
+        right, wrong, true = ({i: [] for i in range(len(self.classes))} for _ in range(3))
+        for sample, (_, labels), m in zip(self.samples, self.true, self.matches):
+            for label in labels:
+                true[int(label)].append(1)
+            for label, verdict, score in zip(_found_boxes(sample)[1], m.verdicts, m.scores):
+                if verdict != 'ignored':
+                    (right if verdict == 'correct' else wrong)[int(label)].append(score)
+        rows = [('all', sorted(true))] + [(str(self.classes[i]), [i]) for i in true]
+        return [
+            dict(
+                name=name,
+                true=sum(len(true[i]) for i in members),
+                right=_at_least([score for i in members for score in right[i]]),
+                wrong=_at_least([score for i in members for score in wrong[i]]),
+            )
+            for name, members in rows
+            if any(true[i] or right[i] or wrong[i] for i in members)
+        ]
 
     def _beside_correct(self, m: Matches) -> int:
         """Boxes of the wrong class on true boxes that a correct box has found as well."""
@@ -107,7 +139,7 @@ class DetectionTask:
         m = self.matches[i]
         boxes, labels, scores = _found_boxes(self.samples[i])
         factor = np.array([*scale, *scale])
-        found = [
+        every = [
             dict(
                 box=(box * factor).round(1).tolist(),
                 name=str(self.classes[label]),
@@ -118,8 +150,11 @@ class DetectionTask:
             for box, label, score, verdict, partner in zip(
                 boxes, labels, scores, m.verdicts, m.partners
             )
-            if score >= self.score_thr
         ]
+        found = [box for box in every if box['score'] >= self.score_thr]
+        # What a lower least score would show.
+        faint = [box for box in every if FAINT <= box['score'] < self.score_thr]
+        faint = sorted(faint, key=lambda box: -box['score'])[:MOST_FAINT]
         true = [
             dict(
                 box=(box * factor).round(1).tolist(),
@@ -132,9 +167,17 @@ class DetectionTask:
         return dict(
             quality=f1_score(right, missed, wrong),
             found=found,
+            faint=faint,
             true=true,
             mistakes=_in_words(found, true),
         )
+
+
+def _at_least(scores: Sequence[float]) -> list[int]:
+    """How many scores reach each of :data:`SCORES`."""
+    # Scores are float32, and a least score is what is written on the page.
+    ordered = np.sort(np.asarray(scores, dtype=float))
+    return (len(ordered) - np.searchsorted(ordered, SCORES)).tolist()
 
 
 def _in_words(found: list[dict], true: list[dict]) -> list[str]:
