@@ -13,7 +13,7 @@ from .heads import SpikingClsHead
 from .layers import *  # noqa: F403
 from .layers import __all__ as _layers
 from .losses import ClsLoss, TETLoss
-from .necks import ASDNeck, LastNeck, RateNeck
+from .necks import ASDNeck, DecoderNeck, LastNeck, RateNeck
 
 __all__ = [
     'ASDNeck',
@@ -21,6 +21,7 @@ __all__ = [
     'BatchMixUp',
     'ClsDataPreprocessor',
     'ClsLoss',
+    'DecoderNeck',
     'EventDetDataPreprocessor',
     'LastNeck',
     'RateNeck',

@@ -7,7 +7,8 @@ the boundary behind which faster kernels may stand: whoever calls them sees the 
 from .backend import BACKENDS, BackendError, get_backend, set_backend, use_backend
 from .bytes import to_bytes
 from .decode import attention_decode, attention_statistics, last_decode, rate_decode
-from .gate import iand, select, spike_or
+from .gate import count_or, iand, select, spike_or
+from .ilif import ilif, ilif_steps
 from .neuron import RESETS, lif, norm_lif
 from .pool import spike_max_pool2d
 from .spike_conv import spike_conv2d, subsample
@@ -20,9 +21,12 @@ __all__ = [
     'BackendError',
     'attention_decode',
     'attention_statistics',
+    'count_or',
     'fire',
     'get_backend',
     'iand',
+    'ilif',
+    'ilif_steps',
     'last_decode',
     'lif',
     'norm_lif',
