@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Optional, Union
 
@@ -40,7 +40,9 @@ class LayerProfile:
         time_steps: How many times the layer computes an image: T, or 1 where it runs once.
         parameters: Number of its own parameters.
         firing_rate: Spikes a neuron and time step, in [0, 1], or up to the neuron's ``levels``,
-            whatever their sign; None for weights, as are the next seven.
+            whatever their sign; None for weights, as are the next eight.
+        active: Share of neurons and time steps with a spike: the firing rate, unless a neuron gives
+            several at once.
         rate_by_step: The same at each time step, (T,).
         rate_by_channel: The same of each channel, (C,).
         dead: Share of channels that never fired.
@@ -54,6 +56,7 @@ class LayerProfile:
         macs: Multiply-accumulates an image.
         ann_macs: Multiply-accumulates an image of the same layer in the ANN twin.
         energy: Joules an image.
+        levels: The most spikes of a neuron at one time step.
     """
 
     name: str
@@ -64,6 +67,7 @@ class LayerProfile:
     time_steps: int = 1
     parameters: int = 0
     firing_rate: Optional[float] = None
+    active: Optional[float] = None
     rate_by_step: Optional[np.ndarray] = None
     rate_by_channel: Optional[np.ndarray] = None
     dead: Optional[float] = None
@@ -76,6 +80,7 @@ class LayerProfile:
     macs: float = 0.0
     ann_macs: float = 0.0
     energy: float = 0.0
+    levels: int = 1
 
 
 @dataclass
@@ -120,9 +125,19 @@ class SpikeProfile:
     @property
     def firing_rate(self) -> Optional[float]:
         """Spikes a neuron and time step over all neurons; None without any."""
+        return self._by_neurons(lambda layer: layer.firing_rate)
+
+    @property
+    def active(self) -> Optional[float]:
+        """Share of neurons and time steps with a spike, over all neurons; None without any."""
+        return self._by_neurons(lambda layer: layer.active)
+
+    def _by_neurons(self, rate: Callable[[LayerProfile], float]) -> Optional[float]:
+        """Mean over all neurons and time steps."""
         layers = self.neuron_layers
-        places = sum(layer.neurons * layer.time_steps for layer in layers)
-        return sum(layer.spikes for layer in layers) / places if places else None
+        places = [layer.neurons * layer.time_steps for layer in layers]
+        total = sum(rate(layer) * n for layer, n in zip(layers, places))
+        return total / sum(places) if sum(places) else None
 
     @property
     def sops(self) -> float:
@@ -155,7 +170,7 @@ class SpikeProfile:
         Returns:
             The attributes, and the sums over layers.
         """
-        sums = ('firing_rate', 'sops', 'macs', 'ann_macs', 'energy', 'ann_energy')
+        sums = ('firing_rate', 'active', 'sops', 'macs', 'ann_macs', 'energy', 'ann_energy')
         return plain_numbers({**{name: getattr(self, name) for name in sums}, **asdict(self)})
 
     def table(self) -> str:
@@ -214,10 +229,10 @@ class SpikeProfiler:
       C_in/groups, padding included. Data decide: a layer sees spikes if all its inputs, in all
       forward passes, were 0 or 1; one other value, and all its operations are MACs. So the input of
       a conv behind SEW's add, which has a 2 somewhere, is real. Where a model has neurons that give
-      counts or signs, whole numbers behind its first neurons are spikes. A decoder's own layers read means
-      and maxima and are always real, and so is what runs without a time axis behind the neurons
-      and saw nothing but zeros: the head of a silent network. What runs once for all time steps,
-      as the stem on an image, counts once.
+      counts or signs, whole numbers behind its first neurons are spikes. A decoder's own layers
+      read means and maxima and are always real, and so is what runs without a time axis behind the
+      neurons and saw nothing but zeros: the head of a silent network. What runs once for all time
+      steps, as the stem on an image, counts once.
     - **The ANN twin** has the same convs and linear layers, with ReLU in place of neurons and
       T = 1; it has no decoders and no learned gates, so theirs don't count.
     - **Energy** is SOPs times an add plus MACs times a multiply and add. It leaves out memory
@@ -592,6 +607,8 @@ class _NeuronCount:
         self.shape: tuple = ()
         #: Spikes by time step and channel (T, C), and places that a channel had at each step.
         self.spikes: Optional[Tensor] = None
+        #: Places and steps with a spike, where one may have several.
+        self.active = 0
         self.places = 0
         self.potentials: Optional[Tensor] = None
 
@@ -612,6 +629,8 @@ class _NeuronCount:
                 f'{tuple(sums.shape)}: profile data of different time steps apart'
             )
         self.spikes = sums if self.spikes is None else self.spikes + sums
+        if self.levels > 1:
+            self.active += int(spikes.count_nonzero())
         self.places += batch * math.prod(size)
 
     def add_potentials(self, neuron: SpikingNeuron, currents: Tensor) -> None:
@@ -639,18 +658,21 @@ class _NeuronCount:
         steps, channels = spikes.shape
         places = max(self.places, 1)
         by_channel = spikes.sum(0) / (steps * places)
+        rate = float(spikes.sum() / (steps * channels * places))
         measured = dict(
             kind='neuron',
             input_shape=self.shape,
             output_shape=self.shape,
             time_steps=steps,
-            firing_rate=float(spikes.sum() / (steps * channels * places)),
+            firing_rate=rate,
+            active=self.active / (steps * channels * places) if self.levels > 1 else rate,
             rate_by_step=spikes.sum(1) / (channels * places),
             rate_by_channel=by_channel,
             dead=float((by_channel == 0).mean()),
             saturated=float((by_channel >= saturated_above * self.levels).mean()),
             spikes=float(spikes.sum() / images),
             neurons=channels * self.places / images,
+            levels=self.levels,
         )
         if self.potentials is not None:
             measured['potentials'] = (self.potentials / self.potentials.sum()).numpy()
