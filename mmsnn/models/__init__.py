@@ -1,6 +1,6 @@
 """Model parts, registered in MMDetection's own registry."""
 
-from .backbones import ResNetCIFAR, SGResNet
+from .backbones import ResNetCIFAR, SGResNet, SpikingBlock
 from .classifiers import SpikingClassifier
 from .data_preprocessors import (
     BatchCutMix,
@@ -27,6 +27,7 @@ __all__ = [
     'RateNeck',
     'ResNetCIFAR',
     'SGResNet',
+    'SpikingBlock',
     'SpikingClassifier',
     'SpikingClsHead',
     'SpikingRetinaNet',

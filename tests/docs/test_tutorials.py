@@ -22,6 +22,7 @@ from PIL import Image
 
 import mmsnn_cli
 from mmsnn.datasets import check_config_datasets
+from mmsnn.datasets.events import io
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -203,6 +204,9 @@ def test_backbone_of_a_classifier_starts_a_detector(project, frozen):
 @pytest.mark.parametrize('text', RUNNABLE)
 def test_python_runs(text, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    # What a block registers is gone behind it.
+    monkeypatch.setattr(MODELS, '_module_dict', dict(MODELS.module_dict))
+    monkeypatch.setattr(io, 'FORMATS', dict(io.FORMATS))
     np.save('recording.npy', np.array(draw()))
     exec(compile(text, 'block', 'exec'), {})
     said = re.findall(r'^ *print\(.*\)\n# (.*)$', text, re.MULTILINE)
