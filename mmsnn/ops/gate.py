@@ -1,5 +1,6 @@
 """Elementwise ways to join two spike tensors."""
 
+import torch
 from torch import Tensor
 
 
@@ -62,7 +63,7 @@ def count_or(residual: Tensor, shortcut: Tensor) -> Tensor:
     Returns:
         Counts.
     """
-    if not residual.is_floating_point():
+    if not torch.is_grad_enabled() or not residual.is_floating_point():
         return residual.maximum(shortcut)
     larger = residual.where(residual > shortcut, shortcut)
     # 0, whose gradient is the residual's share where both are equal.

@@ -8,16 +8,20 @@ from torch import Tensor
 from .reference import compute_dtype
 
 
+def _whole(u: Tensor, levels: int) -> Tensor:
+    """How many spikes a potential in units of the threshold holds, 0 to `levels`, in bytes."""
+    # From 1/4 on, u - 1/2 is exact, and u + 1/2 is not; below it is negative. What is not a number
+    # is no spike.
+    return (u - 0.5).floor_().clamp_(-1, levels - 1).add_(1).to(torch.uint8)
+
+
 class _Spikes(torch.autograd.Function):
-    """How many whole spikes a potential in units of the threshold holds, 0 to `levels`."""
+    """:func:`_whole`, with 1 for its derivative inside the range and 0 outside."""
 
     @staticmethod
     def forward(ctx, u: Tensor, levels: int) -> Tensor:
         ctx.save_for_backward((u >= 0) & (u <= levels))
-        whole = u.floor()
-        # u - whole is exact, u + 0.5 is not.
-        spikes = (whole + (u - whole >= 0.5)).clamp_(max=levels)
-        return torch.where(u >= 0.5, spikes, 0.0)
+        return _whole(u, levels).to(u.dtype)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -64,13 +68,15 @@ def ilif(
         >>> ilif(torch.tensor([[0.4], [1.5], [9.0]]), levels=4).flatten()
         tensor([0., 2., 4.])
     """
+    learns = torch.is_grad_enabled()
     u, spikes = None, []
     for frame in _currents(x, v_threshold):
         h = frame if u is None else decay * u + frame
-        s = _Spikes.apply(h, levels)
-        u = h - (s.detach() if detach_reset else s)
+        s = _Spikes.apply(h, levels) if learns else _whole(h, levels)
         spikes.append(s.to(dtype or x.dtype))
-    return torch.stack(spikes)
+        if len(spikes) < len(x):
+            u = h - (s.detach() if detach_reset else s)
+    return spikes[0].unsqueeze(0) if len(x) == 1 else torch.stack(spikes)
 
 
 def ilif_steps(
