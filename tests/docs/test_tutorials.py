@@ -18,11 +18,11 @@ from event_files import draw, write_aedat2
 from mmdet.registry import DATASETS, MODELS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from own_parts import forgotten
 from PIL import Image
 
 import mmsnn_cli
 from mmsnn.datasets import check_config_datasets
-from mmsnn.datasets.events import io
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -204,11 +204,9 @@ def test_backbone_of_a_classifier_starts_a_detector(project, frozen):
 @pytest.mark.parametrize('text', RUNNABLE)
 def test_python_runs(text, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    # What a block registers is gone behind it.
-    monkeypatch.setattr(MODELS, '_module_dict', dict(MODELS.module_dict))
-    monkeypatch.setattr(io, 'FORMATS', dict(io.FORMATS))
     np.save('recording.npy', np.array(draw()))
-    exec(compile(text, 'block', 'exec'), {})
+    with forgotten():
+        exec(compile(text, 'block', 'exec'), {})
     said = re.findall(r'^ *print\(.*\)\n# (.*)$', text, re.MULTILINE)
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in said if line not in printed] == []

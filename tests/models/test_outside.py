@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmdet.registry import DATASETS, MODELS, TRANSFORMS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
+from own_parts import forgotten
 from small_nets import detection_data, detections, detector, images, is_clean
 from torch import nn
 
@@ -22,17 +23,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
-def outside(tmp_path, monkeypatch):
+def outside(tmp_path):
     """The package, loaded by a config, and gone behind the test."""
-    for registry in (MODELS, DATASETS, TRANSFORMS):
-        monkeypatch.setattr(registry, '_module_dict', dict(registry.module_dict))
-    monkeypatch.setattr(io, 'FORMATS', dict(io.FORMATS))
     config = tmp_path / 'config.py'
     config.write_text("custom_imports = dict(imports=['my_spikes'])\n")
-    Config.fromfile(config)
-    yield sys.modules['my_spikes']
-    for name in [name for name in sys.modules if name.split('.')[0] == 'my_spikes']:
-        del sys.modules[name]
+    with forgotten('my_spikes'):
+        Config.fromfile(config)
+        yield sys.modules['my_spikes']
 
 
 ADAPTIVE = dict(act_cfg=dict(type='AdaptiveNeuron', v_threshold=0.3, growth=0.1))
