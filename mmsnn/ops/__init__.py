@@ -12,7 +12,7 @@ from .ilif import ilif, ilif_steps
 from .neuron import RESETS, lif, norm_lif
 from .pool import spike_max_pool2d
 from .spike_conv import spike_conv2d, subsample
-from .surrogate import SURROGATES, fire, surrogate_gradient
+from .surrogate import SURROGATES, fire, register_surrogate, surrogate_gradient
 
 __all__ = [
     'BACKENDS',
@@ -31,6 +31,7 @@ __all__ = [
     'lif',
     'norm_lif',
     'rate_decode',
+    'register_surrogate',
     'select',
     'set_backend',
     'spike_conv2d',

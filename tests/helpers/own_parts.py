@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from mmdet.registry import MODELS
 
+from mmsnn import ops
 from mmsnn.datasets.events import io
 
 STACK = ('mmcv', 'mmdet', 'mmengine', 'mmsnn', 'torch')
@@ -18,14 +19,16 @@ def forgotten(package: str = '') -> Iterator[None]:
     Args:
         package: Package to unload too.
     """
-    models, formats = dict(MODELS.module_dict), dict(io.FORMATS)
+    models = dict(MODELS.module_dict)
+    tables = [(table, set(table)) for table in (io.FORMATS, ops.SURROGATES)]
     try:
         yield
     finally:
         for name in set(MODELS.module_dict) - set(models):
             if MODELS.module_dict[name].__module__.partition('.')[0] not in STACK:
                 del MODELS.module_dict[name]
-        for suffix in set(io.FORMATS) - set(formats):
-            del io.FORMATS[suffix]
+        for table, known in tables:
+            for name in set(table) - known:
+                del table[name]
         for name in [name for name in sys.modules if package and name.split('.')[0] == package]:
             del sys.modules[name]

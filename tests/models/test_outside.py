@@ -13,10 +13,12 @@ from own_parts import forgotten
 from small_nets import detection_data, detections, detector, images, is_clean
 from torch import nn
 
+from mmsnn import ops
 from mmsnn.analysis import SpikeProfiler, SpikeRecorder
 from mmsnn.datasets.events import check_event_header, io, read_events
 from mmsnn.deploy import fuse, resolve_precision
 from mmsnn.deploy.integer_conv import integer_convs
+from mmsnn.models import SGResNet
 from mmsnn.models.layers import SpikingNeuron, build_neuron
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +44,11 @@ PARTS = {
     'spikes with signs': (dict(TERNARY, block='plain'), r'neuron \(TernaryNeuron\) have signs'),
     'a block of signs': (dict(TERNARY, block=dict(type='MaxBlock')), 'have signs'),
     'sums of signs': (dict(TERNARY, block='sew'), 'have signs'),
+    'a surrogate': (dict(act_cfg=dict(LIF['act_cfg'], surrogate='gaussian')), ''),
+    'a surrogate, add': (
+        dict(act_cfg=dict(LIF['act_cfg'], surrogate='gaussian'), block='plain'),
+        '',
+    ),
     'a gate': (dict(LIF, gate_cfg=dict(type='XorGate')), ''),
     'a block': (dict(LIF, block=dict(type='MaxBlock')), ''),
     'a block by its name': (dict(LIF, block='MaxBlock'), ''),
@@ -178,6 +185,48 @@ def test_spikes_other_than_said_are_no_silent_numbers(outside, watch, monkeypatc
         model.backbone.stem[0]['neuron'](-torch.ones(2, 3))
 
 
+@pytest.mark.parametrize('backend', ['auto', 'reference'])
+@pytest.mark.parametrize('stem', ['imagenet', 'cifar'])
+@pytest.mark.parametrize('block', ['sg', 'plain', 'sew'])
+def test_a_surrogate_trains_in_every_backend(outside, block, stem, backend):
+    # It ended in a KeyError on the C path.
+    options = dict(base_channels=8, num_stages=2, strides=(1, 2), out_indices=(0, 1), stem=stem)
+
+    def gradients(**neuron):
+        torch.manual_seed(0)
+        act_cfg = dict(type='LIFNeuron', v_threshold=0.3, **neuron)
+        net = SGResNet(10, 3, block=block, act_cfg=act_cfg, **options)
+        with ops.use_backend(backend):
+            net(images(2, 16))[-1].sum().backward()
+            net.zero_grad()
+            for module in net.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.reset_running_stats()
+            net.eval()  # statistics of a batch are rounded differently by backends
+            levels = net(images(2, 16))
+            sum(level.square().mean() for level in levels).backward()
+            with torch.no_grad():
+                inference = net(images(2, 16))
+        return [*levels, *inference], [p.grad for p in net.parameters()]
+
+    spikes, grads = gradients(surrogate='gaussian')
+    expected, other = gradients()
+    assert all(map(torch.equal, spikes, expected))
+    assert not torch.equal(grads[0], other[0])
+    ops.register_surrogate('as_arctan', ops.SURROGATES['arctan'])
+    for a, b in zip(gradients(surrogate='as_arctan')[1], other):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'match'),
+    [(('arctan', abs), "'arctan' is there already"), (('mine', abs, 0), 'reach .* got 0')],
+)
+def test_surrogates_that_are_refused(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        ops.register_surrogate(*arguments)
+
+
 def test_a_gate_is_not_given_what_it_cannot_join():
     with pytest.raises(ValueError, match=r"XorGate joins .* binary, and TernaryNeuron .*'SEWAdd"):
         detector(1, gate_cfg=dict(type='XorGate'), **TERNARY)
@@ -238,5 +287,7 @@ def test_the_page_shows_the_package(outside):
         for _, cls in inspect.getmembers(module, inspect.isclass):
             if cls.__module__ == module.__name__:
                 assert inspect.getsource(cls) in page, cls
-    assert inspect.getsource(outside.events.read_txyp) in page
+    for function in (outside.events.read_txyp, outside.surrogates.gaussian):
+        assert inspect.getsource(function) in page
+    assert "register_surrogate('gaussian', gaussian)" in page
     assert "register_event_reader('.txyp', read_txyp)" in page
