@@ -90,7 +90,7 @@ def test_gate_takes_the_network_s_layers_and_its_own_keys_win():
 @pytest.mark.parametrize(
     ('role', 'build', 'known'),
     [
-        ('neuron', build_neuron, "['IFNeuron', 'LIFNeuron', 'PLIFNeuron'"),
+        ('neuron', build_neuron, "['IFNeuron', 'ILIFNeuron', 'LIFNeuron', 'PLIFNeuron'"),
         ('norm', lambda cfg: build_norm(cfg, 4), "'TDBN'"),
         ('gate', lambda cfg: build_gate(cfg, 4, NORM, LIF), "'ResidualGate', 'SEWAddGate'"),
     ],
