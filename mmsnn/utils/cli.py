@@ -577,7 +577,7 @@ def set_time_steps(model: nn.Module, time_steps: int) -> None:
 
     Args:
         model: The detector.
-        time_steps: T.
+        time_steps: Number of time steps, T.
 
     Raises:
         ToolError: T is less than 1, or the detector's backbone has no T.

@@ -49,7 +49,7 @@ class Gate(nn.Module):
         Args:
             residual: R, (T*B, C, H, W).
             shortcut: S, same shape.
-            time_steps: T.
+            time_steps: Number of time steps, T.
 
         Returns:
             O, same shape.
