@@ -1,5 +1,7 @@
 """Packaging of mmsnn; build and tool settings are in pyproject.toml."""
 
+import os
+import re
 import runpy
 from pathlib import Path
 
@@ -7,6 +9,9 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
+#: Address of the repository, such as https://github.com/OWNER/mmsnn, where a release names it: what
+#: README links to, and its pictures, are then shown on a package index too.
+HOME = os.environ.get('MMSNN_HOME_URL', '').rstrip('/')
 VERSION = runpy.run_path(str(ROOT / 'mmsnn' / 'version.py'))
 
 
@@ -26,6 +31,15 @@ class BuildKernels(build_ext):
             kernels['build_any'](target)
         except kernels['BuildError'] as error:
             self.warn(f'mmsnn is installed without its C kernels: {error}')
+
+
+def readme() -> str:
+    """README as a package index shows it, which has none of the files that it links to."""
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    if not HOME:
+        return re.sub(r'!\[[^\]]*\]\((?!https?:)[^)]*\)\n*', '', text)
+    text = re.sub(r'(!\[[^\]]*\]\()(?!https?:)', rf'\g<1>{HOME}/raw/main/', text)
+    return re.sub(r'((?<!!)\[[^\]!]*\]\()(?!https?:|#)', rf'\g<1>{HOME}/blob/main/', text)
 
 
 COMMANDS = {'build_ext': BuildKernels}
@@ -61,11 +75,12 @@ setup(
     version=VERSION['__version__'],
     description='Spiking neural networks for MMDetection: SG ResNet, attention spike decoding and '
     'Spiking RetinaNet',
-    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description=readme(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.9',
     project_urls={
+        **({'Source': HOME} if HOME else {}),
         'SG ResNet, ASD, Spiking RetinaNet': 'https://doi.org/10.3389/fnins.2023.1229951',
         'MMDetection': 'https://github.com/open-mmlab/mmdetection',
     },
@@ -88,9 +103,12 @@ setup(
         'mmsnn': [
             '.mim/model-index.yml',
             '.mim/configs/**/*.py',
+            '.mim/configs/**/*.yml',
             '.mim/tools/**/*.py',
             '.mim/tools/*.sh',
         ],
+        'mmsnn.checkpoints': ['*.pth'],
+        'mmsnn.samples': ['digits/**/*'],
         'mmsnn.ops': ['kernels.c'],
         'mmsnn.report': ['page.html'],
     },

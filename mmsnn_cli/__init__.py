@@ -15,7 +15,7 @@ from typing import Optional
 #: what it does.
 COMMANDS = {
     'begin': {
-        'demo': ('.demo', 'make data, train, evaluate, draw, report: minutes on a CPU'),
+        'demo': ('.demo', 'train a small detector in minutes; --quick shows one in seconds'),
         'doctor': ('.doctor', 'what is installed, what is fast here, what to mend'),
     },
     'train, evaluate, predict': {
@@ -27,6 +27,7 @@ COMMANDS = {
         'report': ('.spike_report', 'all about it on one page: results, spikes, energy'),
         'anytime': ('.anytime', 'accuracy and time at T = 1 to 8 time steps'),
         'flops': ('.get_flops', 'parameters, synaptic operations, MACs, energy'),
+        'fuse': ('.fuse', 'time and results fused, in every precision of this machine'),
         'benchmark': ('.benchmark', 'images a second and peak memory'),
         'isometry': ('.gradient_isometry', "which blocks keep a gradient's length"),
         'draw': ('.draw_predictions', 'saved predictions beside the true boxes'),
@@ -50,8 +51,10 @@ mmsnn::FOLDER/NAME.py, mmdet::FOLDER/NAME.py. A config of yours begins with one 
 
   _base_ = 'mmsnn::spiking_retinanet/spiking-retinanet_sg-r18_asd_fpn_1x_coco.py'
 
+A CHECKPOINT is a file of yours, a URL, or one that comes with mmsnn: mmsnn://NAME.
+
 examples:
-  mmsnn demo
+  mmsnn demo --quick
   mmsnn train mmsnn::sg_resnet/sg-r18_asd_cifar10.py --amp
   mmsnn test my_config.py work_dirs/my_config/epoch_12.pth --fuse --show-dir pictures
   mmsnn report my_config.py work_dirs/my_config/epoch_12.pth

@@ -64,6 +64,30 @@ def instances(boxes, labels, scale: float, scores=None) -> InstanceData:
     return data
 
 
+def draw_beside(
+    visualizer, image, true: tuple, found: tuple, path: str, score_thr: float, size: int = 384
+) -> None:
+    """Save an enlarged picture twice, side by side: with its true boxes, and with those found.
+
+    Args:
+        visualizer: MMDetection's, with the classes.
+        image: (H, W, 3), RGB.
+        true: Boxes (x1, y1, x2, y2) and labels.
+        found: The same, and scores.
+        path: Where to.
+        score_thr: Least score.
+        size: Least side of the enlarged picture, in pixels.
+    """
+    scale = max(1.0, size / min(image.shape[:2]))
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    *boxes, scores = found
+    sample = DetDataSample(
+        gt_instances=instances(*true, scale), pred_instances=instances(*boxes, scale, scores)
+    )
+    name = os.path.basename(path)
+    visualizer.add_datasample(name, image, sample, pred_score_thr=score_thr, out_file=path)
+
+
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Draw."""
     args = parse_args(argv)
@@ -94,19 +118,18 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         except UnreadableImageError as error:
             skipped.append(str(error))
             continue
-        scale = max(1.0, args.size / min(image.shape[:2]))
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         found = result['pred_instances']
         true = info['instances']
-        sample = DetDataSample(
-            gt_instances=instances(
-                [i['bbox'] for i in true], [i['bbox_label'] for i in true], scale
-            ),
-            pred_instances=instances(found['bboxes'], found['labels'], scale, found['scores']),
+        path = os.path.join(args.out_dir, names[image_path])
+        draw_beside(
+            visualizer,
+            image,
+            ([i['bbox'] for i in true], [i['bbox_label'] for i in true]),
+            (found['bboxes'], found['labels'], found['scores']),
+            path,
+            args.score_thr,
+            args.size,
         )
-        name = names[image_path]
-        path = os.path.join(args.out_dir, name)
-        visualizer.add_datasample(name, image, sample, pred_score_thr=args.score_thr, out_file=path)
         sheet.append(mmcv.imread(path))
     write_overview(sheet[:12], os.path.join(args.out_dir, 'overview.png'))
     with exit_on_error():

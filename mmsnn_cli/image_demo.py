@@ -16,6 +16,7 @@ from mmengine.config import Config
 from rich.progress import track
 
 from mmsnn.apis import inference_classifier, init_classifier
+from mmsnn.checkpoints import SCHEME, shipped_checkpoints
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
 from mmsnn.datasets.image_files import (
     IMAGE_EXTENSIONS,
@@ -24,10 +25,13 @@ from mmsnn.datasets.image_files import (
     output_names,
     read_rgb,
 )
+from mmsnn.samples import DIGITS
 from mmsnn.utils import ToolError, exit_on_error, fetch_checkpoint, read_config, report_skipped
 from mmsnn.visualization import ClsVisualizer
 
+SHIPPED = 'spiking-retinanet_sg-r10_asd_fpn_digits'
 EXAMPLES = """examples:
+  mmsnn image-demo                                       # its own pictures, its own detector
   mmsnn image-demo photo.jpg CONFIG CHECKPOINT
   mmsnn image-demo folder/ CONFIG CHECKPOINT --out-dir found --score-thr 0.5"""
 
@@ -41,9 +45,17 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('inputs', help='a picture, or a folder: all pictures in it and below it')
-    parser.add_argument('config', help='path of the config')
-    parser.add_argument('checkpoint', help='path of the checkpoint')
+    parser.add_argument(
+        'inputs',
+        nargs='?',
+        default=str(DIGITS / 'val'),
+        help='a picture, or a folder: all pictures in it and below it (default: digits that come '
+        'with mmsnn)',
+    )
+    parser.add_argument(
+        'config', nargs='?', help='path of the config (default: the detector of digits)'
+    )
+    parser.add_argument('checkpoint', nargs='?', help='path of the checkpoint, or mmsnn://NAME')
     parser.add_argument(
         '--out-dir',
         default='outputs',
@@ -64,7 +76,14 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help='load a checkpoint that holds more than weights; only for files whose '
         'source you trust',
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.config is None:
+        args.config = SHIPPED
+    if args.checkpoint is None:
+        if args.config not in shipped_checkpoints():
+            parser.error(f'{args.config} needs a checkpoint: give its path behind the config')
+        args.checkpoint = SCHEME + args.config
+    return args
 
 
 def find_pictures(inputs: str) -> list[str]:

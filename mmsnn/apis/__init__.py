@@ -1,8 +1,8 @@
 """From a config and a checkpoint to predictions, in Python."""
 
-from ..analysis import profile
 from .classification import inference_classifier, init_classifier
 from .detection import inference_detector, init_detector
+from .profiling import profile
 from .spiking import CannotSpikeError, Spiking, Trial, make_spiking, try_spiking
 
 __all__ = [

@@ -27,8 +27,10 @@ def init_classifier(
     """Build a classifier, and load its weights.
 
     Args:
-        config: Path of a config, or the config.
-        checkpoint: Path of a checkpoint; None leaves the weights as they are built.
+        config: Path of a config, the name of one of mmsnn's, or the config.
+        checkpoint: Path of a checkpoint, or ``'mmsnn://NAME'`` for one that comes with mmsnn; None
+            takes the one that comes with the config where that was given by its name, and leaves
+            the weights as they are built otherwise.
         device: Where to put it.
         cfg_options: Settings that override those of the config.
         trust_checkpoint: Load a file that holds more than weights, which lets it run any code.

@@ -33,8 +33,10 @@ def init_detector(
     another one is given.
 
     Args:
-        config: Path of a config, or the config.
-        checkpoint: Path of a checkpoint; None leaves the weights as they are built.
+        config: Path of a config, the name of one of mmsnn's, or the config.
+        checkpoint: Path of a checkpoint, or ``'mmsnn://NAME'`` for one that comes with mmsnn; None
+            takes the one that comes with the config where that was given by its name, and leaves
+            the weights as they are built otherwise.
         palette: Colours of the classes in pictures: ``'coco'``, ``'voc'``, ``'citys'`` or
             ``'random'``; ``'none'`` takes the data set's.
         device: Where to put it, such as ``'cuda:0'``.
@@ -55,6 +57,7 @@ def init_detector(
         >>> model = init_detector(config, cfg_options={'model.backbone.time_steps': 2})
         >>> model.backbone.time_steps, model.dataset_meta['classes'][:3]
         (2, ('0', '1', '2'))
+        >>> trained = init_detector('spiking-retinanet_sg-r10_asd_fpn_digits')
     """
     model = init_model(config, checkpoint, device, cfg_options, trust_checkpoint)
     if palette != 'none':

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from ..checkpoints import SCHEME, shipped_checkpoints
 from ..compat import load_weights
 from ..config_files import config_file
 from ..config_types import find_type
@@ -36,11 +37,12 @@ def init_model(
     Returns:
         The model in eval mode, with ``cfg`` and ``dataset_meta``.
     """
-    cfg = (
-        copy.deepcopy(config)
-        if isinstance(config, Config)
-        else Config.fromfile(config_file(config))
-    )
+    if isinstance(config, Config):
+        cfg = copy.deepcopy(config)
+    else:
+        cfg = Config.fromfile(config_file(config))
+        if checkpoint is None and os.fspath(config) in shipped_checkpoints():
+            checkpoint = SCHEME + os.fspath(config)
     if cfg_options is not None:
         cfg.merge_from_dict(cfg_options)
     init_default_scope(cfg.get('default_scope') or 'mmdet')

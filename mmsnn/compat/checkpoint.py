@@ -16,6 +16,8 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from .. import checkpoints
+
 FORCE_SAFE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 FORCE_UNSAFE = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 
@@ -146,7 +148,8 @@ def load_checkpoint_file(path: Union[str, os.PathLike], trust: bool = False) -> 
     """Load a checkpoint onto the CPU.
 
     Args:
-        path: The file, or an address that MMEngine knows, such as ``https://...``.
+        path: The file, ``mmsnn://NAME`` for one that comes with mmsnn, or an address that MMEngine
+            knows, such as ``https://...``.
         trust: Allow more than weights, which lets the file run any code. It holds for this file,
             whatever PyTorch's variables say; while it is read, it holds for other threads, too.
 
@@ -158,6 +161,10 @@ def load_checkpoint_file(path: Union[str, os.PathLike], trust: bool = False) -> 
         CheckpointError: The file is missing, or holds more than weights and is not trusted.
     """
     path = os.path.expanduser(os.fspath(path))
+    try:
+        path = checkpoints.resolve(path) or path
+    except checkpoints.ShippedCheckpointError as error:
+        raise CheckpointError(str(error)) from None
     is_address = re.match(r'[\w.+-]+://', path) is not None
     if not is_address:
         if not os.path.isfile(path):

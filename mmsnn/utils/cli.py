@@ -25,6 +25,7 @@ from mmengine.registry import Registry, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
+from .. import checkpoints
 from ..compat import CheckpointError, without_lines
 from ..config_files import config_file, config_names
 from ..config_types import find_type, type_name
@@ -330,10 +331,10 @@ _LAUNCHERS = dict(
 
 
 def fetch_checkpoint(path: str) -> str:
-    """The file of a checkpoint, which may be given as a URL.
+    """The file of a checkpoint, which may be given as a URL or a name.
 
     Args:
-        path: A path, or a URL of http or https.
+        path: A path, a URL of http or https, or ``mmsnn://NAME`` (:mod:`mmsnn.checkpoints`).
 
     Returns:
         A path; a file from the network is kept in torch's cache.
@@ -341,6 +342,12 @@ def fetch_checkpoint(path: str) -> str:
     Raises:
         ToolError: It can't be fetched, or the URL is of another kind.
     """
+    try:
+        shipped = checkpoints.resolve(path)
+    except checkpoints.ShippedCheckpointError as error:
+        raise ToolError(str(error)) from None
+    if shipped is not None:
+        return shipped
     scheme, mark, rest = path.partition('://')
     if not mark:
         return path

@@ -1,15 +1,21 @@
 """Detectors from Python."""
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Compose
 from mmdet import apis
+from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.runner import save_checkpoint
 
-from mmsnn.apis import inference_detector, init_classifier, init_detector
+from mmsnn.apis import inference_detector, init_classifier, init_detector, profile
 from mmsnn.compat import CheckpointError
+from mmsnn.samples import DIGITS as DIGITS_SAMPLES
 
 DIGITS = 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
 DIGITS_CLS = 'configs/digits/sg-r10_asd_digits-cls.py'
@@ -98,3 +104,32 @@ class Command:
         import os
 
         return os.mkdir, (str(self.path),)
+
+
+def test_profile_takes_what_inference_takes(image):
+    """Pictures one by one, in any form, are the batches of a loader."""
+    model = init_detector('spiking-retinanet_sg-r10_asd_fpn_digits')
+    paths = sorted((DIGITS_SAMPLES / 'val').iterdir())[:3]
+    by_path = profile(model, paths)
+    assert by_path.images == 3
+    arrays = [cv2.imread(str(path)) for path in paths]
+    assert profile(model, arrays).sops == by_path.sops
+    batches = [
+        dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
+        for data in (
+            Compose(get_test_pipeline_cfg(model.cfg))(dict(img_path=str(path), img_id=0))
+            for path in paths
+        )
+    ]
+    assert profile(model, batches).energy == by_path.energy
+    assert profile(model, str(paths[0])).images == profile(model, image).images == 1
+    assert profile(model, paths, max_batches=2).images == 2
+    with pytest.raises(ValueError, match='dtype float64'):
+        profile(model, image / 255.0)
+
+
+def test_one_import():
+    """Nothing else has to be imported."""
+    code = 'import mmsnn; print(mmsnn.apis.profile.__name__, mmsnn.deploy.fuse.__name__)'
+    done = subprocess.run([sys.executable, '-c', code], text=True, capture_output=True)
+    assert done.stdout.endswith('profile fuse\n'), done.stderr

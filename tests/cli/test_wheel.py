@@ -54,7 +54,12 @@ def mmsnn(site, tmp_path):
 
 
 def test_its_files(site):
-    for folder, pattern in (('configs', '*.py'), ('tools', '*.py'), ('tools', '*.sh')):
+    for folder, pattern in (
+        ('configs', '*.py'),
+        ('configs', '*.yml'),
+        ('tools', '*.py'),
+        ('tools', '*.sh'),
+    ):
         here = {p.relative_to(ROOT) for p in (ROOT / folder).rglob(pattern)}
         there = {
             p.relative_to(site / 'mmsnn/.mim') for p in site.rglob(f'.mim/{folder}/**/{pattern}')
@@ -68,6 +73,24 @@ def test_its_files(site):
 
 def test_doctor(mmsnn, site):
     assert f'in {site}/mmsnn\n' in mmsnn('doctor')
+
+
+def test_the_lines_of_python_in_the_readme(site, tmp_path):
+    """They run as they stand there, from an empty folder."""
+    section = (ROOT / 'README.md').read_text().split('## Five lines')[1]
+    lines = section.split('```python\n')[1].split('```')[0]
+    assert len(lines.splitlines()) == 5
+    done = subprocess.run(
+        [sys.executable, '-c', lines],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(site)},
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found, _, table = done.stdout.partition('+---')
+    assert 'labels: tensor([0,' in found, 'the large digit of the picture comes first'
+    assert 'backbone.layer3.0.neuron2' in table
 
 
 @pytest.mark.slow
