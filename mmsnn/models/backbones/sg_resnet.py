@@ -598,8 +598,8 @@ def _block(
     if gate_cfg is not None:
         if cls.default_gate is None:
             raise ValueError(
-                f'block {block!r} has no gate: leave gate_cfg={gate_cfg!r} out, or '
-                "choose block 'sg' or 'sew'"
+                f'block {block!r} has no gate: leave gate_cfg={gate_cfg!r} out (gate_cfg=None in a '
+                "config that inherits it), or choose block 'sg' or 'sew'"
             )
         kwargs['gate_cfg'] = gate_cfg
     return cls, partial(cls, **{**kwargs, **arguments(cfg)})
