@@ -251,7 +251,8 @@ model = dict(
     options.append('train_cfg.max_epochs=1')
     run_in_process(monkeypatch, 'train.py', config, '--work-dir', tmp_path / 'run', *options)
     weights = tmp_path / 'run' / 'epoch_1.pth'
-    run_in_process(monkeypatch, 'test.py', config, weights, '--fuse', *options)
+    arguments = [weights, '--fuse', '--work-dir', tmp_path / 'test', *options]
+    run_in_process(monkeypatch, 'test.py', config, *arguments)
     assert 'coco/bbox_mAP' in capfd.readouterr().out
 
 
