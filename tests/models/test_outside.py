@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from digits_detector import DIGITS, NARROW
+from in_process import run_in_process
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from own_parts import forgotten
@@ -225,6 +227,33 @@ def test_a_surrogate_trains_in_every_backend(outside, block, stem, backend):
 def test_surrogates_that_are_refused(arguments, match):
     with pytest.raises(ValueError, match=match):
         ops.register_surrogate(*arguments)
+
+
+def test_the_commands_train_and_test_with_all_of_them(digits_root, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv('MMSNN_DIGITS_ROOT', str(digits_root))
+    config = tmp_path / 'all.py'
+    config.write_text(f"""
+_base_ = {str(ROOT / DIGITS)!r}
+custom_imports = dict(imports=['mmsnn', 'my_spikes'], allow_failed_imports=False)
+model = dict(
+    backbone=dict(
+        act_cfg=dict(_delete_=True, type='AdaptiveNeuron', v_threshold=0.5),
+        block='MaxBlock',
+        gate_cfg=None,
+    ),
+    neck=[
+        dict(type='DecoderNeck', in_channels=[16, 32], decoder=dict(type='TopDownDecoder')),
+        dict(type='FPN', in_channels=[16, 32], out_channels=64, num_outs=2),
+    ],
+)
+""")
+    options = [option for option in NARROW if '.neck.' not in option]
+    options.append('train_cfg.max_epochs=1')
+    run_in_process(monkeypatch, 'train.py', config, '--work-dir', tmp_path / 'run', *options)
+    weights = tmp_path / 'run' / 'epoch_1.pth'
+    arguments = [weights, '--fuse', '--work-dir', tmp_path / 'test', *options]
+    run_in_process(monkeypatch, 'test.py', config, *arguments)
+    assert 'coco/bbox_mAP' in capfd.readouterr().out
 
 
 def test_a_gate_is_not_given_what_it_cannot_join():

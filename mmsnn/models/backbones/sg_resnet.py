@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ...config_types import find_type, type_name
+from ...config_types import arguments, find_type, type_name
 from ..layers import (
     SpikeMaxPool2d,
     build_conv,
@@ -25,7 +25,7 @@ from ..layers import (
     spiking_layer,
     unfold_frames,
 )
-from ..layers.builder import arguments, lookup
+from ..layers.builder import lookup
 
 # Inside a stage time is folded into the batch, (T*B, C, H, W), time-major: convs and norms need not
 # know about it; neurons and gates are told T.
@@ -598,8 +598,8 @@ def _block(
     if gate_cfg is not None:
         if cls.default_gate is None:
             raise ValueError(
-                f'block {block!r} has no gate: leave gate_cfg={gate_cfg!r} out, or '
-                "choose block 'sg' or 'sew'"
+                f'block {block!r} has no gate: leave gate_cfg={gate_cfg!r} out (gate_cfg=None in a '
+                "config that inherits it), or choose block 'sg' or 'sew'"
             )
         kwargs['gate_cfg'] = gate_cfg
     return cls, partial(cls, **{**kwargs, **arguments(cfg)})
