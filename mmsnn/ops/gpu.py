@@ -45,14 +45,23 @@ def _shortcut(pointer, t, step, offsets, mask, n, PACKED: tl.constexpr):
 
 
 @triton.jit
+def _channel(offsets, channels, inner, WIDE: tl.constexpr):
+    # Division in 64 bits is a call, for which registers are kept free or saved.
+    if not WIDE:
+        offsets = offsets.to(tl.int32)
+    return offsets // inner % channels
+
+
+@triton.jit
 def _forward(
     x_pointer, scale_pointer, shift_pointer, shortcut_pointer, out_pointer, steps, n, channels,
     inner, x_step, shortcut_step, decay, gain, v_threshold, SCALE: tl.constexpr,
-    SHIFT: tl.constexpr, RESET: tl.constexpr, GATE: tl.constexpr, SIZE: tl.constexpr,
+    SHIFT: tl.constexpr, RESET: tl.constexpr, GATE: tl.constexpr, WIDE: tl.constexpr,
+    SIZE: tl.constexpr,
 ):  # fmt: skip
     offsets = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     mask = offsets < n
-    channel = (offsets // inner) % channels
+    channel = _channel(offsets, channels, inner, WIDE)
     scale = tl.load(scale_pointer + channel, mask, 0) if SCALE else 1.0
     shift = tl.load(shift_pointer + channel, mask, 0) if SHIFT else 0.0
     v = tl.zeros((SIZE,), tl.float32)
@@ -99,11 +108,11 @@ def _backward(
     SCALE: tl.constexpr, SHIFT: tl.constexpr, RESET: tl.constexpr, DETACH: tl.constexpr,
     SURROGATE: tl.constexpr, GATE: tl.constexpr, PACKED: tl.constexpr, SHARED: tl.constexpr,
     BY_GRAD: tl.constexpr, GRAD_X: tl.constexpr, GRAD_SHORTCUT: tl.constexpr, SUMS: tl.constexpr,
-    LEAK: tl.constexpr, SIZE: tl.constexpr,
+    LEAK: tl.constexpr, WIDE: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     offsets = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     mask = offsets < n
-    channel = (offsets // inner) % channels
+    channel = _channel(offsets, channels, inner, WIDE)
     scale = tl.load(scale_pointer + channel, mask, 0) if SCALE else 1.0
     shift = tl.load(shift_pointer + channel, mask, 0) if SHIFT else 0.0
     a = tl.load(by_grad_pointer + channel, mask, 0) if BY_GRAD else 1.0
@@ -197,6 +206,11 @@ def _extent(x, time_steps) -> tuple:
     )
 
 
+def _wide(n) -> bool:
+    """Whether 32 bits don't count the elements of a step and of the last program beyond it."""
+    return n + BLOCK > 2**31
+
+
 def _shortcut_step(shortcut) -> int:
     return 0 if shortcut is None else shortcut.stride(0)
 
@@ -211,7 +225,7 @@ def lif(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> None:
         x, scale, shift, shortcut, out, steps, n, channels, inner, x_step,
         _shortcut_step(shortcut), decay, gain, v_threshold, SCALE=scale is not None,
         SHIFT=shift is not None, RESET=RESETS[reset], GATE=GATES[gate],
-        SIZE=BLOCK, enable_fp_fusion=False,
+        WIDE=_wide(n), SIZE=BLOCK, enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -237,7 +251,7 @@ def lif_backward(
         PACKED=shortcut is not None and shortcut.dtype == torch.uint8, SHARED=time_steps > 0,
         BY_GRAD=by_grad is not None, GRAD_X=grad_x is not None,
         GRAD_SHORTCUT=grad_shortcut is not None, SUMS=sums is not None, LEAK=leak is not None,
-        SIZE=BLOCK, enable_fp_fusion=False,
+        WIDE=_wide(n), SIZE=BLOCK, enable_fp_fusion=False,
     )  # fmt: skip
     # Summed over time by the kernel; the rest is a sum that torch does as well and repeatably.
     if sums is not None:
