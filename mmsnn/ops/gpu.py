@@ -37,9 +37,10 @@ def _current(x, scale, shift, gain, SCALE: tl.constexpr, SHIFT: tl.constexpr):
 @triton.jit
 def _shortcut(pointer, t, step, offsets, mask, n, PACKED: tl.constexpr):
     if PACKED:
-        row = (n + 7) // 8
-        byte = tl.load(pointer + t * row + offsets // 8, mask, 0).to(tl.int32)
-        return ((byte >> (offsets % 8).to(tl.int32)) & 1).to(tl.float32)
+        # Shifts: Triton can't know that nothing is negative, and divides with care.
+        row = (n + 7) >> 3
+        byte = tl.load(pointer + t * row + (offsets >> 3), mask, 0).to(tl.int32)
+        return ((byte >> (offsets & 7).to(tl.int32)) & 1).to(tl.float32)
     else:
         return tl.load(pointer + t * step + offsets, mask, 0).to(tl.float32)
 
