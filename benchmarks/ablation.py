@@ -74,6 +74,13 @@ VARIANTS = {
     'last': Variant('last time step', _decoder('LastDecoder')),
     't1': Variant('T = 1', {'model.backbone.time_steps': 1}),
     't2': Variant('T = 2', {'model.backbone.time_steps': 2}),
+    'ilif': Variant(
+        'ILIF, T = 1, D = 4',
+        {
+            'model.backbone.time_steps': 1,
+            'model.backbone.act_cfg': dict(type='ILIFNeuron', D=4),
+        },
+    ),
     'stbp-tdbn': Variant(
         "STBP-tdBN's block and neuron, rate, tdBN", {**_block('tdbn'), **RATE, **STBP_NEURON}
     ),

@@ -132,6 +132,7 @@ def time_inference(args: argparse.Namespace) -> tuple[list[dict], str]:
         cfg, args.shape, args.batch_size, data_check=not args.no_data_check
     )
     if precision is not None:
+        precision = resolve_precision(args.fuse, device, model)
         model = fuse(model, precision)
     with torch.no_grad():
         for batch in itertools.islice(batches, args.num_warmup):

@@ -115,13 +115,13 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         if not batches:
             raise ToolError('there is nothing to measure on: the test data are empty')
     device = next(model.parameters()).device
-    auto = resolve_precision('auto', device)
+    auto = resolve_precision('auto', device, model)
     before, unfused = run(model, batches)
     rows = [dict(precision='unfused', ms=1e3 * unfused, ratio=1.0, same=None, score_change=None)]
     cannot = {}
     for precision in track([p for p in PRECISIONS if p != 'auto'], 'fusing'):
         try:
-            resolve_precision(precision, device)
+            resolve_precision(precision, device, model)
         except ValueError as error:
             cannot[precision] = str(error)
             continue

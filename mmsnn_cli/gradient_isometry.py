@@ -346,7 +346,8 @@ def label(backbone: dict) -> str:
     gate = backbone.get('gate_cfg')
     gate = f':{type_name(gate)}' if gate else ''
     silent = ' zero-init' if backbone.get('zero_init_residual') else ''
-    return f'{backbone.get("block", "sg")}{gate}{silent}'
+    block = backbone.get('block', 'sg')
+    return f'{block if isinstance(block, str) else type_name(block)}{gate}{silent}'
 
 
 def block_table(result: Isometry) -> str:

@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from own_parts import forgotten
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = [
@@ -25,6 +26,7 @@ def test_examples(name, monkeypatch):
     examples = [test for test in doctest.DocTestFinder().find(module, globs={}) if test.examples]
     assert examples, 'examples that doctest does not find'
     runner = doctest.DocTestRunner()
-    for example in examples:
-        runner.run(example)
+    with forgotten():
+        for example in examples:
+            runner.run(example)
     assert runner.summarize().failed == 0

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..deploy import IntegerConv2d
-from ..models.layers import Gate, LIFNeuron
+from ..models.layers import Gate, SpikingNeuron
 
 
-def neuron_layers(model: nn.Module) -> dict[str, LIFNeuron]:
+def neuron_layers(model: nn.Module) -> dict[str, SpikingNeuron]:
     """The layers of neurons that a network thinks with: all but those of learned gates.
 
     Args:
@@ -23,7 +24,7 @@ def neuron_layers(model: nn.Module) -> dict[str, LIFNeuron]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, LIFNeuron) and not any(name.startswith(f'{g}.') for g in gates)
+        if isinstance(module, SpikingNeuron) and not any(name.startswith(f'{g}.') for g in gates)
     }
 
 
@@ -54,7 +55,7 @@ def check_no_bytes(model: nn.Module) -> None:
     """
     for name, module in model.named_modules():
         if isinstance(module, IntegerConv2d) or (
-            isinstance(module, LIFNeuron) and module.spike_dtype is not None
+            isinstance(module, SpikingNeuron) and module.spike_dtype is not None
         ):
             raise ValueError(
                 f'{name} is a layer of a fused model with integer convs, whose spikes are '
@@ -78,13 +79,32 @@ def check_no_observer(names: dict[nn.Module, str]) -> None:
             )
 
 
-def takes_observer(neuron: LIFNeuron) -> bool:
-    """Whether an observer sees all of what a neuron gives: not where it has its own forward."""
-    return type(neuron).forward is LIFNeuron.forward
+def check_values(neuron: SpikingNeuron, name: str, spikes: Tensor) -> None:
+    """Refuse spikes that a neuron doesn't say that it gives, which would be counted wrong.
+
+    Args:
+        neuron: The neuron.
+        name: Its name, for the message.
+        spikes: What it gave.
+
+    Raises:
+        ValueError: Some are no whole numbers, or out of its range.
+    """
+    if neuron.runs_by_record or not spikes.numel():
+        return
+    low, high = (v.item() for v in spikes.aminmax())
+    least = -neuron.levels if neuron.values == 'signed' else 0
+    if not least <= low <= high <= neuron.levels or not torch.equal(spikes.round(), spikes):
+        raise ValueError(
+            f'{name!r} gave spikes from {low:g} to {high:g}, but {type(neuron).__name__} says '
+            f'values={neuron.values!r} and levels={neuron.levels}: let its class name what it '
+            "gives: 'binary' is 0 and 1, 'counts' whole numbers from 0, 'signed' of either sign, "
+            'up to levels'
+        )
 
 
 def unfold_time(
-    neuron: LIFNeuron, args: tuple, kwargs: dict[str, Any], output: Tensor
+    neuron: SpikingNeuron, args: tuple, kwargs: dict[str, Any], output: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Input and output of a neuron's forward with a time axis, for forward hooks.
 

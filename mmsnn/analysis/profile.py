@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Optional, Union
 
@@ -13,10 +13,8 @@ from terminaltables import AsciiTable
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ..models.layers import LIFNeuron
-from ..models.layers.decoders import SpikeDecoder
-from ..models.layers.gates import Gate
-from .observe import check_no_bytes, check_no_observer, eval_mode, takes_observer, unfold_time
+from ..models.layers import Gate, LevelsDecoder, SpikeDecoder, SpikingNeuron
+from .observe import check_no_bytes, check_no_observer, check_values, eval_mode, unfold_time
 
 #: Energy of a 32-bit floating-point multiply and add at 45 nm, in joules: 3.7 pJ + 0.9 pJ.
 MAC_ENERGY = 4.6e-12
@@ -34,27 +32,31 @@ class LayerProfile:
     Attributes:
         name: Path of the module in the model.
         type: Its class.
-        kind: ``'neuron'``; ``'spikes'`` for weights whose input was 0 and 1 in every forward pass;
-            ``'real'`` for weights with any other input.
+        kind: ``'neuron'``; ``'spikes'`` for weights whose input was spikes in every forward pass:
+            0 and 1, or whole numbers behind neurons that give these; ``'real'`` for weights with
+            any other input.
         input_shape: Of one image at one time step, without batch; of the last forward pass.
         output_shape: Likewise.
         time_steps: How many times the layer computes an image: T, or 1 where it runs once.
         parameters: Number of its own parameters.
-        firing_rate: Spikes a neuron and time step, in [0, 1]; None for weights, as are the
-            next seven.
+        firing_rate: Spikes a neuron and time step, in [0, 1], or up to the neuron's ``levels``,
+            whatever their sign; None for weights, as are the next eight.
+        active: Share of neurons and time steps with a spike: the firing rate, unless a neuron gives
+            several at once.
         rate_by_step: The same at each time step, (T,).
         rate_by_channel: The same of each channel, (C,).
         dead: Share of channels that never fired.
-        saturated: Share of channels whose rate reaches ``saturated_above``.
+        saturated: Share of channels whose rate reaches ``saturated_above`` times ``levels``.
         spikes: Spikes an image.
         neurons: Neurons; a mean over images where their sizes differ.
         potentials: Share of membrane potentials in each bin of :data:`POTENTIAL_EDGES`, where they
-            were asked for.
+            were asked for, of a neuron that computes what its record says.
         sops: Synaptic operations an image, over all time steps.
         sops_by_step: The same at each time step, (T,).
         macs: Multiply-accumulates an image.
         ann_macs: Multiply-accumulates an image of the same layer in the ANN twin.
         energy: Joules an image.
+        levels: The most spikes of a neuron at one time step.
     """
 
     name: str
@@ -65,6 +67,7 @@ class LayerProfile:
     time_steps: int = 1
     parameters: int = 0
     firing_rate: Optional[float] = None
+    active: Optional[float] = None
     rate_by_step: Optional[np.ndarray] = None
     rate_by_channel: Optional[np.ndarray] = None
     dead: Optional[float] = None
@@ -77,6 +80,7 @@ class LayerProfile:
     macs: float = 0.0
     ann_macs: float = 0.0
     energy: float = 0.0
+    levels: int = 1
 
 
 @dataclass
@@ -121,9 +125,19 @@ class SpikeProfile:
     @property
     def firing_rate(self) -> Optional[float]:
         """Spikes a neuron and time step over all neurons; None without any."""
+        return self._by_neurons(lambda layer: layer.firing_rate)
+
+    @property
+    def active(self) -> Optional[float]:
+        """Share of neurons and time steps with a spike, over all neurons; None without any."""
+        return self._by_neurons(lambda layer: layer.active)
+
+    def _by_neurons(self, rate: Callable[[LayerProfile], float]) -> Optional[float]:
+        """Mean over all neurons and time steps."""
         layers = self.neuron_layers
-        places = sum(layer.neurons * layer.time_steps for layer in layers)
-        return sum(layer.spikes for layer in layers) / places if places else None
+        places = [layer.neurons * layer.time_steps for layer in layers]
+        total = sum(rate(layer) * n for layer, n in zip(layers, places))
+        return total / sum(places) if sum(places) else None
 
     @property
     def sops(self) -> float:
@@ -156,7 +170,7 @@ class SpikeProfile:
         Returns:
             The attributes, and the sums over layers.
         """
-        sums = ('firing_rate', 'sops', 'macs', 'ann_macs', 'energy', 'ann_energy')
+        sums = ('firing_rate', 'active', 'sops', 'macs', 'ann_macs', 'energy', 'ann_energy')
         return plain_numbers({**{name: getattr(self, name) for name in sums}, **asdict(self)})
 
     def table(self) -> str:
@@ -209,14 +223,16 @@ class SpikeProfiler:
           SOPs[t] = \frac{C_{out}}{groups} \sum_{b, c, p} s[t, b, c, p] \, f(p)
 
       with f(p) the number of output positions whose window covers input position p
-      (:func:`fan_out`): exact at borders, for any stride, padding, dilation and kernel.
+      (:func:`fan_out`): exact at borders, for any stride, padding, dilation and kernel. A count
+      of n is n spikes, and a spike of -1 is one.
     - **Multiply-accumulates** are those of layers whose input is not spikes: N H' W' C_out kH kW
       C_in/groups, padding included. Data decide: a layer sees spikes if all its inputs, in all
       forward passes, were 0 or 1; one other value, and all its operations are MACs. So the input of
-      a conv behind SEW's add, which has a 2 somewhere, is real. A decoder's own layers read means
-      and maxima and are always real, and so is what runs without a time axis behind the neurons
-      and saw nothing but zeros: the head of a silent network. What runs once for all time steps,
-      as the stem on an image, counts once.
+      a conv behind SEW's add, which has a 2 somewhere, is real. Where a model has neurons that give
+      counts or signs, whole numbers behind its first neurons are spikes. A decoder's own layers
+      read means and maxima and are always real, and so is what runs without a time axis behind the
+      neurons and saw nothing but zeros: the head of a silent network. What runs once for all time
+      steps, as the stem on an image, counts once.
     - **The ANN twin** has the same convs and linear layers, with ReLU in place of neurons and
       T = 1; it has no decoders and no learned gates, so theirs don't count.
     - **Energy** is SOPs times an add plus MACs times a multiply and add. It leaves out memory
@@ -274,10 +290,12 @@ class SpikeProfiler:
         self.mac_energy = mac_energy
         self.ac_energy = ac_energy
         self._names = {module: name for name, module in model.named_modules()}
-        self._in_decoders = _parts_of(model, SpikeDecoder)
+        self._in_decoders = _parts_of(model, (SpikeDecoder, LevelsDecoder))
         self._in_gates = _parts_of(model, Gate)
+        #: What values spikes have here: of :attr:`SpikingNeuron.values`.
+        self._values = {m.values for m in self._names if isinstance(m, SpikingNeuron)}
         self._handles: list = []
-        self._observed: list[LIFNeuron] = []
+        self._observed: list[SpikingNeuron] = []
         self._counts: dict[nn.Module, Union[_NeuronCount, _WeightCount]] = {}
         self._not_counted: list[str] = []
         self._fan_outs: dict[tuple, Tensor] = {}
@@ -293,8 +311,8 @@ class SpikeProfiler:
         self._handles.append(begin)
         for module in self._names:
             hook, options = None, {}
-            if isinstance(module, LIFNeuron):
-                if not self.potentials and takes_observer(module):
+            if isinstance(module, SpikingNeuron):
+                if module.shows_all and not (self.potentials and module.runs_by_record):
                     module.observer = self._see_spikes
                     self._observed.append(module)
                 else:
@@ -377,10 +395,11 @@ class SpikeProfiler:
         self._start_pass(None)
 
     @torch.no_grad()
-    def _see_spikes(self, neuron: LIFNeuron, spikes: Tensor) -> None:
+    def _see_spikes(self, neuron: SpikingNeuron, spikes: Tensor) -> None:
         if self._batch is None:
             return
         spikes = spikes.detach()
+        check_values(neuron, self._names[neuron], spikes)
         if self._steps is None:
             self._steps = len(spikes)
             if spikes.dim() > 2:
@@ -390,10 +409,10 @@ class SpikeProfiler:
                 count.add(self._folded(shape), *counts)
             self._waiting = []
         if neuron not in self._counts:
-            self._counts[neuron] = _NeuronCount(self._names[neuron])
-        self._counts[neuron].add(spikes)
+            self._counts[neuron] = _NeuronCount(self._names[neuron], neuron.levels)
+        self._counts[neuron].add(spikes.abs() if neuron.values == 'signed' else spikes)
         if self.operations and spikes.dim() > 2:
-            self._remember(spikes.flatten(0, 1), binary=True)
+            self._remember(spikes.flatten(0, 1), spikes=True)
 
     @torch.no_grad()
     def _see_neuron(self, neuron, args, kwargs, output) -> None:
@@ -401,7 +420,7 @@ class SpikeProfiler:
             return
         x, output = unfold_time(neuron, args, kwargs, output)
         self._see_spikes(neuron, output)
-        if self.potentials:
+        if self.potentials and neuron.runs_by_record:
             self._counts[neuron].add_potentials(neuron, x.detach())
 
     @torch.no_grad()
@@ -444,7 +463,7 @@ class SpikeProfiler:
         if isinstance(module, _ConvTransposeNd):
             return None
         linear = isinstance(module, nn.Linear)
-        sums = self._binary_sums(x, x.dim() - 1 if linear else 1)
+        sums = self._spike_sums(x, x.dim() - 1 if linear else 1)
         if sums is None:
             return None
         # Not -1: there may be no entries, as without any region of interest.
@@ -456,21 +475,28 @@ class SpikeProfiler:
             self._fan_outs[key] = fan_out(module, x.shape[2:]).flatten().to(x.device).double()
         return (sums @ self._fan_outs[key]) * (module.out_channels // module.groups)
 
-    def _binary_sums(self, x: Tensor, axis: int) -> Optional[Tensor]:
-        """Sums over the channels; None where not all values are 0 or 1."""
+    def _spike_sums(self, x: Tensor, axis: int) -> Optional[Tensor]:
+        """Spikes, summed over the channels; None where not all values are spikes."""
         found = next((seen for seen in self._seen if axis == 1 and seen.is_of(x)), None)
         if found is None:
-            # Only 0 and 1 are their own squares; infinity is too, and betrays itself in the sums.
-            found = self._remember(x, binary=torch.equal(x * x, x))
-        if found.binary and found.sums is None:
+            found = self._remember(x, spikes=self._are_spikes(x))
+        if found.spikes and found.sums is None:
             # float32 counts exactly up to 2**24 channels; half precision would stop at 256.
             exact = torch.float64 if x.dtype == torch.float64 else torch.float32
-            found.sums = x.sum(axis, dtype=exact)
-            found.binary = bool(found.sums.isfinite().all())
-        return found.sums if found.binary else None
+            counts = x.abs() if 'signed' in self._values else x
+            found.sums = counts.sum(axis, dtype=exact)
+            found.spikes = bool(found.sums.isfinite().all())
+        return found.sums if found.spikes else None
 
-    def _remember(self, x: Tensor, binary: bool) -> '_Seen':
-        self._seen = [*self._seen[-2:], _Seen(x, _version(x), binary)]
+    def _are_spikes(self, x: Tensor) -> bool:
+        """Whether the values are those of spikes; infinity betrays itself in the sums."""
+        if self._values <= {'binary'} or self._steps is None:
+            return torch.equal(x * x, x)  # only 0 and 1 are their own squares
+        # An image may have whole numbers too, but it comes before the first neuron.
+        return torch.equal(x.round(), x) and ('signed' in self._values or not (x < 0).any())
+
+    def _remember(self, x: Tensor, spikes: bool) -> '_Seen':
+        self._seen = [*self._seen[-2:], _Seen(x, _version(x), spikes)]
         return self._seen[-1]
 
 
@@ -559,7 +585,7 @@ class _Seen:
 
     tensor: Tensor
     version: int
-    binary: bool
+    spikes: bool
     sums: Optional[Tensor] = None
 
     def is_of(self, x: Tensor) -> bool:
@@ -575,11 +601,14 @@ class _Seen:
 class _NeuronCount:
     """Running counts of one layer of neurons."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, levels: int):
         self.name = name
+        self.levels = levels
         self.shape: tuple = ()
         #: Spikes by time step and channel (T, C), and places that a channel had at each step.
         self.spikes: Optional[Tensor] = None
+        #: Places and steps with a spike, where one may have several.
+        self.active = 0
         self.places = 0
         self.potentials: Optional[Tensor] = None
 
@@ -600,9 +629,11 @@ class _NeuronCount:
                 f'{tuple(sums.shape)}: profile data of different time steps apart'
             )
         self.spikes = sums if self.spikes is None else self.spikes + sums
+        if self.levels > 1:
+            self.active += int(spikes.count_nonzero())
         self.places += batch * math.prod(size)
 
-    def add_potentials(self, neuron: LIFNeuron, currents: Tensor) -> None:
+    def add_potentials(self, neuron: SpikingNeuron, currents: Tensor) -> None:
         """Count membrane potentials h, from currents (T, ...)."""
         # Half precision is integrated in float32, as in mmsnn.ops.lif.
         x = currents.float() if currents.dtype in (torch.float16, torch.bfloat16) else currents
@@ -627,18 +658,21 @@ class _NeuronCount:
         steps, channels = spikes.shape
         places = max(self.places, 1)
         by_channel = spikes.sum(0) / (steps * places)
+        rate = float(spikes.sum() / (steps * channels * places))
         measured = dict(
             kind='neuron',
             input_shape=self.shape,
             output_shape=self.shape,
             time_steps=steps,
-            firing_rate=float(spikes.sum() / (steps * channels * places)),
+            firing_rate=rate,
+            active=self.active / (steps * channels * places) if self.levels > 1 else rate,
             rate_by_step=spikes.sum(1) / (channels * places),
             rate_by_channel=by_channel,
             dead=float((by_channel == 0).mean()),
-            saturated=float((by_channel >= saturated_above).mean()),
+            saturated=float((by_channel >= saturated_above * self.levels).mean()),
             spikes=float(spikes.sum() / images),
             neurons=channels * self.places / images,
+            levels=self.levels,
         )
         if self.potentials is not None:
             measured['potentials'] = (self.potentials / self.potentials.sum()).numpy()
@@ -691,7 +725,7 @@ class _WeightCount:
         )
 
 
-def _parts_of(model: nn.Module, kind: type) -> set[nn.Module]:
+def _parts_of(model: nn.Module, kind) -> set[nn.Module]:
     wholes = (module for module in model.modules() if isinstance(module, kind))
     return {part for whole in wholes for part in whole.modules()}
 

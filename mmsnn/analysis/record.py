@@ -7,12 +7,12 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 
-from ..models.layers import AttentionSpikeDecoder, LIFNeuron
+from ..models.layers import AttentionSpikeDecoder, SpikingNeuron
 from .observe import (
     check_no_bytes,
     check_no_observer,
+    check_values,
     neuron_layers,
-    takes_observer,
     unfold_time,
 )
 
@@ -47,14 +47,15 @@ class SpikeRecorder:
         layers: Names of the neuron layers to keep; None for all but those of learned gates.
 
     Attributes:
-        spikes: (T, B, C, H, W), 0 and 1, uint8 on the CPU, by the name of the layer, in the order
-            in which they ran; of the neuron itself, before any gate. A layer that ran several
-            times has its last spikes.
+        spikes: (T, B, C, H, W), uint8 on the CPU, by the name of the layer, in the order in which
+            they ran; of the neuron itself, before any gate. A layer that ran several times has its
+            last spikes. They are 0 and 1, or of the neuron's ``values``; signed ones are int8.
         attention: Maps of every attention spike decoder by its name, float32 on the CPU.
 
     Raises:
         ValueError: A model without spiking neurons, or of :func:`mmsnn.deploy.fuse` with integer
-            convs; a name that is no layer of neurons.
+            convs; a name that is no layer of neurons; in a forward pass, spikes that a neuron does
+            not say that it gives.
 
     Example:
         >>> import torch
@@ -72,7 +73,7 @@ class SpikeRecorder:
         self.model = model
         self.spikes: dict[str, Tensor] = {}
         self.attention: dict[str, Attention] = {}
-        neurons = {n: m for n, m in model.named_modules() if isinstance(m, LIFNeuron)}
+        neurons = {n: m for n, m in model.named_modules() if isinstance(m, SpikingNeuron)}
         if not neurons:
             raise ValueError(f'{type(model).__name__} has no spiking neurons to record')
         if layers is None:
@@ -93,7 +94,7 @@ class SpikeRecorder:
             if isinstance(module, AttentionSpikeDecoder):
                 module.observer = self._see_attention
                 self._observed.append(module)
-            elif takes_observer(module):
+            elif module.shows_all:
                 module.observer = self._see_spikes
                 self._observed.append(module)
             else:
@@ -113,8 +114,11 @@ class SpikeRecorder:
         self.spikes.clear()
         self.attention.clear()
 
-    def _see_spikes(self, neuron: LIFNeuron, spikes: Tensor) -> None:
-        self.spikes[self._names[neuron]] = spikes.detach().to(torch.uint8).cpu()
+    def _see_spikes(self, neuron: SpikingNeuron, spikes: Tensor) -> None:
+        name, spikes = self._names[neuron], spikes.detach()
+        check_values(neuron, name, spikes)
+        dtype = torch.int8 if neuron.values == 'signed' else torch.uint8
+        self.spikes[name] = spikes.to(dtype).cpu()
 
     def _see_neuron(self, neuron, args, kwargs, output) -> None:
         self._see_spikes(neuron, unfold_time(neuron, args, kwargs, output)[1])

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..models.layers import LIFNeuron
+from ..models.backbones.sg_resnet import SpikingBlock
+from ..models.layers import Gate, SpikingNeuron
 from ..models.layers.spike_conv import is_plain_conv
 from ..ops.units import has_amx
 from .fold import CONVS, fold
@@ -22,7 +23,8 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
 
     - Every tdBN and batch norm is folded into its conv (:func:`mmsnn.deploy.fold`).
     - Everything runs in channels_last memory.
-    - In lower precision only weights of convs on spikes are rounded: spikes are exact in all.
+    - In lower precision only weights of convs on spikes are rounded: spikes, and whole numbers of
+      them up to 255, are exact in all.
 
     ========= ================================ ==============================================
     precision convs on spikes                  neck and head
@@ -44,7 +46,8 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
         The copy, in eval mode, without gradients.
 
     Raises:
-        ValueError: An unknown precision, or one that this machine cannot compute.
+        ValueError: An unknown precision, or one that this machine cannot compute, or not for this
+            model.
 
     Example:
         >>> import torch
@@ -55,7 +58,7 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
         (4, 1, 8, 16, 16)
     """
     device = next((p.device for p in model.parameters()), None)
-    precision = resolve_precision(precision, device)
+    precision = resolve_precision(precision, device, model)
     integers = precision in ('int8', 'int16')
     with _DetachedCopies():
         model = copy.deepcopy(model).requires_grad_(False)
@@ -82,21 +85,28 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     return model
 
 
-def resolve_precision(precision: str = 'auto', device: Optional[torch.device] = None) -> str:
+def resolve_precision(
+    precision: str = 'auto',
+    device: Optional[torch.device] = None,
+    model: Optional[nn.Module] = None,
+) -> str:
     """Name the precision to compute in.
 
     ``'auto'`` is the fastest whose results hold (docs/performance.md): ``'int8'`` on a CPU with
-    VNNI, else ``'bf16'`` where CPU or GPU have units for it, else ``'fp32'``.
+    VNNI for a model whose spikes can be bytes, else ``'bf16'`` where CPU or GPU have units for it,
+    else ``'fp32'``.
 
     Args:
         precision: One of ``PRECISIONS``.
         device: Device; default the CPU.
+        model: What it is for; default a model of mmsnn's own layers.
 
     Returns:
         A value of ``PRECISIONS`` other than ``'auto'``.
 
     Raises:
-        ValueError: An unknown precision, or one that the device cannot compute.
+        ValueError: An unknown precision, or one that the device cannot compute, or not for this
+            model.
     """
     if precision not in PRECISIONS:
         raise ValueError(f'unknown precision {precision!r}: choose one of {list(PRECISIONS)}')
@@ -107,13 +117,40 @@ def resolve_precision(precision: str = 'auto', device: Optional[torch.device] = 
             f'precision {precision!r} needs integer convs: {why_no_integers}. Take '
             "'auto', 'fp32' or 'bf16'"
         )
+    why_no_bytes = '' if model is None else _why_no_bytes(model)
+    if precision in ('int8', 'int16') and why_no_bytes:
+        raise ValueError(
+            f'precision {precision!r} needs spikes in bytes: {why_no_bytes}. Take '
+            "'auto', 'fp32' or 'bf16'"
+        )
     if precision != 'auto':
         return precision
-    if not why_no_integers:
+    if not why_no_integers and not why_no_bytes:
         return 'int8'
     if kind == 'cuda':
         return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp32'
     return 'bf16' if kind == 'cpu' and has_amx() else 'fp32'
+
+
+def _why_no_bytes(model: nn.Module) -> str:
+    """Why the spikes of a model can't be bytes, or '' if they can."""
+    levels, sums = 1, 1
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        if isinstance(module, SpikingNeuron):
+            levels = max(levels, module.levels)
+            if module.values == 'signed':
+                return f'those of {name} ({kind}) have signs'
+        if isinstance(module, SpikingBlock) and not module.takes_bytes:
+            return (
+                f'{name} ({kind}) does not say that it takes them, by takes_bytes = True in its '
+                'class'
+            )
+        if isinstance(module, Gate) and module.takes_bytes:
+            sums += not module.binary
+    if levels * sums > 255:
+        return f'{sums} sums of up to {levels} spikes each are more than the 255 of a byte'
+    return ''
 
 
 def _parts(model: nn.Module) -> tuple[nn.Module, list]:
@@ -169,7 +206,7 @@ def _output_as_expected(module: nn.Module, args: tuple, output):
 def _use_integers(part: nn.Module, bits: int, real: bool = False) -> None:
     """Neurons give bytes, and convs take them; with ``real``, convs round what isn't spikes."""
     for module in list(part.modules()):
-        if isinstance(module, LIFNeuron):
+        if isinstance(module, SpikingNeuron):
             module.spike_dtype = torch.uint8
         if isinstance(module, IntegerConv2d):
             continue

@@ -1,6 +1,6 @@
 """Model parts, registered in MMDetection's own registry."""
 
-from .backbones import ResNetCIFAR, SGResNet
+from .backbones import ResNetCIFAR, SGResNet, SpikingBlock
 from .classifiers import SpikingClassifier
 from .data_preprocessors import (
     BatchCutMix,
@@ -13,7 +13,7 @@ from .heads import SpikingClsHead
 from .layers import *  # noqa: F403
 from .layers import __all__ as _layers
 from .losses import ClsLoss, TETLoss
-from .necks import ASDNeck, LastNeck, RateNeck
+from .necks import ASDNeck, DecoderNeck, LastNeck, RateNeck
 
 __all__ = [
     'ASDNeck',
@@ -21,11 +21,13 @@ __all__ = [
     'BatchMixUp',
     'ClsDataPreprocessor',
     'ClsLoss',
+    'DecoderNeck',
     'EventDetDataPreprocessor',
     'LastNeck',
     'RateNeck',
     'ResNetCIFAR',
     'SGResNet',
+    'SpikingBlock',
     'SpikingClassifier',
     'SpikingClsHead',
     'SpikingRetinaNet',

@@ -7,11 +7,12 @@ the boundary behind which faster kernels may stand: whoever calls them sees the 
 from .backend import BACKENDS, BackendError, get_backend, set_backend, use_backend
 from .bytes import to_bytes
 from .decode import attention_decode, attention_statistics, last_decode, rate_decode
-from .gate import iand, select, spike_or
+from .gate import count_or, iand, select, spike_or
+from .ilif import ilif, ilif_steps
 from .neuron import RESETS, lif, norm_lif
 from .pool import spike_max_pool2d
 from .spike_conv import spike_conv2d, subsample
-from .surrogate import SURROGATES, fire, surrogate_gradient
+from .surrogate import SURROGATES, fire, register_surrogate, surrogate_gradient
 
 __all__ = [
     'BACKENDS',
@@ -20,13 +21,17 @@ __all__ = [
     'BackendError',
     'attention_decode',
     'attention_statistics',
+    'count_or',
     'fire',
     'get_backend',
     'iand',
+    'ilif',
+    'ilif_steps',
     'last_decode',
     'lif',
     'norm_lif',
     'rate_decode',
+    'register_surrogate',
     'select',
     'set_backend',
     'spike_conv2d',

@@ -1,5 +1,6 @@
 """Elementwise ways to join two spike tensors."""
 
+import torch
 from torch import Tensor
 
 
@@ -46,3 +47,24 @@ def iand(residual: Tensor, shortcut: Tensor) -> Tensor:
         Spikes; binary whenever the inputs are.
     """
     return (1 - residual) * shortcut
+
+
+def count_or(residual: Tensor, shortcut: Tensor) -> Tensor:
+    """:func:`spike_or` of whole numbers of spikes, max(R, S).
+
+    A count stands for virtual steps of which the first n spike (:func:`mmsnn.ops.ilif_steps`), and
+    R OR S at each of them is the larger count. dO/dS = [S >= R], which is 1 wherever R is silent,
+    and dO/dR = [R >= S]: where both are equal, one spike more of either is one more of O.
+
+    Args:
+        residual: Residual branch's counts R, any shape.
+        shortcut: Shortcut's counts S, same shape.
+
+    Returns:
+        Counts.
+    """
+    if not torch.is_grad_enabled() or not residual.is_floating_point():
+        return residual.maximum(shortcut)
+    larger = residual.where(residual > shortcut, shortcut)
+    # 0, whose gradient is the residual's share where both are equal.
+    return larger + (residual == shortcut) * (residual - residual.detach())

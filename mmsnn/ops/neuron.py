@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import backend, library, plan, reference
 from .pool import check_windows, spike_max_pool2d
-from .surrogate import check_surrogate
+from .surrogate import KERNEL_SURROGATES, check_surrogate
 
 RESETS = ('hard', 'soft')
 
@@ -59,7 +59,7 @@ def lif(
         v_threshold: Firing threshold V_th, in units of the membrane potential.
         reset: ``'hard'`` (to 0) or ``'soft'`` (subtract V_th).
         detach_reset: Whether the gradient ignores the spike in the reset.
-        surrogate: A key of ``SURROGATES``.
+        surrogate: A key of ``SURROGATES``, also one of :func:`register_surrogate`.
         surrogate_width: Its width.
         scale: Factor on each channel of ``x``, (C,); ``x`` is then (T, B, C, ...).
         shift: Added to each channel behind ``scale``, (C,).
@@ -93,16 +93,17 @@ def lif(
     if out is not None:
         _check_out(x, time_steps, dtype, out)
         dtype = out.dtype
+    surrogate, surrogate_width = _by_kernels(surrogate, surrogate_width)
     neuron = decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width
     if pool is not None:
         if out is not None:
             raise ValueError('out takes spikes as they come, not those behind a pool')
-        if _pools_in_one(x, gate):
+        if _pools_in_one(x, gate, surrogate):
             return _fused(x, scale, shift, None, None, None, *neuron, None, time_steps, dtype, pool)
         options = dict(scale=scale, shift=shift, shortcut=shortcut, gate=gate)
         fire = partial(lif, x, *neuron, **options, time_steps=time_steps)
         return _then_pool(fire, x, dtype, pool)
-    if backend.kernel_for(x) is None:
+    if not _has_kernel(x, surrogate):
         # Without axes a tensor doesn't promote the potentials to its dtype.
         decay, input_scale = (
             v.reshape(()) if isinstance(v, Tensor) else v for v in (decay, input_scale)
@@ -158,9 +159,20 @@ def _fused(
     return library.lif(*args) if dtype == x.dtype else library.lif_as(*args, dtype)
 
 
-def _pools_in_one(x: Tensor, gate: Optional[str]) -> bool:
+def _by_kernels(surrogate: str, width: float) -> tuple[str, float]:
+    """A surrogate that the kernels have, where it isn't asked for: spikes are the same with any."""
+    known = surrogate in KERNEL_SURROGATES or torch.is_grad_enabled()
+    return (surrogate, width) if known else ('arctan', 1.0)
+
+
+def _has_kernel(x: Tensor, surrogate: str) -> bool:
+    return surrogate in KERNEL_SURROGATES and backend.kernel_for(x) is not None
+
+
+def _pools_in_one(x: Tensor, gate: Optional[str], surrogate: str) -> bool:
     """Whether there is an operator for neuron and pool, whose gradient is the point of it."""
-    fast = backend.kernel_for(x, backend.MAP_KERNELS) is not None
+    known = surrogate in KERNEL_SURROGATES
+    fast = known and backend.kernel_for(x, backend.MAP_KERNELS) is not None
     return fast and gate is None and torch.is_grad_enabled()
 
 
@@ -242,13 +254,15 @@ def norm_lif(
         return lif(x, *neuron, scale=scale, shift=shift, pool=pool, **fused)
     axis = 2 if time_steps is None else 1
     _check_neuron(v_threshold, reset, surrogate, surrogate_width)
+    surrogate, surrogate_width = _by_kernels(surrogate, surrogate_width)
+    neuron = (*neuron[:5], surrogate, surrogate_width)
     library.check_lif(x, weight, bias, shortcut, gate, time_steps)
     count = x.numel() // max(x.shape[axis], 1)
     if count < 2:
         raise ValueError(
             f'statistics need more than one value a channel, got an input of shape {tuple(x.shape)}'
         )
-    fast = backend.kernel_for(x) is not None
+    fast = _has_kernel(x, surrogate)
     if fast:
         mean, var = library.channel_stats(x.detach(), time_steps or 0)
     else:
@@ -266,6 +280,6 @@ def norm_lif(
     def fire(dtype, pool=None):
         return _fused(*affine, *neuron, gate, time_steps, dtype, pool)
 
-    if pool is None or _pools_in_one(x, gate):
+    if pool is None or _pools_in_one(x, gate, surrogate):
         return fire(dtype, pool)
     return _then_pool(fire, x, dtype, pool)

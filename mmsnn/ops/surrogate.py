@@ -1,6 +1,8 @@
-"""The firing function and the four surrogates of its derivative."""
+"""The firing function and the surrogates of its derivative: four, and those of a user's own."""
 
+import logging
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -31,6 +33,46 @@ SURROGATES = {
 }
 #: Surrogates that are exactly zero farther than `reach * width` from the threshold.
 FINITE_REACH = {'rectangle': 0.5, 'triangle': 1.0}
+
+
+#: Those that the kernels have.
+KERNEL_SURROGATES = frozenset(SURROGATES)
+
+logger = logging.getLogger('mmsnn')
+
+
+def register_surrogate(
+    name: str, derivative: Callable[[Tensor, float], Tensor], reach: float = math.inf
+) -> None:
+    """Let neurons learn by a surrogate of one's own.
+
+    A neuron trains with it in PyTorch operations, as no kernel has it; the log says so. Without a
+    gradient it runs as any other: spikes don't depend on the surrogate.
+
+    Args:
+        name: What neurons call it.
+        derivative: g(u, width), of u = h - V_th of any shape; see :func:`surrogate_gradient`.
+        reach: How many widths away from the threshold it is exactly zero from; infinite where it
+            never is.
+
+    Raises:
+        ValueError: A name that is taken, or a reach that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.ops import register_surrogate, surrogate_gradient
+        >>> register_surrogate('laplace', lambda u, width: (-2 * u.abs() / width).exp() / width)
+        >>> surrogate_gradient(torch.tensor([0.0]), 'laplace', width=0.5)
+        tensor([2.])
+    """
+    if name in SURROGATES:
+        raise ValueError(f'surrogate {name!r} is there already: choose another name')
+    if not reach > 0:
+        raise ValueError(f'reach must be a positive number of widths, got {reach!r}')
+    SURROGATES[name] = derivative
+    if reach < math.inf:
+        FINITE_REACH[name] = reach
+    logger.info('surrogate %r is none of the kernels: training runs in PyTorch operations', name)
 
 
 def check_surrogate(surrogate: str, width: float) -> None:

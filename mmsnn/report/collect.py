@@ -177,13 +177,13 @@ def _profile(
     # Learned gates start silent by intention, and are no layers of the network.
     neurons = [layer for layer in result.neuron_layers if layer.name in watched]
     spiking = [layer for layer in result.layers if layer.kind == 'spikes']
-    channels = np.concatenate([layer.rate_by_channel for layer in neurons])
+    channels = np.concatenate([layer.rate_by_channel / layer.levels for layer in neurons])
     numbers.update(
         potential_edges=POTENTIAL_EDGES.tolist(),
         few_images=potentials.images,
         spikes=sum(layer.spikes for layer in result.neuron_layers),
         neurons=sum(layer.neurons for layer in result.neuron_layers),
-        silent=1 - result.firing_rate,
+        silent=1 - result.active,
         dead=float((channels == 0).mean()),
         saturated=float((channels >= result.saturated_above).mean()),
         dead_layers=[layer.name for layer in neurons if layer.dead == 1],

@@ -180,7 +180,7 @@ def raster(spikes: Values, max_neurons: int = MAX_NEURONS) -> np.ndarray:
     that size, spread at random over channels and places, in the order of the channels.
 
     Args:
-        spikes: (T, C, H, W), 0 and 1.
+        spikes: (T, C, H, W); whatever isn't 0 is a spike.
         max_neurons: Rows of the picture at most.
 
     Returns:
@@ -346,7 +346,7 @@ def _draw_head(
 
 def _draw_layer(row: _Row, name: str, spikes: np.ndarray) -> None:
     _, channels, height, width = spikes.shape
-    rates = spikes.mean(1, dtype=np.float32)
+    rates = np.abs(spikes).mean(1, dtype=np.float32)
     vmax = float(rates.max()) or 1.0
     row.title(f'{name}: {channels} channels of {height}x{width}, firing rate {rates.mean():.3f}')
     captions = [f't = {t}: {rate.mean():.3f}' for t, rate in enumerate(rates, 1)]

@@ -2,6 +2,9 @@
 
 import torch
 from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
 
 import mmsnn.models
 from mmsnn.models.layers import LIFNeuron
@@ -26,6 +29,69 @@ def classifier(head=(), data_preprocessor=None, **backbone):
             head={'type': 'SpikingClsHead', 'num_classes': 2, 'in_channels': 64, **dict(head)},
         )
     )
+
+
+def detector_config(time_steps, decoder=None, **backbone):
+    """A RetinaNet of two levels, strides 4 and 8."""
+    channels = [16, 32]
+    return ConfigDict(
+        type='SpikingRetinaNet',
+        data_preprocessor=dict(type='DetDataPreprocessor', mean=[127.0] * 3, std=[64.0] * 3),
+        backbone=dict(
+            type='SGResNet',
+            depth=10,
+            time_steps=time_steps,
+            base_channels=16,
+            num_stages=2,
+            strides=(1, 2),
+            out_indices=(0, 1),
+            **backbone,
+        ),
+        neck=[
+            decoder or dict(type='ASDNeck', in_channels=channels),
+            dict(type='FPN', in_channels=channels, out_channels=8, num_outs=2),
+        ],
+        bbox_head=dict(
+            type='RetinaHead',
+            num_classes=3,
+            in_channels=8,
+            feat_channels=8,
+            stacked_convs=1,
+            anchor_generator=dict(
+                type='AnchorGenerator',
+                octave_base_scale=4,
+                scales_per_octave=1,
+                ratios=[1.0],
+                strides=[4, 8],
+            ),
+            bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
+        ),
+        train_cfg=dict(
+            assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0),
+            sampler=dict(type='PseudoSampler'),
+            allowed_border=-1,
+            pos_weight=-1,
+        ),
+        test_cfg=dict(
+            nms_pre=50, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20
+        ),
+    )
+
+
+def detector(time_steps, decoder=None, **backbone):
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    return MODELS.build(detector_config(time_steps, decoder, **backbone))
+
+
+def detection_data():
+    return demo_mm_inputs(1, image_shapes=[(3, 64, 64)], num_items=[2], num_classes=3)
+
+
+def detections(model):
+    with torch.no_grad():
+        found = model.test_step(detection_data())[0].pred_instances
+    return found.bboxes, found.scores, found.labels
 
 
 def lower_thresholds(model):

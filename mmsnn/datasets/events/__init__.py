@@ -3,7 +3,14 @@
 from .cache import load_frames
 from .folder import DVSCIFAR10, EventFolder, check_event_folder
 from .frames import frame_index, to_frames
-from .io import EVENT_SUFFIXES, Events, check_event_header, read_events
+from .io import (
+    EVENT_SUFFIXES,
+    Events,
+    check_event_header,
+    event_suffixes,
+    read_events,
+    register_event_reader,
+)
 
 __all__ = [
     'DVSCIFAR10',
@@ -12,8 +19,10 @@ __all__ = [
     'Events',
     'check_event_folder',
     'check_event_header',
+    'event_suffixes',
     'frame_index',
     'load_frames',
     'read_events',
+    'register_event_reader',
     'to_frames',
 ]

@@ -12,7 +12,7 @@ from ..base import ClsDataset
 from ..cifar import CIFAR10
 from ..errors import DatasetError, MissingDataError
 from ..files import MAX_DIGITS, is_by_product, open_file
-from .io import EVENT_SUFFIXES, check_event_header
+from .io import check_event_header, event_suffixes
 from .problems import check_all
 
 __all__ = ['DVSCIFAR10', 'EventFolder', 'check_event_folder']
@@ -225,14 +225,15 @@ class DVSCIFAR10(EventFolder):
 
 
 def _suffixes(suffixes):
+    known = event_suffixes()
     if suffixes is None:
-        return EVENT_SUFFIXES
+        return known
     suffixes = (suffixes,) if isinstance(suffixes, str) else tuple(suffixes)
-    unknown = [suffix for suffix in suffixes if suffix not in EVENT_SUFFIXES]
+    unknown = [suffix for suffix in suffixes if suffix not in known]
     if unknown:
         raise DatasetError(
-            f'the suffix {unknown[0]!r} is none of an event file. Known: '
-            f'{", ".join(EVENT_SUFFIXES)}'
+            f'the suffix {unknown[0]!r} is none of an event file. Known: {", ".join(known)}. '
+            '`register_event_reader` takes formats of your own'
         )
     return suffixes
 

@@ -14,6 +14,7 @@ lines. Why they are not left to a package, as of tonic 1.7.0 and expelliarmus 1.
 import math
 import numbers
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,8 +33,10 @@ __all__ = [
     'Events',
     'check_event_header',
     'check_sensor_size',
+    'event_suffixes',
     'find_sensor_size',
     'read_events',
+    'register_event_reader',
 ]
 
 # Places of pixels have 15 bits at most in the formats here.
@@ -68,7 +71,69 @@ FORMATS = {
     '.npy': Format(arrays.npy_head, arrays.read_npy),
     '.npz': Format(arrays.npz_head, arrays.read_npz),
 }
+#: Suffixes of the formats that are here; :func:`event_suffixes` has those of a user's own too.
 EVENT_SUFFIXES = tuple(FORMATS)
+
+Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Size = Optional[tuple[int, int]]
+
+
+def register_event_reader(
+    suffix: str,
+    read: Callable[[BinaryIO, str], tuple[Columns, Size]],
+    head: Optional[Callable[[BinaryIO, str], tuple[int, Size]]] = None,
+) -> None:
+    r"""Let :func:`read_events`, data sets and transforms read a format of one's own.
+
+    Call it in a module that ``custom_imports`` of the config names. What comes out is checked as
+    that of any format: whole numbers, times that never fall, places on the sensor, polarities.
+
+    Args:
+        suffix: What the names of its files end in, with the dot, in lower case.
+        read: Takes the open file and its path, and gives the columns x, y, t (microseconds) and p
+            (1 is ON), and the sensor's size (W, H), None where the file doesn't say it. What it
+            raises is taken for the file's fault; a :class:`~mmsnn.datasets.DatasetError` speaks for
+            itself.
+        head: Likewise, and gives the number of events and the sensor's size as far as the head of
+            the file tells; the check of a data set before a run takes it. Default ``read``.
+
+    Raises:
+        ValueError: A suffix that no file can have or that has a reader.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmsnn.datasets.events import read_events, register_event_reader
+        >>> def read_xytp(file, path):
+        ...     return np.loadtxt(file, dtype=np.int64, ndmin=2).T, (128, 128)
+        >>> register_event_reader('.xytp', read_xytp)
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with open(f'{folder}/two.xytp', 'w') as file:
+        ...         _ = file.write('3 5 100 1\n4 5 120 0\n')
+        ...     read_events(f'{folder}/two.xytp').t
+        array([100, 120])
+    """
+    if not isinstance(suffix, str) or not re.fullmatch(r'\.[a-z0-9_]+', suffix):
+        raise ValueError(
+            f"suffix must be a dot and small letters or digits, such as '.raw', got {suffix!r}"
+        )
+    if suffix in FORMATS:
+        raise ValueError(f'{suffix!r} has a reader already: choose another suffix')
+
+    def whole(file: BinaryIO, path: str) -> tuple[int, Size]:
+        columns, size = read(file, path)
+        return len(columns[2]), size
+
+    FORMATS[suffix] = Format(head or whole, read)
+
+
+def event_suffixes() -> tuple[str, ...]:
+    """The suffixes of all event files that can be read.
+
+    Returns:
+        Those of mmsnn, and behind them those of :func:`register_event_reader`.
+    """
+    return tuple(FORMATS)
 
 
 @dataclass(frozen=True)
@@ -103,6 +168,7 @@ def read_events(path: Union[str, Path], sensor_size: Optional[tuple[int, int]] =
       x, y, t, p.
     - ``.npz``: arrays x, y, t, p (as SpikingJelly writes) and, if there, ``sensor_size``; or one
       array as in ``.npy``.
+    - Whatever else :func:`register_event_reader` was told.
 
     Args:
         path: The file.
@@ -202,7 +268,7 @@ def _open(path: Union[str, Path]) -> Iterator[tuple[Format, BinaryIO, str]]:
     if suffix not in FORMATS:
         raise DatasetError(
             f'{path} has the suffix {suffix!r}, which is none of an event file. Known: '
-            f'{", ".join(EVENT_SUFFIXES)}'
+            f'{", ".join(FORMATS)}. `register_event_reader` takes formats of your own'
         )
     kind = FORMATS[suffix]
     with blame(path), open_file(path) as file:

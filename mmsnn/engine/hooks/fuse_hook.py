@@ -26,7 +26,8 @@ class FuseHook(Hook):
     """
 
     def __init__(self, precision: str = 'auto'):
-        self.precision = resolve_precision(precision, torch.device(get_device()))
+        resolve_precision(precision, torch.device(get_device()))  # before the work starts
+        self.precision = precision
 
     def before_test(self, runner) -> None:
         """Fuse; by now the checkpoint has been loaded.
@@ -35,9 +36,10 @@ class FuseHook(Hook):
             runner: The runner.
         """
         *wrappers, model = wrapper_chain(runner.model)
-        fused = fuse(model, self.precision)
+        precision = resolve_precision(self.precision, torch.device(get_device()), model)
+        fused = fuse(model, precision)
         if wrappers:
             wrappers[-1].module = fused
         else:
             runner.model = fused
-        runner.logger.info(f'mmsnn: testing the fused model in {self.precision}')
+        runner.logger.info(f'mmsnn: testing the fused model in {precision}')

@@ -52,7 +52,8 @@ class SpikeStatsHook(Hook):
         interval: Measure one iteration in so many.
         dead_below: A channel is dead where its firing rate is not above this; 0 is one that never
             fired.
-        saturated_above: A channel is saturated where its firing rate reaches this.
+        saturated_above: A channel is saturated where its firing rate reaches this; of neurons that
+            give several spikes at once, this share of the most that they can give.
         num_images: Images to draw at every validation; 0 draws nothing and costs nothing.
 
     Raises:
@@ -195,7 +196,7 @@ class SpikeStatsHook(Hook):
         return profiler
 
     def _shares(self, layer: LayerProfile) -> tuple[float, float]:
-        rates = layer.rate_by_channel
+        rates = layer.rate_by_channel / layer.levels
         dead, saturated = rates <= self.dead_below, rates >= self.saturated_above
         return float(dead.mean()), float(saturated.mean())
 

@@ -1,7 +1,8 @@
 """SG ResNet and the spiking ResNets it is compared with, from block to network."""
 
 from collections.abc import Sequence
-from typing import Optional, Union
+from functools import partial
+from typing import Callable, Optional, Union
 
 import torch
 from mmcv.cnn import build_conv_layer
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ...config_types import type_name
+from ...config_types import arguments, find_type, type_name
 from ..layers import (
     SpikeMaxPool2d,
     build_conv,
@@ -24,17 +25,19 @@ from ..layers import (
     spiking_layer,
     unfold_frames,
 )
+from ..layers.builder import lookup
 
 # Inside a stage time is folded into the batch, (T*B, C, H, W), time-major: convs and norms need not
 # know about it; neurons and gates are told T.
 
 
 class SpikingBlock(BaseModule):
-    """The convs, norms and neurons of a residual branch and the projection of its shortcut.
+    """Base of the blocks: a residual branch and the projection of its shortcut.
 
     A basic branch is conv3x3, conv3x3; a bottleneck is conv1x1, conv3x3, conv1x1. The shortcut is
     the identity, or conv1x1 and norm where the shape changes. A subclass says where the neurons
-    stand and how branch and shortcut meet.
+    stand and how branch and shortcut meet, in ``forward(s, time_steps)`` from spikes
+    (T*B, C, H, W) to spikes; it is named in a config by ``block=dict(type='MyBlock')``.
 
     Args:
         in_channels: Channels of the input.
@@ -48,6 +51,12 @@ class SpikingBlock(BaseModule):
 
     #: alpha of a tdBN that ends one of the branches that add up in front of a neuron.
     joined_alpha = 1.0
+    #: Whether membrane currents go from block to block, and neurons follow the last one.
+    membrane_shortcut = False
+    #: The gate where the config names none; None for blocks that take no ``gate_cfg``.
+    default_gate: Optional[dict] = None
+    #: Whether forward holds for spikes in bytes, as integer convs take them (mmsnn.deploy).
+    takes_bytes = False
 
     def __init__(
         self,
@@ -70,6 +79,8 @@ class SpikingBlock(BaseModule):
         else:
             convs = [(in_channels, channels, 3, stride), (channels, channels, 3, 1)]
         self.num_convs = len(convs)
+        #: Whether the neurons give 0 and 1.
+        self.binary = True
         self.norm_names = []
         for i, (c_in, c_out, kernel, conv_stride) in enumerate(convs, 1):
             neuron = build_neuron(act_cfg)
@@ -84,6 +95,7 @@ class SpikingBlock(BaseModule):
             )
             self.add_module(name, norm)
             self.add_module(f'neuron{i}', neuron)
+            self.binary &= neuron.values == 'binary'
         self.downsample = None
         if stride != 1 or in_channels != self.out_channels:
             self.downsample = nn.Sequential(
@@ -106,16 +118,17 @@ class SpikingBlock(BaseModule):
     def current(self, i: int, spikes: Tensor) -> Tensor:
         """Norm(conv(spikes)) of the branch's i-th layer, counted from 1."""
         conv, norm, _ = self.layer(i)
-        return norm(conv_of_spikes(conv, spikes))
+        return norm(conv_of_spikes(conv, spikes, self.binary))
 
     def shortcut_current(self, x: Tensor, binary: bool = True) -> Tensor:
         """Norm(conv1x1(x)) where the shape changes, else ``x``."""
         if self.downsample is None:
             return x
         conv, norm = self.downsample
-        return norm(conv_of_spikes(conv, x, binary))
+        return norm(conv_of_spikes(conv, x, binary and self.binary))
 
 
+@MODELS.register_module()
 class GateBlock(SpikingBlock):
     """Spikes meet spikes: O = gate(R, S). With an SG gate, O is binary again.
 
@@ -123,11 +136,15 @@ class GateBlock(SpikingBlock):
     (Zhang et al. 2023; our reading, docs/method.md) and, with SEW's gates, SEW ResNet's.
 
     Args:
-        gate_cfg: The gate.
+        gate_cfg: The gate; default ``ResidualGate``.
         **kwargs: As of :class:`SpikingBlock`.
     """
 
-    def __init__(self, *, gate_cfg: dict, **kwargs):
+    default_gate = dict(type='ResidualGate')
+    takes_bytes = True
+
+    def __init__(self, *, gate_cfg: Optional[dict] = None, **kwargs):
+        gate_cfg = gate_cfg or self.default_gate
         super().__init__(**kwargs)
         if self.downsample is not None:
             self.downsample_neuron = build_neuron(kwargs['act_cfg'])
@@ -136,7 +153,7 @@ class GateBlock(SpikingBlock):
     def forward(self, s: Tensor, time_steps: int) -> Tensor:
         """Spikes to spikes."""
         # Behind a gate whose output isn't binary, the block's own input needn't be.
-        binary = self.gate.binary
+        binary = self.gate.binary and self.binary
         shortcut = s
         if self.downsample is not None:
             shortcut = spiking_layer(
@@ -144,11 +161,26 @@ class GateBlock(SpikingBlock):
             )
         residual = spiking_layer(*self.layer(1), s, time_steps, binary=binary)
         for i in range(2, self.num_convs):
-            residual = spiking_layer(*self.layer(i), residual, time_steps)
+            residual = spiking_layer(*self.layer(i), residual, time_steps, binary=self.binary)
         last = self.layer(self.num_convs)
-        return spiking_layer(*last, residual, time_steps, self.gate, shortcut)
+        joined = self.gate, shortcut
+        return spiking_layer(*last, residual, time_steps, *joined, binary=self.binary)
 
 
+@MODELS.register_module()
+class SEWBlock(GateBlock):
+    """SEW ResNet's block: :class:`GateBlock` with its add, unless the config names a gate.
+
+    Source: Fang et al. 2021.
+
+    Args:
+        **kwargs: As of :class:`GateBlock`.
+    """
+
+    default_gate = dict(type='SEWAddGate')
+
+
+@MODELS.register_module()
 class AddBlock(SpikingBlock):
     """Currents add up in front of the last neuron: O = neuron(norm(conv(...)) + S).
 
@@ -158,15 +190,18 @@ class AddBlock(SpikingBlock):
         **kwargs: As of :class:`SpikingBlock`.
     """
 
+    takes_bytes = True
+
     def forward(self, s: Tensor, time_steps: int) -> Tensor:
         """Spikes to spikes."""
         x = s
         for i in range(1, self.num_convs):
-            x = spiking_layer(*self.layer(i), x, time_steps)
+            x = spiking_layer(*self.layer(i), x, time_steps, binary=self.binary)
         neuron = self.layer(self.num_convs)[-1]
         return neuron(self.current(self.num_convs, x) + self.shortcut_current(s), time_steps)
 
 
+@MODELS.register_module()
 class TDBNBlock(AddBlock):
     """STBP-tdBN's block: :class:`AddBlock` with alpha = 1/sqrt(2) where two branches add up.
 
@@ -179,6 +214,7 @@ class TDBNBlock(AddBlock):
     joined_alpha = 2**-0.5
 
 
+@MODELS.register_module()
 class MSBlock(SpikingBlock):
     """MS ResNet's block: the shortcut carries membrane currents, neurons stand before the convs.
 
@@ -187,6 +223,9 @@ class MSBlock(SpikingBlock):
     Args:
         **kwargs: As of :class:`SpikingBlock`.
     """
+
+    membrane_shortcut = True
+    takes_bytes = True
 
     def forward(self, x: Tensor, time_steps: int) -> Tensor:
         """Currents to currents."""
@@ -197,13 +236,13 @@ class MSBlock(SpikingBlock):
         return residual + self.shortcut_current(x, binary=False)
 
 
-#: ``block`` of SGResNet: class, and the gate where the config names none.
+#: Short names for ``block`` of SGResNet.
 BLOCKS = {
-    'sg': (GateBlock, dict(type='ResidualGate')),
-    'sew': (GateBlock, dict(type='SEWAddGate')),
-    'plain': (AddBlock, None),
-    'tdbn': (TDBNBlock, None),
-    'ms': (MSBlock, None),
+    'sg': GateBlock,
+    'sew': SEWBlock,
+    'plain': AddBlock,
+    'tdbn': TDBNBlock,
+    'ms': MSBlock,
 }
 
 
@@ -227,7 +266,8 @@ class SGResNet(BaseModule):
         stem: ``'imagenet'`` (conv 7x7/2, max pool), ``'deep'`` (three convs 3x3, the first /2,
             max pool) or ``'cifar'`` (conv 3x3/1).
         block: ``'sg'``, or a baseline: ``'plain'`` (add before the neuron), ``'tdbn'`` (STBP-tdBN),
-            ``'sew'`` or ``'ms'``.
+            ``'sew'`` or ``'ms'``; or the config of a registered :class:`SpikingBlock`, such as
+            ``dict(type='MyBlock')``.
         gate_cfg: Gate of the blocks ``'sg'`` (default ``ResidualGate``) and ``'sew'`` (default
             ``SEWAddGate``).
         frozen_stages: Stages to freeze, as in MMDetection's ResNet: -1 none, 0 the stem, ...
@@ -284,7 +324,7 @@ class SGResNet(BaseModule):
         strides: Sequence[int] = (1, 2, 2, 2),
         out_indices: Sequence[int] = (0, 1, 2, 3),
         stem: str = 'imagenet',
-        block: str = 'sg',
+        block: Union[str, dict] = 'sg',
         gate_cfg: Optional[dict] = None,
         frozen_stages: int = -1,
         conv_cfg: Optional[dict] = None,
@@ -301,9 +341,45 @@ class SGResNet(BaseModule):
                 dict(type='Constant', val=1, layer=['_BatchNorm', 'TDBN', 'GroupNorm']),
             ]
         super().__init__(init_cfg)
+        stages, bottleneck = self._check(
+            depth, stem, time_steps, num_stages, strides, out_indices, frozen_stages
+        )
+        self.time_steps = time_steps
+        self.in_channels = in_channels
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.zero_init_residual = zero_init_residual
+
+        layers = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        block_cls, make_block = _block(block, gate_cfg, bottleneck=bottleneck, **layers)
+        self.membrane_shortcut = block_cls.membrane_shortcut
+        stem_channels = stem_channels or base_channels
+        self._make_stem(stem, in_channels, stem_channels, **layers)
+        widths = [base_channels * 2**i for i in range(num_stages)]
+        stage_channels = self._make_stages(make_block, stem_channels, widths, stages, strides)
+        #: Channels of each returned level.
+        self.out_channels = tuple(stage_channels[i] for i in self.out_indices)
+        if self.membrane_shortcut:
+            self.out_neurons = ModuleList(build_neuron(act_cfg) for _ in self.out_indices)
+        self._freeze_stages()
+        if zero_init_residual and issubclass(block_cls, GateBlock):
+            _check_learns_from_rest(build_neuron(act_cfg))
+
+    def _check(
+        self,
+        depth: int,
+        stem: str,
+        time_steps: int,
+        num_stages: int,
+        strides: Sequence[int],
+        out_indices: Sequence[int],
+        frozen_stages: int,
+    ) -> tuple[Sequence[int], bool]:
+        """Blocks of each stage, and whether they are bottlenecks, of arguments that fit."""
         for name, value, known in (
             ('depth', depth, self.arch_settings),
-            ('block', block, BLOCKS),
             ('stem', stem, self.stem_settings),
         ):
             if value not in known:
@@ -323,59 +399,31 @@ class SGResNet(BaseModule):
             )
         if not -1 <= frozen_stages <= num_stages:
             raise ValueError(f'frozen_stages must be -1 to {num_stages}, got {frozen_stages!r}')
-        block_cls, default_gate = BLOCKS[block]
-        if gate_cfg is not None and default_gate is None:
-            raise ValueError(
-                f'block {block!r} has no gate: leave gate_cfg={gate_cfg!r} out, or '
-                "choose block 'sg' or 'sew'"
-            )
-        self.time_steps = time_steps
-        self.in_channels = in_channels
-        self.out_indices = tuple(out_indices)
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
-        self.with_cp = with_cp
-        self.zero_init_residual = zero_init_residual
-        self.membrane_shortcut = block == 'ms'
+        return stage_blocks[:num_stages], bottleneck
 
-        layers = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
-        stem_channels = stem_channels or base_channels
-        self._make_stem(stem, in_channels, stem_channels, **layers)
-        if default_gate is not None:
-            layers['gate_cfg'] = gate_cfg or default_gate
-        channels = stem_channels
+    def _make_stages(
+        self,
+        make_block: Callable,
+        channels: int,
+        widths: Sequence[int],
+        stages: Sequence[int],
+        strides: Sequence[int],
+    ) -> list[int]:
+        """Add ``layer1`` and so on; channels of each."""
         stage_channels = []
         self.res_layers = []
-        for i, num_blocks in enumerate(stage_blocks[:num_stages]):
+        for i, (width, num_blocks, stride) in enumerate(zip(widths, stages, strides), 1):
             stage = ModuleList()
             for j in range(num_blocks):
-                stage.append(
-                    block_cls(
-                        in_channels=channels,
-                        channels=base_channels * 2**i,
-                        bottleneck=bottleneck,
-                        stride=strides[i] if j == 0 else 1,
-                        **layers,
-                    )
+                block = make_block(
+                    in_channels=channels, channels=width, stride=stride if j == 0 else 1
                 )
-                channels = stage[-1].out_channels
-            self.res_layers.append(f'layer{i + 1}')
+                stage.append(block)
+                channels = block.out_channels
+            self.res_layers.append(f'layer{i}')
             self.add_module(self.res_layers[-1], stage)
             stage_channels.append(channels)
-        #: Channels of each returned level.
-        self.out_channels = tuple(stage_channels[i] for i in self.out_indices)
-        if self.membrane_shortcut:
-            self.out_neurons = ModuleList(build_neuron(act_cfg) for _ in self.out_indices)
-        self._freeze_stages()
-        if zero_init_residual and block_cls is GateBlock:
-            neuron = build_neuron(act_cfg)
-            if not neuron.learns_at(0.0):
-                raise ValueError(
-                    'zero_init_residual=True starts with silent residual branches, and a '
-                    f'{neuron.surrogate!r} surrogate of width {neuron.surrogate_width} has no '
-                    f'gradient there (threshold {neuron.v_threshold}): they could never learn. '
-                    "Take it away, or choose surrogate='arctan'"
-                )
+        return stage_channels
 
     def _make_stem(
         self,
@@ -411,8 +459,11 @@ class SGResNet(BaseModule):
             in_channels = width
         if self.membrane_shortcut:
             self.stem[-1].pop('neuron')
-        max_pool = nn.MaxPool2d if self.membrane_shortcut else SpikeMaxPool2d
-        self.maxpool = max_pool(3, 2, padding=1) if pool else nn.Identity()
+        self.maxpool = nn.Identity()
+        if pool and self.membrane_shortcut:
+            self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        elif pool:
+            self.maxpool = SpikeMaxPool2d(3, 2, padding=1, binary=neuron.values == 'binary')
 
     def init_weights(self) -> None:
         """As MMDetection's ResNet, and silent residual branches where asked for."""
@@ -500,7 +551,7 @@ class SGResNet(BaseModule):
                 x = spiking_layer(
                     *layer.values(), x, time_steps, shared=shared, binary=binary, pool=pool
                 )
-                shared, binary = False, True
+                shared, binary = False, layer['neuron'].values == 'binary'
             else:
                 x = self.maxpool(layer['norm'](layer['conv'](x)))
         return x.repeat(time_steps, 1, 1, 1) if shared else x
@@ -528,6 +579,41 @@ class SGResNet(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+
+def _block(
+    block: Union[str, dict], gate_cfg: Optional[dict], **kwargs
+) -> tuple[type[SpikingBlock], Callable]:
+    """The class of the blocks, and what makes one of its channels and stride."""
+    cfg = block
+    if isinstance(block, str):
+        known = BLOCKS.get(block) or find_type(dict(type=block), MODELS)
+        if known is None:
+            raise ValueError(
+                f'unknown block {block!r}: choose one of {list(BLOCKS)}, or give the config of a '
+                "registered one, dict(type='MyBlock')"
+            )
+        cfg = dict(type=known)
+    cls = lookup(cfg, 'block', SpikingBlock)
+    if gate_cfg is not None:
+        if cls.default_gate is None:
+            raise ValueError(
+                f'block {block!r} has no gate: leave gate_cfg={gate_cfg!r} out (gate_cfg=None in a '
+                "config that inherits it), or choose block 'sg' or 'sew'"
+            )
+        kwargs['gate_cfg'] = gate_cfg
+    return cls, partial(cls, **{**kwargs, **arguments(cfg)})
+
+
+def _check_learns_from_rest(neuron: nn.Module) -> None:
+    if neuron.learns_at(0.0):
+        return
+    raise ValueError(
+        'zero_init_residual=True starts with silent residual branches, and a '
+        f'{neuron.surrogate!r} surrogate of width {neuron.surrogate_width} has no '
+        f'gradient there (threshold {neuron.v_threshold}): they could never learn. '
+        "Take it away, or choose surrogate='arctan'"
+    )
 
 
 def _is_pretrained(init_cfg: Union[dict, list, None]) -> bool:

@@ -4,8 +4,8 @@ from mmdet.models.detectors import RetinaNet
 from mmdet.registry import MODELS
 from torch import nn
 
-from ..layers import why_a_decoder
-from ..necks.decoder_necks import DecoderNeck
+from ..necks import DecoderNeck
+from .checks import check_channels, list_necks, why_no_decoder
 
 
 @MODELS.register_module()
@@ -13,7 +13,8 @@ class SpikingRetinaNet(RetinaNet):
     """Hybrid SNN-ANN detector (Zhang et al. 2023): spikes in the backbone, RetinaNet behind it.
 
     It is MMDetection's RetinaNet, and checks at build time that the parts fit: that a decoder
-    stands between spikes and the first ANN layer, and that the channels agree.
+    stands between spikes and the first ANN layer, and that the channels agree. Every detector is
+    checked so (:mod:`mmsnn.models.detectors.checks`); here, the decoder is one of mmsnn's.
 
     Args:
         **kwargs: As of MMDetection's RetinaNet; ``neck`` is a list that starts with a decoder, as
@@ -46,20 +47,7 @@ def check_spiking_parts(backbone: nn.Module, neck: nn.Module) -> None:
     Raises:
         ValueError: No decoder behind a spiking backbone, or channels that disagree.
     """
-    channels = getattr(backbone, 'out_channels', None)
-    necks = [] if neck is None else list(neck) if isinstance(neck, nn.Sequential) else [neck]
-    first = necks[0] if necks else None
-    if not isinstance(first, DecoderNeck):
-        found = 'no neck' if first is None else f'a {type(first).__name__}'
-        raise ValueError(why_a_decoder(type(backbone).__name__, channels or (), found))
-    gives = type(backbone).__name__
-    for module in necks:
-        takes = getattr(module, 'in_channels', None)
-        if isinstance(takes, (list, tuple)) and channels and list(takes) != list(channels):
-            raise ValueError(
-                f'channels do not match: {gives} gives {list(channels)}, but '
-                f'{type(module).__name__} was built with in_channels={list(takes)}'
-            )
-        if not isinstance(module, DecoderNeck):
-            break
-        gives, channels = type(module).__name__, takes
+    necks = list_necks(neck)
+    if not necks or not isinstance(necks[0], DecoderNeck):
+        raise ValueError(why_no_decoder(backbone, necks))
+    check_channels(backbone, necks, (nn.Module,))

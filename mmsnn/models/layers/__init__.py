@@ -1,15 +1,32 @@
 """Neurons, norm, gates and decoders, usable by config and by hand."""
 
-from .builder import build_decoder, build_gate, build_neuron, build_norm
+from .builder import build_neuron, build_norm
 from .decoders import (
     AttentionSpikeDecoder,
     LastDecoder,
+    LevelsDecoder,
     MembraneDecoder,
     RateDecoder,
     SpikeDecoder,
+    build_decoder,
 )
-from .gates import Gate, LearnedGate, ResidualGate, SEWAddGate, SEWAndGate, SEWIAndGate
-from .neurons import IFNeuron, LIFNeuron, PLIFNeuron, check_time_steps
+from .gates import (
+    Gate,
+    LearnedGate,
+    ResidualGate,
+    SEWAddGate,
+    SEWAndGate,
+    SEWIAndGate,
+    build_gate,
+)
+from .neurons import (
+    IFNeuron,
+    ILIFNeuron,
+    LIFNeuron,
+    PLIFNeuron,
+    SpikingNeuron,
+    check_time_steps,
+)
 from .pool import SpikeMaxPool2d
 from .spike_conv import SpikeConv2d, build_conv, conv_of_spikes
 from .spiking_layer import spiking_layer
@@ -21,9 +38,11 @@ __all__ = [
     'AttentionSpikeDecoder',
     'Gate',
     'IFNeuron',
+    'ILIFNeuron',
     'LIFNeuron',
     'LastDecoder',
     'LearnedGate',
+    'LevelsDecoder',
     'MembraneDecoder',
     'PLIFNeuron',
     'RateDecoder',
@@ -35,6 +54,7 @@ __all__ = [
     'SpikeDecoder',
     'SpikeMaxPool2d',
     'Spikes',
+    'SpikingNeuron',
     'SyncTDBN',
     'build_conv',
     'build_decoder',

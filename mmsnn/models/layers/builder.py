@@ -1,19 +1,31 @@
-"""Builds neurons, norms, gates and decoders from their configs."""
+"""Builds neurons and norms from their configs; :func:`lookup` is for what else has a role."""
 
 from mmcv.cnn import build_norm_layer
 from mmdet.registry import MODELS
 from torch import nn
 
-from ...config_types import find_type
-from .decoders import SpikeDecoder
-from .gates import Gate
-from .neurons import LIFNeuron
+from ...config_types import arguments, find_type
+from .neurons import SpikingNeuron
 from .tdbn import TDBN
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
-def _lookup(cfg: dict, role: str, base) -> type:
+def lookup(cfg: dict, role: str, base) -> type:
+    """The registered class that a config names.
+
+    Args:
+        cfg: Config with a ``type``.
+        role: What to call it in the message.
+        base: The class, or the tuple of classes, that it has to derive from.
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: No type, an unknown one or one of another role; the message lists the known
+            ones.
+    """
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise ValueError(f"a {role} config must be a dict with a 'type', got {cfg!r}")
     cls = find_type(cfg, MODELS)
@@ -24,19 +36,21 @@ def _lookup(cfg: dict, role: str, base) -> type:
             for name, value in found.items()
             if isinstance(value, type) and issubclass(value, base)
         )
+        what = f'unknown {role} {cfg["type"]!r}'
+        if cls is not None and isinstance(base, type):
+            what = f'{cfg["type"]!r} is no {role}: it does not derive from {base.__name__}'
         raise ValueError(
-            f'unknown {role} {cfg["type"]!r}: choose one of {known}, or register '
-            'your own with `@MODELS.register_module()` and name its module in '
-            '`custom_imports`'
+            f'{what}: choose one of {known}, or register your own with '
+            '`@MODELS.register_module()` and name its module in `custom_imports`'
         )
     return cls
 
 
-def build_neuron(act_cfg: dict) -> nn.Module:
+def build_neuron(act_cfg: dict) -> SpikingNeuron:
     """Build a neuron, for example from ``dict(type='LIFNeuron', decay=0.5)``.
 
     Args:
-        act_cfg: Config with the ``type`` of a registered neuron and its arguments.
+        act_cfg: Config with the ``type`` of a registered :class:`SpikingNeuron`, and its arguments.
 
     Returns:
         The neuron.
@@ -44,8 +58,8 @@ def build_neuron(act_cfg: dict) -> nn.Module:
     Raises:
         ValueError: Unknown type; the message lists the known ones.
     """
-    cls = _lookup(act_cfg, 'neuron', LIFNeuron)
-    return cls(**{k: v for k, v in act_cfg.items() if k != 'type'})
+    cls = lookup(act_cfg, 'neuron', SpikingNeuron)
+    return cls(**arguments(act_cfg))
 
 
 def build_norm(
@@ -66,46 +80,8 @@ def build_norm(
     Raises:
         ValueError: Unknown type; the message lists the known ones.
     """
-    cls = _lookup(norm_cfg, 'norm', NORMS)
-    cfg = dict(norm_cfg, type=cls)
+    cls = lookup(norm_cfg, 'norm', NORMS)
+    cfg = dict(arguments(norm_cfg), type=cls)
     if issubclass(cls, TDBN):
         cfg = {'v_threshold': v_threshold, 'alpha': alpha, **cfg}
     return build_norm_layer(cfg, channels, postfix=postfix)
-
-
-def build_gate(gate_cfg: dict, channels: int, norm_cfg: dict, act_cfg: dict) -> nn.Module:
-    """Build the gate that joins a residual branch and a shortcut.
-
-    Args:
-        gate_cfg: Config with the ``type`` of a registered gate and its arguments.
-        channels: Channels of the joined spikes.
-        norm_cfg: Norm layer of a gate that has weights.
-        act_cfg: Neuron of a gate that has weights; keys in the gate's own ``act_cfg`` win.
-
-    Returns:
-        The gate.
-
-    Raises:
-        ValueError: Unknown type; the message lists the known ones.
-    """
-    cls = _lookup(gate_cfg, 'gate', Gate)
-    kwargs = {k: v for k, v in gate_cfg.items() if k != 'type'}
-    kwargs['act_cfg'] = {**act_cfg, **kwargs.get('act_cfg', {})}
-    return cls(channels=channels, **{'norm_cfg': norm_cfg, **kwargs})
-
-
-def build_decoder(decoder_cfg: dict, channels: int) -> nn.Module:
-    """Build a spike decoder, for example from ``dict(type='AttentionSpikeDecoder')``.
-
-    Args:
-        decoder_cfg: Config with the ``type`` of a registered decoder and its arguments.
-        channels: Channels of the spikes.
-
-    Returns:
-        The decoder.
-
-    Raises:
-        ValueError: Unknown type; the message lists the known ones.
-    """
-    cls = _lookup(decoder_cfg, 'decoder', SpikeDecoder)
-    return cls(channels=channels, **{k: v for k, v in decoder_cfg.items() if k != 'type'})

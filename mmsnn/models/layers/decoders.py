@@ -1,6 +1,6 @@
 """Spike decoders: (T, B, C, H, W) spikes to a real-valued (B, C, H, W) map."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 import torch
@@ -8,14 +8,36 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ... import ops
+from ...config_types import arguments
+from .builder import lookup
+
+
+def _checked(decoder: nn.Module, spikes: Tensor, channels: int) -> Tensor:
+    """Spikes (T, B, channels, H, W), as plain tensors and in a dtype that the decoder takes."""
+    if spikes.dim() != 5:
+        raise ValueError(
+            f'{type(decoder).__name__} decodes spikes of shape (T, B, C, H, W), got a tensor of '
+            f'shape {tuple(spikes.shape)}: put it right behind a spiking backbone'
+        )
+    if spikes.shape[2] != channels:
+        raise ValueError(
+            f'{type(decoder).__name__} was built for {channels} channels, got '
+            f'{spikes.shape[2]} in an input of shape {tuple(spikes.shape)}'
+        )
+    # Kernels take a short way with plain tensors.
+    spikes = spikes.as_subclass(Tensor)
+    return spikes.float() if spikes.dtype == torch.uint8 and not decoder.takes_bytes else spikes
 
 
 class SpikeDecoder(nn.Module):
-    """Base of the decoders.
+    """Base of the decoders of one level.
 
     Args:
         channels: Channels C of the spikes.
     """
+
+    #: Whether its formula holds for spikes in bytes (mmsnn.deploy); others get float32.
+    takes_bytes = False
 
     def __init__(self, channels: int):
         super().__init__()
@@ -33,18 +55,7 @@ class SpikeDecoder(nn.Module):
         Raises:
             ValueError: Input of another rank or another number of channels.
         """
-        if spikes.dim() != 5:
-            raise ValueError(
-                f'{type(self).__name__} decodes spikes of shape (T, B, C, H, W), got a tensor of '
-                f'shape {tuple(spikes.shape)}: put it right behind a spiking backbone'
-            )
-        if spikes.shape[2] != self.channels:
-            raise ValueError(
-                f'{type(self).__name__} was built for {self.channels} channels, got '
-                f'{spikes.shape[2]} in an input of shape {tuple(spikes.shape)}'
-            )
-        # Kernels take a short way with plain tensors.
-        return self.decode(spikes.as_subclass(Tensor))
+        return self.decode(_checked(self, spikes, self.channels))
 
     def decode(self, spikes: Tensor) -> Tensor:
         """The decoding itself, on checked input."""
@@ -70,6 +81,42 @@ class SpikeDecoder(nn.Module):
         )
 
 
+class LevelsDecoder(nn.Module):
+    """Base of the decoders that look at all levels at once.
+
+    Args:
+        in_channels: Channels of each level.
+    """
+
+    #: As of :class:`SpikeDecoder`.
+    takes_bytes = False
+
+    def __init__(self, in_channels: Sequence[int]):
+        super().__init__()
+        self.in_channels = list(in_channels)
+        #: Channels of each map, which a subclass may change.
+        self.out_channels = list(in_channels)
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Decode.
+
+        Args:
+            levels: Spikes (T, B, C, H, W) of each level, any T.
+
+        Returns:
+            A map (B, C', H', W') of each entry of ``out_channels``.
+
+        Raises:
+            ValueError: Spikes of another rank or another number of channels.
+        """
+        pairs = zip(levels, self.in_channels)
+        return tuple(self.decode(tuple(_checked(self, x, channels) for x, channels in pairs)))
+
+    def decode(self, levels: tuple[Tensor, ...]) -> Sequence[Tensor]:
+        """The decoding itself, on checked input."""
+        raise NotImplementedError
+
+
 @MODELS.register_module()
 class RateDecoder(SpikeDecoder):
     """Rate coding: the mean over time.
@@ -81,6 +128,8 @@ class RateDecoder(SpikeDecoder):
         >>> RateDecoder(1)(spikes).item()
         0.75
     """
+
+    takes_bytes = True
 
     def decode(self, spikes: Tensor) -> Tensor:
         """Return the firing rate of every neuron."""
@@ -94,6 +143,8 @@ class RateDecoder(SpikeDecoder):
 @MODELS.register_module()
 class LastDecoder(SpikeDecoder):
     """The last time step alone."""
+
+    takes_bytes = True
 
     def decode(self, spikes: Tensor) -> Tensor:
         """Return the spikes of t = T - 1."""
@@ -125,6 +176,8 @@ class MembraneDecoder(SpikeDecoder):
         >>> MembraneDecoder(1, decay=0.5)(spikes).item()  # (1 + 0.5) / 2
         0.75
     """
+
+    takes_bytes = True
 
     def __init__(self, channels: int, decay: float = 0.5):
         super().__init__(channels)
@@ -185,6 +238,8 @@ class AttentionSpikeDecoder(SpikeDecoder):
         True
     """
 
+    takes_bytes = True
+
     def __init__(self, channels: int, reduction: int = 16, kernel_size: int = 7):
         super().__init__(channels)
         if kernel_size % 2 == 0 or kernel_size < 1:
@@ -238,3 +293,21 @@ class AttentionSpikeDecoder(SpikeDecoder):
         temporal, channel, spatial = self.attention(spikes)
         weights = (len(spikes) * temporal)[..., None] * channel
         return spikes * weights[..., None, None] * spatial[:, :, None]
+
+
+def build_decoder(decoder_cfg: dict, channels: int) -> SpikeDecoder:
+    """Build a spike decoder, for example from ``dict(type='AttentionSpikeDecoder')``.
+
+    Args:
+        decoder_cfg: Config with the ``type`` of a registered :class:`SpikeDecoder`, and its
+            arguments.
+        channels: Channels of the spikes.
+
+    Returns:
+        The decoder.
+
+    Raises:
+        ValueError: Unknown type; the message lists the known ones.
+    """
+    cls = lookup(decoder_cfg, 'decoder', SpikeDecoder)
+    return cls(channels=channels, **arguments(decoder_cfg))

@@ -1,5 +1,6 @@
 """Gates: how a residual branch's spikes R and a shortcut's spikes S become the block's output."""
 
+from collections.abc import Sequence
 from typing import Optional
 
 import torch
@@ -7,6 +8,9 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ... import ops
+from ...config_types import arguments
+from .builder import build_neuron, build_norm, lookup
+from .neurons import VALUES, LIFNeuron, SpikingNeuron
 from .spiking_layer import spiking_layer
 
 
@@ -25,6 +29,12 @@ class Gate(nn.Module):
     fused: Optional[str] = None
     #: Whether spikes, 0 and 1, come out as spikes.
     binary = True
+    #: Of what neurons it joins the spikes: which of their ``values`` its formula holds for.
+    takes: Sequence[str] = ('binary',)
+    #: Whether its formula holds for spikes in bytes (mmsnn.deploy); others get float32.
+    takes_bytes = False
+    #: ``values`` of the network's neurons, one of ``takes`` (:func:`build_gate`).
+    values = 'binary'
 
     def __init__(
         self,
@@ -53,8 +63,9 @@ class ResidualGate(Gate):
     """SG ResNet's first gate signal, G = R: O = R OR S, binary.
 
     With R silent the block is the identity and dO/dS = 1 - R = 1 exactly, so that gradients neither
-    vanish nor explode with depth. Source: Zhang et al. 2023, SG ResNet; our reading,
-    docs/method.md.
+    vanish nor explode with depth. Of counts it is the larger, which is OR at each of the virtual
+    steps that a count stands for (:func:`mmsnn.ops.count_or`). Source: Zhang et al. 2023, SG
+    ResNet; our reading, docs/method.md.
 
     Example:
         >>> import torch
@@ -65,10 +76,13 @@ class ResidualGate(Gate):
     """
 
     fused = 'or'
+    takes = ('binary', 'counts')
+    takes_bytes = True
 
     def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
         """Return R OR S."""
-        return ops.spike_or(residual, shortcut)
+        join = ops.count_or if self.values == 'counts' else ops.spike_or
+        return join(residual, shortcut)
 
 
 @MODELS.register_module()
@@ -84,10 +98,11 @@ class LearnedGate(Gate):
     Args:
         channels: Channels of the joined spikes.
         norm_cfg: Norm layer behind the 1x1 conv.
-        act_cfg: The gate's neuron.
+        act_cfg: The gate's neuron, which gives 0 and 1; those of the network may give others.
 
     Raises:
-        ValueError: The neuron's surrogate has no gradient where the gate starts.
+        ValueError: A neuron that gives others, or whose surrogate has no gradient where the gate
+            starts.
 
     Example:
         >>> import torch
@@ -98,13 +113,20 @@ class LearnedGate(Gate):
         True
     """
 
-    def __init__(self, channels: int, norm_cfg: dict, act_cfg: dict):
-        from .builder import build_neuron, build_norm
+    takes = VALUES
+    takes_bytes = True
 
+    def __init__(self, channels: int, norm_cfg: dict, act_cfg: dict):
         super().__init__()
         self.neuron = build_neuron(act_cfg)
+        if self.neuron.values != 'binary':
+            raise ValueError(
+                f'LearnedGate selects by a signal of 0 and 1, and {type(self.neuron).__name__} '
+                f'gives {self.neuron.values}: give it a neuron of its own, '
+                "gate_cfg=dict(type='LearnedGate', act_cfg=dict(type='LIFNeuron'))"
+            )
         # After one step, the least that any T gives.
-        start = self._start * torch.as_tensor(self.neuron.input_scale).item()
+        start = self._start * self._leak[1]
         if not self.neuron.learns_at(start):
             raise ValueError(
                 f'LearnedGate starts silent, and a {self.neuron.surrogate!r} surrogate of width '
@@ -119,11 +141,19 @@ class LearnedGate(Gate):
         self.init_weights()
 
     @property
+    def _leak(self) -> tuple[float, float]:
+        """Decay and input scale; without a leak where the neuron says nothing of it."""
+        record = self.neuron.record()
+        if record is None:
+            return 1.0, 1.0
+        # PLIF's are tensors.
+        decay, scale = (torch.as_tensor(record[key]).item() for key in ('decay', 'input_scale'))
+        return decay, scale
+
+    @property
     def _start(self) -> float:
         """A constant current under which the membrane potential tends to 0.8 V_th."""
-        # PLIF's are tensors.
-        decay = torch.as_tensor(self.neuron.decay).item()
-        input_scale = torch.as_tensor(self.neuron.input_scale).item()
+        decay, input_scale = self._leak
         return 0.8 * self.neuron.v_threshold * (1 - decay) / input_scale
 
     def init_weights(self) -> None:
@@ -151,6 +181,8 @@ class SEWAddGate(Gate):
 
     fused = 'add'
     binary = False
+    takes = VALUES
+    takes_bytes = True
 
     def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
         """Return R + S."""
@@ -170,6 +202,7 @@ class SEWAndGate(Gate):
     """
 
     fused = 'and'
+    takes_bytes = True
 
     def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
         """Return R AND S."""
@@ -189,7 +222,50 @@ class SEWIAndGate(Gate):
     """
 
     fused = 'iand'
+    takes_bytes = True
 
     def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
         """Return (NOT R) AND S."""
         return ops.iand(residual, shortcut)
+
+
+def build_gate(gate_cfg: dict, channels: int, norm_cfg: dict, act_cfg: dict) -> Gate:
+    """Build the gate that joins a residual branch and a shortcut.
+
+    Args:
+        gate_cfg: Config with the ``type`` of a registered gate and its arguments.
+        channels: Channels of the joined spikes.
+        norm_cfg: Norm layer of a gate that has weights.
+        act_cfg: Neuron of the network, and of a gate that has weights: keys in the gate's own
+            ``act_cfg`` win, and where that names a neuron that takes other arguments, it is all.
+
+    Returns:
+        The gate.
+
+    Raises:
+        ValueError: Unknown type, where the message lists the known ones; or neurons that give what
+            the gate can't join.
+    """
+    cls = lookup(gate_cfg, 'gate', Gate)
+    neuron = lookup(act_cfg, 'neuron', SpikingNeuron)
+    if neuron.values not in cls.takes:
+        known = sorted(
+            name
+            for name, gate in MODELS.module_dict.items()
+            if isinstance(gate, type) and issubclass(gate, Gate) and neuron.values in gate.takes
+        )
+        raise ValueError(
+            f'{cls.__name__} joins spikes that are {" or ".join(cls.takes)}, and '
+            f'{neuron.__name__} gives {neuron.values}: choose one of {known}, or let '
+            f'{cls.__name__}.takes name {neuron.values!r} if its formula holds for them'
+        )
+    kwargs = arguments(gate_cfg)
+    own = kwargs.get('act_cfg', {})
+    of_one_family = (
+        issubclass(neuron, LIFNeuron)
+        or lookup({**act_cfg, **own}, 'neuron', SpikingNeuron) is neuron
+    )
+    kwargs['act_cfg'] = {**act_cfg, **own} if of_one_family else own
+    gate = cls(channels=channels, **{'norm_cfg': norm_cfg, **kwargs})
+    gate.values = neuron.values
+    return gate

@@ -10,12 +10,166 @@ from torch import Tensor, nn
 
 from ... import ops
 
+#: What a neuron can give: 0 and 1; whole numbers from 0 on; or whole numbers of either sign.
+VALUES = ('binary', 'counts', 'signed')
 
-@MODELS.register_module()
-class LIFNeuron(nn.Module):
-    """Leaky integrate-and-fire neuron over all time steps (:func:`mmsnn.ops.lif`).
+
+class SpikingNeuron(nn.Module):
+    """Base of the neurons, over all time steps.
 
     Stateless: every forward starts from v = 0, so there is nothing to reset between batches.
+
+    A neuron says what it computes in one of two ways. One of :func:`mmsnn.ops.lif`'s gives its
+    constants by :meth:`record`, and then fuses with its norm, gate and conv. Any other has
+    :meth:`fire`, and is called between them.
+
+    ``values`` and ``levels`` are kept to by all that handles spikes: 0 and 1 are kept at one bit a
+    value, bytes are for what isn't negative, and a firing rate counts spikes whatever their sign.
+
+    Args:
+        v_threshold: Firing threshold, for the tdBN in front of it.
+        time_steps: Set it where the layer gets time folded into the batch, as inside an mmcv
+            ``ConvModule``; None where the first axis is time or the caller says T.
+        inplace: Taken because mmcv passes it to every activation; spikes never overwrite currents.
+
+    Raises:
+        ValueError: A threshold or a number of time steps out of range; ``values`` or ``levels``
+            that no neuron can have.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models.layers import SpikingNeuron
+        >>> class Sign(SpikingNeuron):
+        ...     values = 'signed'
+        ...
+        ...     def fire(self, x):
+        ...         return torch.where(x.abs() >= self.v_threshold, x.sign(), 0.0)
+        >>> Sign()(torch.tensor([[0.4, 1.2, -3.0]]))
+        tensor([[ 0.,  1., -1.]])
+    """
+
+    #: One of :data:`VALUES`.
+    values = 'binary'
+    #: The most spikes that a neuron gives at one time step, whatever their sign: 1 to 255, so that
+    #: a byte holds them, and up to 127 with a sign.
+    levels = 1
+
+    def __init__(
+        self, v_threshold: float = 1.0, time_steps: Optional[int] = None, inplace: bool = False
+    ):
+        super().__init__()
+        if time_steps is not None:
+            check_time_steps(time_steps)
+        if not 0 < v_threshold < math.inf:
+            raise ValueError(f'v_threshold must be positive and finite, got {v_threshold!r}')
+        if self.values not in VALUES:
+            raise ValueError(
+                f'{type(self).__name__}.values is {self.values!r}: choose one of {list(VALUES)}'
+            )
+        self._check_levels(self.levels)
+        self.v_threshold = v_threshold
+        self.time_steps = time_steps
+        #: Dtype of the spikes where it isn't that of the currents (mmsnn.deploy).
+        self.spike_dtype: Optional[torch.dtype] = None
+        #: Called as ``observer(neuron, spikes)`` with the spikes (T, ...) of every forward, before
+        #: any gate. Unlike a forward hook it leaves norm and neuron fused (mmsnn.analysis).
+        self.observer: Optional[Callable[[nn.Module, Tensor], None]] = None
+
+    def _check_levels(self, levels: int, name: str = 'levels') -> None:
+        most = 127 if self.values == 'signed' else 255
+        if not isinstance(levels, int) or isinstance(levels, bool) or not 1 <= levels <= most:
+            raise ValueError(
+                f'{name} must be a whole number of spikes from 1 to {most}, got {levels!r}'
+            )
+
+    def record(self) -> Optional[dict]:
+        """The neuron as arguments of :func:`mmsnn.ops.lif`, or None where it is none of its."""
+        return None
+
+    def fire(self, x: Tensor) -> Tensor:
+        """Currents to spikes, by default those of the :meth:`record`.
+
+        Args:
+            x: (T, ...).
+
+        Returns:
+            Spikes of the same shape; whole numbers as ``values`` and ``levels`` say.
+        """
+        record = self.record()
+        if record is None:
+            raise NotImplementedError(f'{type(self).__name__} needs a fire(x) or a record()')
+        return ops.lif(x, **record, dtype=self.spike_dtype)
+
+    @property
+    def runs_by_record(self) -> bool:
+        """Whether :meth:`record` says all that it does, so that it can be part of another pass."""
+        own = type(self).fire is not SpikingNeuron.fire
+        return self.shows_all and not own and self.values == 'binary'
+
+    @property
+    def shows_all(self) -> bool:
+        """Whether the observer sees what the neuron gives: not where it has its own forward."""
+        return type(self).forward is SpikingNeuron.forward
+
+    def learns_at(self, potential: float) -> bool:
+        """Whether there is a gradient at a membrane potential below the threshold.
+
+        Args:
+            potential: h; 0 is rest.
+
+        Returns:
+            True where nothing is known.
+        """
+        return True
+
+    def forward(self, x: Tensor, time_steps: Optional[int] = None) -> Tensor:
+        """Turn currents into spikes.
+
+        Args:
+            x: (T, ...) or, where T is given here or at construction, (T*B, ...), time-major.
+            time_steps: T of an input that has time folded into the batch.
+
+        Returns:
+            Spikes of the shape and dtype of ``x``.
+
+        Raises:
+            ValueError: A batch that T doesn't divide; spikes that no byte holds, where bytes are
+                asked for.
+        """
+        time_steps = time_steps or self.time_steps
+        if time_steps is None:
+            return self.observed(self._fire(x))
+        if x.shape[0] % time_steps:
+            raise ValueError(
+                f'time_steps={time_steps} does not divide the first axis of an input '
+                f'of shape {tuple(x.shape)}: it should be time_steps * batch'
+            )
+        x = x.unflatten(0, (time_steps, -1))
+        return self.observed(self._fire(x)).flatten(0, 1)
+
+    def _fire(self, x: Tensor) -> Tensor:
+        spikes = self.fire(x)
+        if self.spike_dtype in (None, spikes.dtype):
+            return spikes
+        converted = spikes.to(self.spike_dtype)
+        if not torch.equal(converted.to(spikes.dtype), spikes):
+            raise ValueError(
+                f'{type(self).__name__} says values={self.values!r}, and gave some that '
+                f'{self.spike_dtype} does not hold'
+            )
+        return converted
+
+    def observed(self, spikes: Tensor) -> Tensor:
+        """Show the spikes (T, ...) to the observer, if there is one, and return them."""
+        if self.observer is not None:
+            self.observer(self, spikes)
+        return spikes
+
+
+@MODELS.register_module()
+class LIFNeuron(SpikingNeuron):
+    """Leaky integrate-and-fire neuron over all time steps (:func:`mmsnn.ops.lif`).
+
     As an mmcv activation layer: ``act_cfg=dict(type='LIFNeuron', time_steps=4)``.
 
     Args:
@@ -54,17 +208,13 @@ class LIFNeuron(nn.Module):
         time_steps: Optional[int] = None,
         inplace: bool = False,
     ):
-        super().__init__()
+        super().__init__(v_threshold, time_steps, inplace)
         if decay is not None and tau is not None:
             raise ValueError(f'give decay or tau, not both: got decay={decay!r} and tau={tau!r}')
         if tau is not None and not 1 <= tau < math.inf:
             raise ValueError(f'tau must be at least 1 time step, got {tau!r}')
         if decay is not None and not 0 <= decay <= 1:
             raise ValueError(f'decay must lie in [0, 1], got {decay!r}')
-        if time_steps is not None:
-            check_time_steps(time_steps)
-        if not 0 < v_threshold < math.inf:
-            raise ValueError(f'v_threshold must be positive and finite, got {v_threshold!r}')
         if reset not in ops.RESETS:
             raise ValueError(f'unknown reset {reset!r}: choose one of {list(ops.RESETS)}')
         ops.surrogate.check_surrogate(surrogate, surrogate_width)
@@ -72,17 +222,10 @@ class LIFNeuron(nn.Module):
             self._leak = (1 - 1 / tau, 1 / tau)
         else:
             self._leak = (0.5 if decay is None else decay, 1.0)
-        self.v_threshold = v_threshold
         self.reset = reset
         self.detach_reset = detach_reset
         self.surrogate = surrogate
         self.surrogate_width = surrogate_width
-        self.time_steps = time_steps
-        #: Dtype of the spikes where it isn't that of the currents (mmsnn.deploy).
-        self.spike_dtype: Optional[torch.dtype] = None
-        #: Called as ``observer(neuron, spikes)`` with the spikes (T, ...) of every forward, before
-        #: any gate. Unlike a forward hook it leaves norm and neuron fused (mmsnn.analysis).
-        self.observer: Optional[Callable[[nn.Module, Tensor], None]] = None
 
     @property
     def decay(self):
@@ -106,34 +249,7 @@ class LIFNeuron(nn.Module):
         reach = ops.surrogate.FINITE_REACH.get(self.surrogate, math.inf)
         return reach * self.surrogate_width > self.v_threshold - potential
 
-    def forward(self, x: Tensor, time_steps: Optional[int] = None) -> Tensor:
-        """Turn currents into spikes.
-
-        Args:
-            x: (T, ...) or, where T is given here or at construction, (T*B, ...), time-major.
-            time_steps: T of an input that has time folded into the batch.
-
-        Returns:
-            Spikes of the shape and dtype of ``x``.
-        """
-        time_steps = time_steps or self.time_steps
-        if time_steps is None:
-            return self.observed(ops.lif(x, **self.options()))
-        if x.shape[0] % time_steps:
-            raise ValueError(
-                f'time_steps={time_steps} does not divide the first axis of an input '
-                f'of shape {tuple(x.shape)}: it should be time_steps * batch'
-            )
-        x = x.unflatten(0, (time_steps, -1))
-        return self.observed(ops.lif(x, **self.options())).flatten(0, 1)
-
-    def observed(self, spikes: Tensor) -> Tensor:
-        """Show the spikes (T, ...) to the observer, if there is one, and return them."""
-        if self.observer is not None:
-            self.observer(self, spikes)
-        return spikes
-
-    def options(self) -> dict:
+    def record(self) -> dict:
         """The neuron as keyword arguments of :func:`mmsnn.ops.lif`."""
         return dict(
             decay=self.decay,
@@ -143,7 +259,6 @@ class LIFNeuron(nn.Module):
             detach_reset=self.detach_reset,
             surrogate=self.surrogate,
             surrogate_width=self.surrogate_width,
-            dtype=self.spike_dtype,
         )
 
     def extra_repr(self) -> str:
@@ -225,6 +340,78 @@ class PLIFNeuron(LIFNeuron):
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
         return f'decay={self.decay.item():.3f} (learnable), v_threshold={self.v_threshold}'
+
+
+@MODELS.register_module()
+class ILIFNeuron(SpikingNeuron):
+    """Integer leaky integrate-and-fire: 0 to D spikes a time step (:func:`mmsnn.ops.ilif`).
+
+    It is trained on whole numbers, and each of them stands for D virtual steps of 0 and 1
+    (:meth:`virtual_steps`), so that T = 1 and D = 4 has the resolution of 4 time steps in one pass.
+    Convs take the numbers as they are: a conv of the sum is the sum of the convs. Source: Luo et
+    al. 2024, SpikeYOLO; our reading, docs/method.md.
+
+    Args:
+        D: The most spikes of one time step, 1 to 255.
+        decay: Leak factor in [0, 1] from one time step to the next.
+        v_threshold: Firing threshold.
+        detach_reset: Whether the gradient ignores the spikes in the reset.
+        **kwargs: As of :class:`SpikingNeuron`.
+
+    Raises:
+        ValueError: A value out of range.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import ILIFNeuron
+        >>> neuron = ILIFNeuron(D=4)
+        >>> neuron(torch.tensor([[0.4], [1.5], [9.0]])).flatten()
+        tensor([0., 2., 4.])
+        >>> neuron.virtual_steps(torch.tensor([[1.6]])).flatten()
+        tensor([1., 1., 0., 0.])
+    """
+
+    values = 'counts'
+
+    def __init__(
+        self,
+        D: int = 4,
+        decay: float = 0.5,
+        v_threshold: float = 1.0,
+        detach_reset: bool = False,
+        **kwargs,
+    ):
+        super().__init__(v_threshold, **kwargs)
+        self._check_levels(D, 'D')
+        if not 0 <= decay <= 1:
+            raise ValueError(f'decay must lie in [0, 1], got {decay!r}')
+        self.levels = D
+        self.decay = decay
+        self.detach_reset = detach_reset
+
+    def fire(self, x: Tensor) -> Tensor:
+        """Currents (T, ...) to whole numbers of spikes."""
+        options = self.levels, self.decay, self.v_threshold, self.detach_reset, self.spike_dtype
+        return ops.ilif(x, *options)
+
+    def virtual_steps(self, x: Tensor) -> Tensor:
+        """The same spikes one by one.
+
+        Args:
+            x: Currents (T, ...).
+
+        Returns:
+            0 and 1, (T, D, ...), whose sum over D is what :meth:`fire` gives, bit for bit.
+        """
+        return ops.ilif_steps(x, self.levels, self.decay, self.v_threshold)
+
+    def learns_at(self, potential: float) -> bool:
+        """Whether there is a gradient at a membrane potential: from rest to D thresholds."""
+        return 0 <= potential <= self.levels * self.v_threshold
+
+    def extra_repr(self) -> str:
+        """What `print(module)` shows."""
+        return f'D={self.levels}, decay={self.decay}, v_threshold={self.v_threshold}'
 
 
 def check_time_steps(time_steps: int) -> None:

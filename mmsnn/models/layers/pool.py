@@ -1,5 +1,7 @@
 """Pooling of spikes."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import ops
@@ -15,10 +17,12 @@ class SpikeMaxPool2d(nn.Module):
         kernel_size: Height and width of the window.
         stride: Distance between windows.
         padding: Rows and columns around the image that never win.
+        binary: Whether the spikes are 0 and 1; others are kept as they are.
     """
 
-    def __init__(self, kernel_size: int, stride: int, padding: int = 0):
+    def __init__(self, kernel_size: int, stride: int, padding: int = 0, binary: bool = True):
         super().__init__()
+        self.binary = binary
         self.kernel_size = kernel_size
         self.stride = stride
         self.padding = padding
@@ -32,6 +36,8 @@ class SpikeMaxPool2d(nn.Module):
         Returns:
             Spikes (N, C, H', W').
         """
+        if not self.binary and x.dtype != torch.uint8:
+            return F.max_pool2d(x, self.kernel_size, self.stride, self.padding)
         return ops.spike_max_pool2d(x, self.kernel_size, self.stride, self.padding)
 
     def extra_repr(self) -> str:

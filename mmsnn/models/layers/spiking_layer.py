@@ -2,10 +2,11 @@
 
 from typing import Optional
 
+import torch
 from torch import Tensor, nn
 
 from ... import ops
-from .neurons import LIFNeuron
+from .neurons import SpikingNeuron
 from .pool import SpikeMaxPool2d
 from .spike_conv import conv_of_spikes, is_hooked
 from .tdbn import TDBN, SyncTDBN, batch_norm_arguments
@@ -55,10 +56,10 @@ def spiking_layer(
         if shared:
             x = x.expand(time_steps, *x.shape).flatten(0, 1)
         x = neuron(x, time_steps)
-        x = x if gate is None else gate(x, shortcut, time_steps)
+        x = x if gate is None else _joined(gate, x, shortcut, time_steps)
         return x if pool is None else pool(x)
     fold = (time_steps, -1)
-    options = neuron.options()
+    options = dict(neuron.record(), dtype=neuron.spike_dtype)
     gate_apart = gate is not None and neuron.observer is not None
     if gate is not None and not gate_apart:
         options.update(gate=gate.fused, shortcut=shortcut.unflatten(0, fold))
@@ -77,7 +78,7 @@ def spiking_layer(
         spikes = _norm_lif(norm, x, options)
     spikes = neuron.observed(spikes).flatten(0, 1)
     if gate_apart:
-        spikes = gate(spikes, shortcut, time_steps)
+        spikes = _joined(gate, spikes, shortcut, time_steps)
     return spikes if pool is None else pool(spikes)
 
 
@@ -85,10 +86,19 @@ def _fuses(norm: nn.Module, neuron: nn.Module, gate: Optional[nn.Module]) -> boo
     batch_norm = type(norm) in (TDBN, SyncTDBN, nn.BatchNorm2d) and norm.affine
     return (
         (batch_norm or type(norm) is nn.Identity)
-        and type(neuron).forward is LIFNeuron.forward
+        and isinstance(neuron, SpikingNeuron)
+        and neuron.runs_by_record
         and (gate is None or gate.fused is not None)
         and not any(is_hooked(module) for module in (norm, neuron, gate))
     )
+
+
+def _joined(gate: nn.Module, spikes: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
+    """gate(spikes, shortcut); in float32 where the formula may not hold for bytes."""
+    if spikes.dtype != torch.uint8 or gate.takes_bytes:
+        return gate(spikes, shortcut, time_steps)
+    joined = gate(spikes.float(), shortcut.float(), time_steps)
+    return joined.to(torch.uint8) if gate.binary else joined
 
 
 def _norm_lif(norm: nn.Module, x: Tensor, options: dict) -> Tensor:

@@ -1,5 +1,5 @@
 """Decoder necks."""
 
-from .decoder_necks import ASDNeck, LastNeck, RateNeck
+from .decoder_necks import ASDNeck, DecoderNeck, LastNeck, RateNeck
 
-__all__ = ['ASDNeck', 'LastNeck', 'RateNeck']
+__all__ = ['ASDNeck', 'DecoderNeck', 'LastNeck', 'RateNeck']

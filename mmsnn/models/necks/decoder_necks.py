@@ -1,29 +1,63 @@
 """Decoder necks: spikes of every level to real-valued maps that any neck or head takes."""
 
 from collections.abc import Sequence
+from typing import Union
 
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 
-from ..layers import AttentionSpikeDecoder, LastDecoder, RateDecoder, SpikeDecoder
+from ...config_types import arguments
+from ..layers import (
+    AttentionSpikeDecoder,
+    LastDecoder,
+    LevelsDecoder,
+    RateDecoder,
+    SpikeDecoder,
+    build_decoder,
+)
+from ..layers.builder import lookup
 
 
+@MODELS.register_module()
 class DecoderNeck(BaseModule):
-    """One spike decoder a level.
+    """One spike decoder a level, or one that looks at all levels.
 
     Args:
         in_channels: Channels of each level.
+        decoder: Config of a registered :class:`~mmsnn.models.layers.SpikeDecoder`, which is built
+            for each level, or :class:`~mmsnn.models.layers.LevelsDecoder`.
         init_cfg: As in MMDetection.
-        **kwargs: Arguments of the decoder.
+
+    Raises:
+        ValueError: Unknown decoder; the message lists the known ones.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.models import DecoderNeck
+        >>> neck = DecoderNeck([64, 128], decoder=dict(type='MembraneDecoder', decay=0.5))
+        >>> outs = neck([torch.ones(4, 1, 64, 8, 8), torch.ones(4, 1, 128, 4, 4)])
+        >>> [tuple(out.shape) for out in outs]
+        [(1, 64, 8, 8), (1, 128, 4, 4)]
     """
 
-    decoder: type[SpikeDecoder]
-
-    def __init__(self, in_channels: Sequence[int], init_cfg=None, **kwargs):
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        decoder: dict = dict(type='AttentionSpikeDecoder'),
+        init_cfg: Union[dict, list, None] = None,
+    ):
         super().__init__(init_cfg)
         self.in_channels: list[int] = list(in_channels)
-        self.decoders = ModuleList(self.decoder(c, **kwargs) for c in self.in_channels)
+        #: Channels of each map that comes out.
+        self.out_channels: list[int] = self.in_channels
+        self.decoders = self.decoder = None
+        cls = lookup(decoder, 'decoder', (SpikeDecoder, LevelsDecoder))
+        if issubclass(cls, LevelsDecoder):
+            self.decoder = cls(in_channels=self.in_channels, **arguments(decoder))
+            self.out_channels = list(self.decoder.out_channels)
+        else:
+            self.decoders = ModuleList(build_decoder(decoder, c) for c in self.in_channels)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Decode every level.
@@ -32,19 +66,21 @@ class DecoderNeck(BaseModule):
             inputs: One tensor of spikes (T, B, C, H, W) a level.
 
         Returns:
-            One tensor (B, C, H, W) a level.
+            One tensor (B, C, H, W) a level, or as the decoder of all levels says.
 
         Raises:
             ValueError: Another number of levels, rank or channels than it was built for.
         """
-        if len(inputs) != len(self.decoders):
+        if len(inputs) != len(self.in_channels):
             raise ValueError(
-                f'{type(self).__name__} was built for {len(self.decoders)} levels '
+                f'{type(self).__name__} was built for {len(self.in_channels)} levels '
                 f'(in_channels={self.in_channels}), got {len(inputs)}: let '
                 "in_channels match the backbone's out_indices"
             )
         # In the layout of MMDetection's own backbones, whatever that of the spikes is: heads such
         # as CenterNet's take views of their maps.
+        if self.decoder is not None:
+            return tuple(level.contiguous() for level in self.decoder(inputs))
         return tuple(decode(x).contiguous() for decode, x in zip(self.decoders, inputs))
 
 
@@ -67,12 +103,11 @@ class ASDNeck(DecoderNeck):
         [(1, 64, 8, 8), (1, 128, 4, 4)]
     """
 
-    decoder = AttentionSpikeDecoder
-
     def __init__(
         self, in_channels: Sequence[int], reduction: int = 16, kernel_size: int = 7, init_cfg=None
     ):
-        super().__init__(in_channels, init_cfg, reduction=reduction, kernel_size=kernel_size)
+        decoder = dict(type=AttentionSpikeDecoder, reduction=reduction, kernel_size=kernel_size)
+        super().__init__(in_channels, decoder, init_cfg)
 
 
 @MODELS.register_module()
@@ -92,7 +127,8 @@ class RateNeck(DecoderNeck):
         [(1, 64, 8, 8), (1, 128, 4, 4)]
     """
 
-    decoder = RateDecoder
+    def __init__(self, in_channels: Sequence[int], init_cfg=None):
+        super().__init__(in_channels, dict(type=RateDecoder), init_cfg)
 
 
 @MODELS.register_module()
@@ -104,4 +140,5 @@ class LastNeck(DecoderNeck):
         init_cfg: As in MMDetection.
     """
 
-    decoder = LastDecoder
+    def __init__(self, in_channels: Sequence[int], init_cfg=None):
+        super().__init__(in_channels, dict(type=LastDecoder), init_cfg)
