@@ -110,7 +110,7 @@ setup(
         'mmsnn.checkpoints': ['*.pth'],
         'mmsnn.samples': ['digits/**/*'],
         'mmsnn.ops': ['kernels.c'],
-        'mmsnn.report': ['page.html'],
+        'mmsnn.report': ['*.html'],
     },
     entry_points={'console_scripts': ['mmsnn = mmsnn_cli:main']},
     ext_modules=[Extension('mmsnn.ops._kernels', ['mmsnn/ops/kernels.c'], optional=True)],

@@ -18,7 +18,7 @@ from mmsnn.analysis import AC_ENERGY, MAC_ENERGY
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
 from mmsnn.config_types import type_name
 from mmsnn.datasets import DatasetError, check_frames
-from mmsnn.report import collect, write
+from mmsnn.report import collect, compare, write
 from mmsnn.utils import (
     ToolError,
     add_common_arguments,
@@ -37,7 +37,8 @@ EXAMPLES = """examples:
   mmsnn report CONFIG work_dirs/NAME/epoch_12.pth
   mmsnn report CONFIG CHECKPOINT --out report.html --images 30
   mmsnn report CONFIG CHECKPOINT --max-images 500   # of a large set
-  mmsnn report CONFIG CHECKPOINT --mac-energy 3.1 --ac-energy 0.1"""
+  mmsnn report CONFIG CHECKPOINT --mac-energy 3.1 --ac-energy 0.1
+  mmsnn report --compare ann/spike_report.html snn/spike_report.html --out compare.html"""
 
 DEFAULT_STEPS = (1, 2, 3, 4, 6, 8)
 
@@ -53,8 +54,15 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('config', help='path of the config')
-    parser.add_argument('checkpoint', help='path of the checkpoint')
+    parser.add_argument('config', nargs='?', help='path of the config')
+    parser.add_argument('checkpoint', nargs='?', help='path of the checkpoint')
+    parser.add_argument(
+        '--compare',
+        nargs=2,
+        metavar=('A', 'B'),
+        help='put two reports side by side instead: their pages, JSON files or folders. An ANN and '
+        'a spiking network, two T, before and after',
+    )
     parser.add_argument('--work-dir', help='folder for the log (default: work_dirs/NAME_OF_CONFIG)')
     parser.add_argument(
         '--out',
@@ -102,7 +110,12 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
             help=f'picojoules a {what} (default: {joules * 1e12:g}, 45 nm)',
         )
     add_common_arguments(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.compare is None and args.checkpoint is None:
+        parser.error('give a CONFIG and a CHECKPOINT, or --compare A B')
+    if args.compare is not None and args.config is not None:
+        parser.error('--compare takes two reports and no config')
+    return args
 
 
 def check_args(args: argparse.Namespace) -> None:
@@ -132,9 +145,27 @@ def check_args(args: argparse.Namespace) -> None:
         check_out(args.out, suffix='.html', beside='.json')
 
 
+def write_comparison(args: argparse.Namespace) -> None:
+    """Two reports on one page.
+
+    Args:
+        args: The command line.
+    """
+    out = args.out or 'compare.html'
+    with exit_on_error(OSError, ValueError):
+        check_out(out, suffix='.html', beside=None)
+        page = compare(*args.compare)
+        with open(out, 'x', encoding='utf-8') as file:
+            file.write(page)
+    print(f'comparison: {out}')
+
+
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Measure, and write the report."""
     args = parse_args(argv)
+    if args.compare is not None:
+        write_comparison(args)
+        return
     enforce_safe_loading(args.trust_checkpoint)
     with exit_on_error(OSError, ValueError):
         check_args(args)

@@ -74,6 +74,28 @@ def training_charts(curves: dict[str, Any], scores: dict[str, str]) -> list[str]
     return charts
 
 
+def compare_curves(reports: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> str:
+    """Precision against recall over all classes, of several reports.
+
+    Args:
+        reports: Of each its name and its curves, as of :class:`mmsnn.report.tasks.DetectionTask`.
+
+    Returns:
+        SVG.
+    """
+    figure, axes = _axes('recall', 'precision')
+    for (label, curves), color in zip(reports, SERIES):
+        row = curves[0]
+        counts = [(right, right + wrong) for right, wrong in zip(row['right'], row['wrong'])]
+        points = [(right / max(row['true'], 1), right / n) for right, n in counts if n]
+        if points:
+            axes.plot(*zip(*points), color=color, label=label, clip_on=False)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.legend(frameon=False, labelcolor=INK, loc='lower left')
+    return _svg(figure)
+
+
 def _axes(x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4.4, 2.8), layout='constrained')
     axes = figure.add_subplot()

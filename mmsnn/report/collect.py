@@ -15,7 +15,6 @@ from ..analysis import POTENTIAL_EDGES, SpikeProfile, SpikeProfiler, neuron_laye
 from ..analysis.profile import plain_numbers
 from ..ops.backend import ready_kernel_for
 from ..utils import (
-    ToolError,
     anytime,
     get_time_steps,
     main_score,
@@ -69,19 +68,17 @@ def collect(
         The numbers, ready for JSON, and the pictures.
 
     Raises:
-        ToolError: The model has no spiking neurons, or its evaluator no score.
+        ToolError: The evaluator has no score, or a number of time steps is out of range.
     """
     watched = neuron_layers(model)
-    if not watched:
-        raise ToolError(
-            f'{type(model).__name__} has no spiking neurons, and a spike report would be empty: '
-            'take tools/test.py'
-        )
     scores = score_names(runner.test_evaluator)
-    configured = get_time_steps(model)
-    for t in (*steps, configured or 1):  # every one is checked before the work starts
-        set_time_steps(model, t)
-    steps = sorted({*steps, configured})
+    configured = get_time_steps(model) if watched else None
+    if watched:
+        for t in (*steps, configured or 1):  # every one is checked before the work starts
+            set_time_steps(model, t)
+        steps = sorted({*steps, configured})
+    else:
+        steps = [None]
     keep = _Keep()
     runner.register_hook(keep)
     runner.logger.info('mmsnn: evaluating, and counting spikes')
@@ -91,19 +88,21 @@ def collect(
     scores = scores or main_score(plain_metrics(metrics, ()))
     metrics = plain_metrics(metrics, scores)
     result = profiler.result()
-    runner.logger.info('mmsnn: membrane potentials')
-    with autocast(enabled=runner.test_loop.fp16):
-        potentials = profile(
-            model, runner.test_dataloader, FEW_BATCHES, operations=False, potentials=True
-        )
+    potentials = None
+    if watched:
+        runner.logger.info('mmsnn: membrane potentials')
+        with autocast(enabled=runner.test_loop.fp16):
+            potentials = profile(
+                model, runner.test_dataloader, FEW_BATCHES, operations=False, potentials=True
+            )
     rows = [
-        {k: v if isinstance(v, int) else _known(v) for k, v in row.items()}
-        for row in anytime(runner, model, steps, configured)[0]
+        {k: v if isinstance(v, int) else _known(v) for k, v in {**row, 'time_steps': t}.items()}
+        for t, row in zip([t or 1 for t in steps], anytime(runner, model, steps, configured)[0])
     ]
     batches = None if result.images <= ALL_IMAGES else FEW_BATCHES
     for row in rows:
         measured = result
-        if batches is not None or row['time_steps'] != configured:
+        if watched and (batches is not None or row['time_steps'] != configured):
             set_time_steps(model, row['time_steps'])
             with autocast(enabled=runner.test_loop.fp16):
                 measured = profile(model, runner.test_dataloader, batches, **energies)
@@ -112,7 +111,9 @@ def collect(
             energy=measured.energy,
             energy_ratio=_ratio(measured.energy, measured.ann_energy),
         )
-    set_time_steps(model, configured)
+    if watched:
+        set_time_steps(model, configured)
+    configured = configured or 1
     task = task_of(runner, keep.samples, score_thr)
     runner.logger.info('mmsnn: pictures')
     images, pictures = show_images(runner, model, task, num_images)
@@ -160,11 +161,11 @@ def _machine() -> dict[str, Any]:
 
 
 def _profile(
-    result: SpikeProfile, potentials: SpikeProfile, watched: Collection[str]
+    result: SpikeProfile, potentials: Optional[SpikeProfile], watched: Collection[str]
 ) -> dict[str, Any]:
     """The profile as JSON, with what the page says of whole layers."""
     numbers = result.to_dict()
-    shares = {layer.name: layer.potentials for layer in potentials.layers}
+    shares = {layer.name: layer.potentials for layer in potentials.layers} if potentials else {}
     for layer in numbers['layers']:
         found = shares.get(layer['name'])
         layer['in_gate'] = layer['kind'] == 'neuron' and layer['name'] not in watched
@@ -177,12 +178,17 @@ def _profile(
     # Learned gates start silent by intention, and are no layers of the network.
     neurons = [layer for layer in result.neuron_layers if layer.name in watched]
     spiking = [layer for layer in result.layers if layer.kind == 'spikes']
+    numbers.update(
+        neurons=sum(layer.neurons for layer in result.neuron_layers),
+        energy_ratio=_ratio(result.energy, result.ann_energy),
+        potential_edges=POTENTIAL_EDGES.tolist(),
+    )
+    if potentials is None:
+        return numbers
     channels = np.concatenate([layer.rate_by_channel / layer.levels for layer in neurons])
     numbers.update(
-        potential_edges=POTENTIAL_EDGES.tolist(),
         few_images=potentials.images,
         spikes=sum(layer.spikes for layer in result.neuron_layers),
-        neurons=sum(layer.neurons for layer in result.neuron_layers),
         silent=1 - result.active,
         dead=float((channels == 0).mean()),
         saturated=float((channels >= result.saturated_above).mean()),
@@ -199,7 +205,6 @@ def _profile(
             sum(layer.sops for layer in spiking),
             sum(layer.ann_macs * layer.time_steps for layer in spiking),
         ),
-        energy_ratio=_ratio(result.energy, result.ann_energy),
     )
     return numbers
 

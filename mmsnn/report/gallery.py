@@ -3,6 +3,7 @@
 import base64
 import os.path as osp
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Optional
 
 import cv2
@@ -13,7 +14,7 @@ from mmengine.runner import Runner, autocast
 from rich.progress import track
 from torch import nn
 
-from ..analysis import SpikeRecorder
+from ..analysis import SpikeRecorder, neuron_layers
 from ..visualization import first_image, heat_map, input_picture, overlay
 
 #: Pictures as ``data:`` addresses, by the number of the image, the layer or decoder where it is of
@@ -40,11 +41,11 @@ def show_images(
     """
     dataset = runner.test_dataloader.dataset
     entries, pictures = [], {}
-    recorder = SpikeRecorder(model)
+    recorder = SpikeRecorder(model) if neuron_layers(model) else None
     chosen = choose(task.order(), num_images)
     for n, (i, group) in enumerate(track(chosen, 'drawing')):
         data = dataset[i]
-        with recorder, torch.no_grad(), autocast(enabled=runner.test_loop.fp16):
+        with recorder or nullcontext(), torch.no_grad(), autocast(enabled=runner.test_loop.fp16):
             sample = model.test_step(pseudo_collate([data]))[0]
         image = input_picture(data['inputs'])
         shown = _shrink(image, PICTURE_SIDE)
@@ -52,7 +53,7 @@ def show_images(
         shrunk = width / image.shape[1], height / image.shape[0]
         # Not the ratio of the sizes: the pipeline may have padded.
         resized = sample.metainfo.get('scale_factor', (1, 1))
-        spikes, attention = first_image(recorder, data['inputs'], sample)
+        spikes, attention = first_image(recorder, data['inputs'], sample) if recorder else ({}, {})
         path = sample.metainfo.get('img_path')
         entry = dict(
             index=i,

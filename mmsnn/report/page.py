@@ -52,7 +52,9 @@ def render(numbers: dict[str, Any], pictures: Pictures, numbers_file: str) -> st
     training = numbers['training']
     scores = numbers['scores']
     charts = dict(
-        anytime=anytime_charts(numbers['anytime'], scores, numbers['time_steps']),
+        anytime=anytime_charts(numbers['anytime'], scores, numbers['time_steps'])
+        if neurons
+        else [],
         training=training_charts(training, scores) if training else [],
     )
     return environment.get_template('page.html').render(
@@ -67,7 +69,7 @@ def render(numbers: dict[str, Any], pictures: Pictures, numbers_file: str) -> st
         neurons=neurons,
         weights=weights,
         default_layer=numbers['gallery'][0]['layer'],
-        top_rate=max(rate for _, layer in neurons for rate in layer['rate_by_step']),
+        top_rate=max((rate for _, layer in neurons for rate in layer['rate_by_step']), default=0),
         top_part=_top_energy([numbers['profile']]),
         top_layer=_top_energy([layer for _, layer in weights]),
         threshold_at=edges.index(1.0) / (len(edges) - 1),

@@ -18,7 +18,6 @@ from .matching import (
     match_boxes,
 )
 
-
 #: Least scores of the curves of precision and recall.
 SCORES = [i / 100 for i in range(101)]
 #: Boxes below the least score that pictures keep: those of at least this score, and so many.

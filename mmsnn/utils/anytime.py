@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from statistics import median
+from typing import Optional
 
 import numpy as np
 import torch
@@ -93,7 +94,10 @@ def plain_metrics(metrics: dict[str, float], scores: Iterable[str]) -> dict[str,
 
 
 def anytime(
-    runner: Runner, model: nn.Module, steps: Sequence[int], configured: int
+    runner: Runner,
+    model: nn.Module,
+    steps: Sequence[Optional[int]],
+    configured: Optional[int],
 ) -> tuple[list[dict[str, float]], dict[str, str]]:
     """Evaluate and time a model at several T, side by side.
 
@@ -103,7 +107,7 @@ def anytime(
     Args:
         runner: The runner; its test data and evaluator are used.
         model: The detector or classifier, in eval mode.
-        steps: Numbers of time steps.
+        steps: Numbers of time steps; ``[None]`` of a model without any, as an ANN.
         configured: T to which the times are relative; the model has it again in the end.
 
     Returns:
@@ -118,10 +122,11 @@ def anytime(
     """
     scores = score_names(runner.test_evaluator)
     evaluators = {t: _copy(runner.test_evaluator) for t in steps}
-    times: dict[int, list] = {t: [] for t in sorted({*steps, configured})}
+    times: dict[Optional[int], list] = {t: [] for t in sorted({*steps, configured})}
     for i, batch in enumerate(track(runner.test_dataloader, 'evaluating at every T')):
         for t in times:
-            set_time_steps(model, t)
+            if t is not None:
+                set_time_steps(model, t)
             # The first run of a T pays for what later ones find done.
             for _ in range(2 if i == 0 else 1):
                 own = deepcopy(batch)
@@ -132,7 +137,8 @@ def anytime(
             times[t].append(elapsed)
             if t in evaluators:
                 evaluators[t].process(data_samples=found, data_batch=batch)
-    set_time_steps(model, configured)
+    if configured is not None:
+        set_time_steps(model, configured)
     size = len(runner.test_dataloader.dataset)
     found = {t: evaluator.evaluate(size) for t, evaluator in evaluators.items()}
     # One that found nothing at one T may give no number there, and numbers at another.
