@@ -6,6 +6,9 @@ import sys
 import time
 
 import mmcv
+import pytest
+
+import mmsnn_cli
 
 
 def test_quick_demo(tmp_path):
@@ -25,10 +28,21 @@ def test_quick_demo(tmp_path):
     assert digits == 24
     assert found >= 18
     rate = float(re.search(r'fire at a time step: ([\d.]+) %', done.stdout)[1])
-    ours, twin = map(int, re.search(r': (\d+) uJ .*: (\d+) uJ', done.stdout).groups())
     assert 5 < rate < 20
-    assert 0 < ours < twin
+    energy = dict(re.findall(r'^(layers that|the whole).* uJ +([\d.]+)$', done.stdout, re.M))
+    assert float(energy['layers that']) < 0.2
+    assert float(energy['the whole']) < 0.8
+    assert 'annotations' not in done.stdout
     pictures = sorted((tmp_path / 'here' / 'pictures').iterdir())
     assert len(pictures) == 8
     assert mmcv.imread(pictures[0]).shape == (384, 768, 3)
     assert mmcv.imread(tmp_path / 'here' / 'spikes.png').std() > 1
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / 'spikes.png').touch()
+    with pytest.raises(
+        SystemExit, match=r'spikes\.png is there already: choose another --work-dir'
+    ):
+        mmsnn_cli.main(['demo', '--quick', '--work-dir', str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ['spikes.png']
