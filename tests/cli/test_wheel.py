@@ -1,6 +1,7 @@
 """The built wheel is enough: commands, configs and tools, from an empty folder."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DIGITS = 'digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
+SHIPPED = 'spiking-retinanet_sg-r10_asd_fpn_digits'
+DIGITS = f'digits/{SHIPPED}.py'
 
 
 @pytest.fixture(scope='module')
@@ -91,6 +93,38 @@ def test_the_lines_of_python_in_the_readme(site, tmp_path):
     found, _, table = done.stdout.partition('+---')
     assert 'labels: tensor([0,' in found, 'the large digit of the picture comes first'
     assert 'backbone.layer3.0.neuron2' in table
+
+
+@pytest.mark.parametrize('home', ['', 'https://example.org/mmsnn'])
+def test_readme_on_a_package_index(home):
+    """There is no file beside it: addresses are whole, or there is none."""
+    done = subprocess.run(
+        [sys.executable, 'setup.py', '--quiet', '--long-description'],
+        cwd=ROOT,
+        env={**os.environ, 'MMSNN_HOME_URL': home},
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    targets = re.findall(r'\]\(([^)]*)\)', done.stdout)
+    assert len(targets) > 10
+    assert all(target.startswith(('https://', '#')) for target in targets)
+    pictures = re.findall(r'!\[[^\]]*\]\(([^)]*)\)', done.stdout)
+    images = [f'{home}/raw/main/docs/images/{name}' for name in ('demo.jpg', 'report.png')]
+    assert pictures == (images if home else [])
+    assert (f'{home}/blob/main/CITATION.cff' in targets) == bool(home)
+    assert 'CITATION.cff' in done.stdout
+
+
+@pytest.mark.slow
+def test_first_minute(mmsnn, tmp_path):
+    """What is shown without data, training or a clone."""
+    assert 'layers that spikes enter' in mmsnn('demo', '--quick', '--work-dir', 'quick')
+    assert len(list((tmp_path / 'quick' / 'pictures').iterdir())) == 8
+    mmsnn('image-demo')
+    assert len(list((tmp_path / 'outputs' / 'vis').iterdir())) == 8
+    printed = mmsnn('fuse', SHIPPED, '--checkpoint', f'mmsnn://{SHIPPED}', '--shape', 128, 128)
+    assert '(auto)' in printed
 
 
 @pytest.mark.slow
