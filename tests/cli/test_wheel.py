@@ -1,6 +1,7 @@
 """The built wheel is enough: commands, configs and tools, from an empty folder."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DIGITS = 'digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
+SHIPPED = 'spiking-retinanet_sg-r10_asd_fpn_digits'
+DIGITS = f'digits/{SHIPPED}.py'
 
 
 @pytest.fixture(scope='module')
@@ -81,7 +83,7 @@ def test_the_lines_of_python_in_the_readme(site, tmp_path):
     """They run as they stand there, from an empty folder."""
     section = (ROOT / 'README.md').read_text().split('## Five lines')[1]
     lines = section.split('```python\n')[1].split('```')[0]
-    assert len(lines.splitlines()) == 5
+    assert len(list(filter(None, lines.splitlines()))) == 5
     done = subprocess.run(
         [sys.executable, '-c', lines],
         cwd=tmp_path,
@@ -123,6 +125,38 @@ def fresh(request, site, tmp_path_factory):
     return SimpleNamespace(
         stack=request.param, wheel=wheel, folder=place / 'empty', run=run, pip=pip
     )
+
+
+@pytest.mark.parametrize('home', ['', 'https://example.org/mmsnn'])
+def test_readme_on_a_package_index(home):
+    """There is no file beside it: addresses are whole, or there is none."""
+    done = subprocess.run(
+        [sys.executable, 'setup.py', '--quiet', '--long-description'],
+        cwd=ROOT,
+        env={**os.environ, 'MMSNN_HOME_URL': home},
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    targets = re.findall(r'\]\(([^)]*)\)', done.stdout)
+    assert len(targets) > 10
+    assert all(target.startswith(('https://', '#')) for target in targets)
+    pictures = re.findall(r'!\[[^\]]*\]\(([^)]*)\)', done.stdout)
+    images = [f'{home}/raw/main/docs/images/{name}' for name in ('demo.jpg', 'report.png')]
+    assert pictures == (images if home else [])
+    assert (f'{home}/blob/main/CITATION.cff' in targets) == bool(home)
+    assert 'CITATION.cff' in done.stdout
+
+
+@pytest.mark.slow
+def test_first_minute(mmsnn, tmp_path):
+    """What is shown without data, training or a clone."""
+    assert 'layers that spikes enter' in mmsnn('demo', '--quick', '--work-dir', 'quick')
+    assert len(list((tmp_path / 'quick' / 'pictures').iterdir())) == 8
+    mmsnn('image-demo')
+    assert len(list((tmp_path / 'outputs' / 'vis').iterdir())) == 8
+    printed = mmsnn('fuse', SHIPPED, '--checkpoint', f'mmsnn://{SHIPPED}', '--shape', 128, 128)
+    assert '(auto)' in printed
 
 
 @pytest.mark.slow
