@@ -79,7 +79,9 @@ def find_loader(pipeline: Optional[Sequence[Any]]) -> Optional[Loader]:
     if not pipeline:
         return Loader()
     for transform in pipeline:
-        if find_type(transform, TRANSFORMS) is LoadImageFromFile:
+        # mmcv's or mmsnn's, which reads the same, and not what a user has made of them.
+        cls = find_type(transform, TRANSFORMS)
+        if cls is not None and cls in (LoadImageFromFile, TRANSFORMS.get('LoadImageFromFile')):
             return Loader(
                 transform.get('color_type', 'color'),
                 transform.get('imdecode_backend', 'cv2') or 'cv2',
