@@ -21,7 +21,7 @@ from .classes import check_same_classes, check_trained_classes
 from .classification import check_cls_dataset, data_arguments, find_class
 from .coco import DATA_HINT, check_coco_dataset, is_coco
 from .coco_file import read_coco_file
-from .evaluators import check_evaluator
+from .evaluators import check_evaluator, check_masks
 from .images import find_loader
 
 
@@ -82,6 +82,7 @@ def check_config_datasets(
         if split != 'train':
             evaluator = cfg.get(f'{split}_evaluator')
             warnings += check_evaluator(evaluator, split, found if whole else None, read)
+            warnings += check_masks(evaluator, split, cfg.get('model') or {})
     if checkpoint is not None:
         check_trained_classes(
             {use.key: results.get(use.key) or _configured(use) for use in uses},
