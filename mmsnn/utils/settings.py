@@ -130,7 +130,7 @@ def _check_arguments(registry: Registry, part: Any, key: str, but: Sequence[str]
     unknown = [name for name in part if name not in {*accepted, *but, 'type', '_scope_'}]
     if unknown:
         words = f"{cls.__name__}.__init__() got an unexpected keyword argument '{unknown[0]}'"
-        takes = ', '.join(accepted) or 'no arguments'
+        takes = ', '.join(accepted)
         raise ToolError(f'{key}: {error_words(TypeError(words))}. {cls.__name__} takes {takes}')
 
 
@@ -148,8 +148,6 @@ def accepted_arguments(cls: type) -> Optional[list[str]]:
         init = vars(owner).get('__init__')
         if init is None:
             continue
-        if owner is object:  # which takes nothing
-            return list(names) if cls.__new__ is object.__new__ else None
         if hasattr(init, '__wrapped__'):  # the wrapper may know other names
             return None
         try:
