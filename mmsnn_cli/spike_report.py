@@ -18,7 +18,7 @@ from mmsnn.analysis import AC_ENERGY, MAC_ENERGY
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
 from mmsnn.config_types import type_name
 from mmsnn.datasets import DatasetError, check_frames
-from mmsnn.report import collect, compare, write
+from mmsnn.report import collect, compare, read_report, write
 from mmsnn.utils import (
     ToolError,
     add_common_arguments,
@@ -38,7 +38,8 @@ EXAMPLES = """examples:
   mmsnn report CONFIG CHECKPOINT --out report.html --images 30
   mmsnn report CONFIG CHECKPOINT --max-images 500   # of a large set
   mmsnn report CONFIG CHECKPOINT --mac-energy 3.1 --ac-energy 0.1
-  mmsnn report --compare ann/spike_report.html snn/spike_report.html --out compare.html"""
+  mmsnn report ANN_CONFIG ANN_CHECKPOINT --out ann.html --like snn.html
+  mmsnn report --compare ann.html snn.html --out compare.html"""
 
 DEFAULT_STEPS = (1, 2, 3, 4, 6, 8)
 
@@ -83,6 +84,11 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         default=9,
         metavar='N',
         help='pictures to show: a third of them the worst, typical and best (default: 9)',
+    )
+    parser.add_argument(
+        '--like',
+        metavar='REPORT',
+        help='show the pictures that another report of the same data shows, to compare the two',
     )
     parser.add_argument(
         '--max-images', type=int, metavar='N', help='look only at the first N images'
@@ -176,6 +182,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         checkpoint = load_checkpoint_file(args.checkpoint, args.trust_checkpoint)
         check_data(cfg, ('test',), args, None, checkpoint, args.checkpoint)
         steps = check_steps(cfg, args.time_steps)
+        if args.like is not None:
+            shown = read_report(args.like).numbers['gallery']
+            args.like = [(shot['index'], shot['group']) for shot in shown]
         prepare_data(cfg, args.max_images)
     cfg.load_from, cfg.resume = args.checkpoint, False
     # A fused model writes no spikes that could be counted.
@@ -188,6 +197,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         del checkpoint
         runner.call_hook('before_run')
         runner.load_or_resume()
+        size = len(runner.test_dataloader.dataset)
+        if args.like and max(i for i, _ in args.like) >= size:
+            raise ToolError(f'--like is a report of other data: there are {size} images here')
         if args.max_images is not None:
             judge_only(runner)
         numbers, pictures = collect(
@@ -196,6 +208,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             steps,
             num_images=args.images,
             score_thr=args.score_thr,
+            like=args.like,
             log_dir=args.train_dir or osp.dirname(args.checkpoint),
             mac_energy=args.mac_energy * 1e-12,
             ac_energy=args.ac_energy * 1e-12,

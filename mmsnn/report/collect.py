@@ -50,6 +50,7 @@ def collect(
     num_images: int = 9,
     score_thr: Optional[float] = None,
     log_dir: Optional[str] = None,
+    like: Optional[Sequence[tuple[int, str]]] = None,
     **energies: float,
 ) -> tuple[dict[str, Any], Pictures]:
     """Evaluate, measure and draw.
@@ -61,6 +62,7 @@ def collect(
         num_images: How many images to show: the worst third, the typical and the best.
         score_thr: Least score of a detector's box; None for the one with the best F1.
         log_dir: Folder of the training run, for its curves; None for none.
+        like: Numbers of the images to show instead, each with its group in another report.
         **energies: ``mac_energy`` and ``ac_energy`` of
             :class:`~mmsnn.analysis.SpikeProfiler`, in joules.
 
@@ -116,7 +118,7 @@ def collect(
     configured = configured or 1
     task = task_of(runner, keep.samples, score_thr)
     runner.logger.info('mmsnn: pictures')
-    images, pictures = show_images(runner, model, task, num_images)
+    images, pictures = show_images(runner, model, task, num_images, like)
     numbers = dict(
         mmsnn=__version__,
         created=time.strftime('%Y-%m-%d %H:%M'),

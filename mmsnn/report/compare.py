@@ -107,9 +107,8 @@ def check_comparable(a: dict[str, Any], b: dict[str, Any]) -> None:
         ('true_boxes', 'one has {} true boxes, the other {}'),
     ):
         if a.get(key) != b.get(key):
-            values = [
-                ', '.join(map(str, v)) if isinstance(v, list) else v for v in (a[key], b[key])
-            ]
+            values = [r.get(key) for r in (a, b)]
+            values = [', '.join(map(str, v)) if isinstance(v, list) else v for v in values]
             raise CompareError(
                 f'the reports are of different test data: {what.format(*values)}. Make both on the '
                 'same images, with one config for the data'

@@ -26,7 +26,11 @@ PICTURE_SIDE, MAP_SIDE, OVERLAY_SIDE = 640, 96, 256
 
 
 def show_images(
-    runner: Runner, model: nn.Module, task, num_images: int
+    runner: Runner,
+    model: nn.Module,
+    task,
+    num_images: int,
+    like: Optional[Sequence[tuple[int, str]]] = None,
 ) -> tuple[list[dict[str, Any]], Pictures]:
     """Choose images, run each once more, and draw its spikes and attention.
 
@@ -35,6 +39,7 @@ def show_images(
         model: The detector or classifier.
         task: As of :func:`mmsnn.report.tasks.task_of`.
         num_images: How many images.
+        like: Images to show instead, with their groups, as of :func:`choose`.
 
     Returns:
         What is known of each image, the worst first, and the pictures.
@@ -42,7 +47,7 @@ def show_images(
     dataset = runner.test_dataloader.dataset
     entries, pictures = [], {}
     recorder = SpikeRecorder(model) if neuron_layers(model) else None
-    chosen = choose(task.order(), num_images)
+    chosen = like or choose(task.order(), num_images)
     for n, (i, group) in enumerate(track(chosen, 'drawing')):
         data = dataset[i]
         with recorder or nullcontext(), torch.no_grad(), autocast(enabled=runner.test_loop.fp16):
