@@ -23,7 +23,7 @@ $(error ISA=$(ISA) is not known: avx2 hides the newer units of this CPU, and not
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow sanitize bench docs figures lint clean
+.PHONY: help demo test test-slow sanitize bench gpu on-gpu docs figures lint clean
 
 help:  ## this list
 	@echo "mmsnn: spiking neural networks for MMDetection"
@@ -68,6 +68,15 @@ $(call STAMP,spikingjelly): $(call STAMP,bench)
 bench: $(call STAMP,spikingjelly)  ## time and memory against SpikingJelly, MMDetection's ANN and the convs alone
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
+# An environment of its own: a build of PyTorch for CUDA takes gigabytes, and one for CPUs may be in
+# $(VENV) already.
+gpu:  ## on a machine with a GPU: its tests, the bench and a training to the end, results to docs/gpu.md
+	@command -v nvidia-smi >/dev/null || { echo "make gpu: no GPU here: there is no nvidia-smi" >&2; exit 1; }
+	@$(MAKE) --no-print-directory VENV=$(VENV)-gpu on-gpu
+
+on-gpu: $(call STAMP,test) $(call STAMP,demo) $(call STAMP,spikingjelly)
+	@$(BIN)/python benchmarks/gpu.py
+
 # -W: a warning, such as a link that leads nowhere, ends the build.
 docs: $(call STAMP,docs)  ## the site, in docs/_build/html/index.html
 	@$(BIN)/python -m sphinx -W --keep-going --quiet docs docs/_build/html
@@ -81,4 +90,4 @@ lint: $(call STAMP,lint)  ## ruff
 	@$(BIN)/ruff format --check .
 
 clean:  ## remove the venv and build leftovers (work_dirs/ and data/ stay)
-	rm -rf $(VENV) build docs/_build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-gpu build docs/_build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -141,6 +141,7 @@ setup(
             'myst-nb>=1.1',
             'myst-parser>=3,<6',
             'sphinx>=7.4,<10',
+            'sphinx-copybutton>=0.5.2',
             'sphinx-mathjax-offline',
             'sphinxcontrib-programoutput',
         ],

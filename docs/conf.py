@@ -15,8 +15,10 @@ release = version = mmsnn.__version__
 extensions = [
     'myst_nb',  # MyST, for pages and notebooks
     'sphinx.ext.autodoc',
+    'sphinx.ext.githubpages',  # an empty .nojekyll, so that code hosts serve _static/
     'sphinx.ext.mathjax',
     'sphinx.ext.napoleon',
+    'sphinx_copybutton',
     'sphinx-mathjax-offline',  # MathJax beside the pages: the site needs no network
     'sphinxcontrib.programoutput',
 ]
@@ -27,8 +29,14 @@ exclude_patterns = ['_build']
 # Headings are link targets by the names that code hosts give them.
 myst_heading_anchors = 3
 
+# ```math is a formula, here as on code hosts.
+myst_fence_as_directive = ['math']
+
 # Notebooks are run by the tests; the site shows them as they are committed.
 nb_execution_mode = 'off'
+
+# What one runs has a button that copies it; formulas, `--help` and folders have none.
+copybutton_selector = ':is(.highlight-bash, .highlight-python, .highlight-bibtex) pre'
 
 # --- reference ---------------------------------------------------------------------------------
 

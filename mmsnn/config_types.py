@@ -31,6 +31,24 @@ def type_name(cfg: Any) -> str:
     return name.rpartition('.')[2]
 
 
+def arguments(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config hands to its type.
+
+    Args:
+        cfg: The config of a module, data set, transform, hook and so on.
+
+    Returns:
+        The config without its type, and without the mark that MMEngine leaves on what a config
+        takes over from a ``_base_`` of another package.
+
+    Example:
+        >>> from mmsnn.config_types import arguments
+        >>> arguments(dict(type='NDA', _scope_='mmsnn', flip=False))
+        {'flip': False}
+    """
+    return {name: value for name, value in cfg.items() if name not in ('type', '_scope_')}
+
+
 def find_type(cfg: Any, registry: Registry) -> Any:
     """The class that the type of a config stands for.
 

@@ -2,7 +2,7 @@ import pytest
 from mmdet.datasets.transforms import Resize
 from mmdet.registry import MODELS, TRANSFORMS
 
-from mmsnn.config_types import find_type, type_name
+from mmsnn.config_types import arguments, find_type, type_name
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,7 @@ def test_no_type(cfg):
 @pytest.mark.parametrize('name', ['NoSuch', 'mmdet.NoSuch', 'no_such.module.NoSuch'])
 def test_a_name_that_is_not_registered(name):
     assert find_type(dict(type=name), MODELS) is None
+
+
+def test_arguments_of_what_another_package_handed_on():
+    assert arguments(dict(type='Resize', _scope_='mmsnn', scale=(8, 8))) == dict(scale=(8, 8))

@@ -156,7 +156,7 @@ class SpikeProfile:
 
     @property
     def energy(self) -> float:
-        """Joules an image: SOPs as accumulates, and MACs."""
+        """Joules an image, for SOPs as accumulates and for MACs."""
         return sum(layer.energy for layer in self.layers)
 
     @property

@@ -86,7 +86,7 @@ def make_spiking(cfg: Config, depth: Optional[int] = None, time_steps: int = 4) 
     Args:
         cfg: The detector's config; it stays as it is.
         depth: Depth of the SGResNet; default that of a ResNet, 18 for any other backbone.
-        time_steps: T.
+        time_steps: Number of time steps, T.
 
     Returns:
         The changes.
@@ -197,7 +197,7 @@ def spiking_backbone(
         levels: Its levels that are used.
         used: Which of all its levels these are.
         depth: Depth; None for that of a ResNet, or 18.
-        time_steps: T.
+        time_steps: Number of time steps, T.
 
     Returns:
         Its config. What a ResNet says of its shape is kept: ``strides``, the deep stem,

@@ -37,23 +37,32 @@ def _current(x, scale, shift, gain, SCALE: tl.constexpr, SHIFT: tl.constexpr):
 @triton.jit
 def _shortcut(pointer, t, step, offsets, mask, n, PACKED: tl.constexpr):
     if PACKED:
-        row = (n + 7) // 8
-        byte = tl.load(pointer + t * row + offsets // 8, mask, 0).to(tl.int32)
-        return ((byte >> (offsets % 8).to(tl.int32)) & 1).to(tl.float32)
+        # Shifts: Triton can't know that nothing is negative, and divides with care.
+        row = (n + 7) >> 3
+        byte = tl.load(pointer + t * row + (offsets >> 3), mask, 0).to(tl.int32)
+        return ((byte >> (offsets & 7).to(tl.int32)) & 1).to(tl.float32)
     else:
         return tl.load(pointer + t * step + offsets, mask, 0).to(tl.float32)
+
+
+@triton.jit
+def _channel(offsets, channels, inner, WIDE: tl.constexpr):
+    # Division in 64 bits is a call, for which registers are kept free or saved.
+    if not WIDE:
+        offsets = offsets.to(tl.int32)
+    return offsets // inner % channels
 
 
 @triton.jit
 def _forward(
     x_pointer, scale_pointer, shift_pointer, shortcut_pointer, out_pointer, steps, n, channels,
     inner, x_step, shortcut_step, decay, gain, v_threshold, SCALE: tl.constexpr,
-    SHIFT: tl.constexpr, RESET: tl.constexpr, GATE: tl.constexpr, PACKED: tl.constexpr,
+    SHIFT: tl.constexpr, RESET: tl.constexpr, GATE: tl.constexpr, WIDE: tl.constexpr,
     SIZE: tl.constexpr,
 ):  # fmt: skip
     offsets = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     mask = offsets < n
-    channel = (offsets // inner) % channels
+    channel = _channel(offsets, channels, inner, WIDE)
     scale = tl.load(scale_pointer + channel, mask, 0) if SCALE else 1.0
     shift = tl.load(shift_pointer + channel, mask, 0) if SHIFT else 0.0
     v = tl.zeros((SIZE,), tl.float32)
@@ -64,7 +73,7 @@ def _forward(
         s = (h - v_threshold >= 0).to(tl.float32)
         v = h * (1 - s) if RESET == 0 else h - v_threshold * s
         if GATE != 0:
-            other = _shortcut(shortcut_pointer, at, shortcut_step, offsets, mask, n, PACKED)
+            other = _shortcut(shortcut_pointer, at, shortcut_step, offsets, mask, n, False)
             if GATE == 1:
                 s = s + (1 - s) * other
             elif GATE == 2:
@@ -95,21 +104,19 @@ def _slope(u, width, SURROGATE: tl.constexpr):
 @triton.jit
 def _backward(
     grad_pointer, x_pointer, scale_pointer, shift_pointer, shortcut_pointer, h_pointer,
-    by_grad_pointer, by_x_pointer, by_one_pointer, grad_x_pointer, grad_shortcut_pointer,
-    sums_pointer, leak_pointer, steps, n, channels, inner, x_step, shortcut_step, grad_step, decay,
-    gain, v_threshold, width, SCALE: tl.constexpr, SHIFT: tl.constexpr, RESET: tl.constexpr,
-    DETACH: tl.constexpr, SURROGATE: tl.constexpr, GATE: tl.constexpr, PACKED: tl.constexpr,
-    SHARED: tl.constexpr, BY_GRAD: tl.constexpr, BY_X: tl.constexpr, GRAD_X: tl.constexpr,
-    GRAD_SHORTCUT: tl.constexpr, SUMS: tl.constexpr, LEAK: tl.constexpr, SIZE: tl.constexpr,
+    by_grad_pointer, grad_x_pointer, grad_shortcut_pointer, sums_pointer, leak_pointer, steps, n,
+    channels, inner, x_step, shortcut_step, grad_step, decay, gain, v_threshold, width,
+    SCALE: tl.constexpr, SHIFT: tl.constexpr, RESET: tl.constexpr, DETACH: tl.constexpr,
+    SURROGATE: tl.constexpr, GATE: tl.constexpr, PACKED: tl.constexpr, SHARED: tl.constexpr,
+    BY_GRAD: tl.constexpr, GRAD_X: tl.constexpr, GRAD_SHORTCUT: tl.constexpr, SUMS: tl.constexpr,
+    LEAK: tl.constexpr, WIDE: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     offsets = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     mask = offsets < n
-    channel = (offsets // inner) % channels
+    channel = _channel(offsets, channels, inner, WIDE)
     scale = tl.load(scale_pointer + channel, mask, 0) if SCALE else 1.0
     shift = tl.load(shift_pointer + channel, mask, 0) if SHIFT else 0.0
     a = tl.load(by_grad_pointer + channel, mask, 0) if BY_GRAD else 1.0
-    b = tl.load(by_x_pointer + channel, mask, 0) if BY_X else 0.0
-    c = tl.load(by_one_pointer + channel, mask, 0) if BY_X else 0.0
     # h[t] again, kept in scratch memory that each program alone reads back.
     v = tl.zeros((SIZE,), tl.float32)
     at = tl.zeros((1,), tl.int64)  # t, wide enough for offsets
@@ -152,12 +159,11 @@ def _backward(
         total += y_grad
         sum_x += y_grad * x
         if GRAD_X and not SHARED:
-            to = (a * y_grad + (b * x + c)).to(grad_x_pointer.dtype.element_ty)
+            to = (a * y_grad).to(grad_x_pointer.dtype.element_ty)
             tl.store(grad_x_pointer + at * n + offsets, to, mask)
         v_grad = decay * h_grad
     if GRAD_X and SHARED:
-        x = tl.load(x_pointer + offsets, mask, 0).to(tl.float32)
-        to = (a * total + (b * x + c)).to(grad_x_pointer.dtype.element_ty)
+        to = (a * total).to(grad_x_pointer.dtype.element_ty)
         tl.store(grad_x_pointer + offsets, to, mask)
     if SUMS:
         tl.store(sums_pointer + offsets, total, mask)
@@ -201,6 +207,11 @@ def _extent(x, time_steps) -> tuple:
     )
 
 
+def _wide(n) -> bool:
+    """Whether 32 bits don't count the elements of a step and of the last program beyond it."""
+    return n + BLOCK > 2**31
+
+
 def _shortcut_step(shortcut) -> int:
     return 0 if shortcut is None else shortcut.stride(0)
 
@@ -215,7 +226,7 @@ def lif(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> None:
         x, scale, shift, shortcut, out, steps, n, channels, inner, x_step,
         _shortcut_step(shortcut), decay, gain, v_threshold, SCALE=scale is not None,
         SHIFT=shift is not None, RESET=RESETS[reset], GATE=GATES[gate],
-        PACKED=False, SIZE=BLOCK, enable_fp_fusion=False,
+        WIDE=_wide(n), SIZE=BLOCK, enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -225,6 +236,8 @@ def lif_backward(
 ) -> None:  # fmt: skip
     """Gradients into the last four, where they are given; see reference.lif_backward."""
     decay, gain, v_threshold, reset, detach, surrogate, width = neuron
+    by_grad, *by_x_and_one = by
+    assert by_x_and_one == [None, None]  # `input_grad` adds what they stand for
     steps, n, channels, inner, x_step = _extent(x, time_steps)
     if n == 0:
         return
@@ -232,14 +245,14 @@ def lif_backward(
     sums = None if channel_sums is None else x.new_empty(2, n, dtype=torch.float32)
     leak = None if leak_sums is None else x.new_empty(2, n, dtype=torch.float32)
     _backward[(triton.cdiv(n, BLOCK),)](
-        grad, x, scale, shift, shortcut, h, *by, grad_x, grad_shortcut, sums, leak, steps, n,
+        grad, x, scale, shift, shortcut, h, by_grad, grad_x, grad_shortcut, sums, leak, steps, n,
         channels, inner, x_step, _shortcut_step(shortcut), grad.stride(0), decay, gain, v_threshold,
         width, SCALE=scale is not None, SHIFT=shift is not None, RESET=RESETS[reset],
         DETACH=bool(detach), SURROGATE=SURROGATES[surrogate], GATE=GATES[gate],
         PACKED=shortcut is not None and shortcut.dtype == torch.uint8, SHARED=time_steps > 0,
-        BY_GRAD=by[0] is not None, BY_X=by[1] is not None, GRAD_X=grad_x is not None,
+        BY_GRAD=by_grad is not None, GRAD_X=grad_x is not None,
         GRAD_SHORTCUT=grad_shortcut is not None, SUMS=sums is not None, LEAK=leak is not None,
-        SIZE=BLOCK, enable_fp_fusion=False,
+        WIDE=_wide(n), SIZE=BLOCK, enable_fp_fusion=False,
     )  # fmt: skip
     # Summed over time by the kernel; the rest is a sum that torch does as well and repeatably.
     if sums is not None:
@@ -271,7 +284,9 @@ def pack(x, rows: int, bits) -> bool:
     binary = torch.ones((), dtype=torch.int32, device=x.device)
     if n:
         size = BLOCK // 8
-        _pack[(rows, triton.cdiv((n + 7) // 8, size))](x, bits, binary, n, SIZE=size)
+        _pack[(rows, triton.cdiv((n + 7) // 8, size))](
+            x, bits, binary, n, SIZE=size, enable_fp_fusion=False
+        )
     return bool(binary)
 
 
@@ -279,4 +294,4 @@ def unpack(bits, x) -> None:
     """One row of bits to the values of dense `x`, in memory order."""
     n = x.numel()
     if n:
-        _unpack[(triton.cdiv(n, BLOCK),)](bits, x, n, SIZE=BLOCK)
+        _unpack[(triton.cdiv(n, BLOCK),)](bits, x, n, SIZE=BLOCK, enable_fp_fusion=False)

@@ -5,5 +5,5 @@
 
 from pathlib import Path
 
-#: A data root as ``mmsnn digits`` makes it: ``val/`` and ``annotations/instances_val.json``.
+#: A data root as ``mmsnn digits`` makes it, with ``val/`` and ``annotations/instances_val.json``.
 DIGITS = Path(__file__).parent / 'digits'

@@ -18,7 +18,7 @@ from typing import Optional
 
 import mmdet.registry
 import torch
-from mmdet.registry import MODELS, RUNNERS
+from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 from mmengine.registry import Registry, init_default_scope
@@ -33,7 +33,7 @@ from ..datasets import DatasetError, check_config_datasets
 from ..deploy import PRECISIONS
 from ..engine.hooks.non_finite_loss_hook import NonFiniteLossError
 from ..models import TDBN
-from .console import ConsoleRunner
+from .console import quiet_runner
 
 
 class ToolError(RuntimeError):
@@ -529,7 +529,7 @@ def build_runner(cfg: Config, loops: Sequence[str]) -> Runner:
     """
     with exit_on_error(OSError, ValueError, KeyError, TypeError, AssertionError):
         check_sync_bn(cfg)
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else ConsoleRunner.from_cfg(cfg)
+        runner = quiet_runner(cfg)
         runner.logger.info(f'mmsnn: reading the data sets of {" and ".join(loops)}')
         with without_lines(*_SAID_BY_COCO):
             for name in loops:
@@ -577,7 +577,7 @@ def set_time_steps(model: nn.Module, time_steps: int) -> None:
 
     Args:
         model: The detector.
-        time_steps: T.
+        time_steps: Number of time steps, T.
 
     Raises:
         ToolError: T is less than 1, or the detector's backbone has no T.

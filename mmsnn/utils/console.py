@@ -1,9 +1,12 @@
 """What a run says on the console: what a person reads. The log file has everything."""
 
+import inspect
 import logging
 import re
 import warnings
 
+from mmdet.registry import RUNNERS
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
@@ -28,8 +31,8 @@ _WARNINGS = (
 )
 
 
-class ConsoleRunner(Runner):
-    """MMEngine's runner, which keeps long listings off the console."""
+class QuietConsole:
+    """Mixin of MMEngine's runners: keeps long listings off the console from the first one on."""
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
         """Build the logger of the run.
@@ -44,6 +47,26 @@ class ConsoleRunner(Runner):
         logger = super().build_logger(*args, **kwargs)
         quiet_console(logger)
         return logger
+
+
+def quiet_runner(cfg: Config) -> Runner:
+    """Build the runner of a config, MMEngine's or its own ``runner_type``, with a quiet console.
+
+    Args:
+        cfg: The config.
+
+    Returns:
+        The runner.
+    """
+    runner_type = cfg.get('runner_type', Runner)
+    if isinstance(runner_type, str):
+        runner_type = RUNNERS.get(runner_type)
+    if inspect.isclass(runner_type) and issubclass(runner_type, Runner):
+        return type(runner_type.__name__, (QuietConsole, runner_type), {}).from_cfg(cfg)
+    # Its logger isn't the runner's to build, or there is no such runner, which this says.
+    runner = RUNNERS.build(cfg)
+    quiet_console(runner.logger)
+    return runner
 
 
 def quiet_console(logger: MMLogger) -> None:

@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -93,22 +95,78 @@ def test_the_lines_of_python_in_the_readme(site, tmp_path):
     assert 'backbone.layer3.0.neuron2' in table
 
 
+@pytest.fixture(scope='module', params=['onedl', 'openmmlab'])
+def fresh(request, site, tmp_path_factory):
+    """A new environment with the wheel and one stack, as a user installs them."""
+    place = tmp_path_factory.mktemp(request.param)
+    (wheel,) = (site.parent / 'dist').glob('*.whl')
+    subprocess.run([sys.executable, '-m', 'venv', place / 'venv'], check=True)
+    pip = [place / 'venv/bin/python', '-m', 'pip', '--disable-pip-version-check', '--quiet']
+    wanted = f'torch=={metadata.version("torch")}', f'{wheel}[{request.param},demo]'
+    done = subprocess.run([*pip, 'install', *wanted], text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    (place / 'empty').mkdir()
+
+    def run(command, *argv, status=0, **more):
+        done = subprocess.run(
+            [place / 'venv/bin' / command, *map(str, argv)],
+            cwd=place / 'empty',
+            env={**env, **more},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert done.returncode == status, done.stdout[-2000:]
+        return done.stdout
+
+    return SimpleNamespace(
+        stack=request.param, wheel=wheel, folder=place / 'empty', run=run, pip=pip
+    )
+
+
 @pytest.mark.slow
-def test_from_an_empty_folder(mmsnn, tmp_path):
+def test_from_an_empty_folder(fresh):
     """A detector is trained, evaluated and reported on; bases of both packages are found."""
+
+    def mmsnn(*argv, **env):
+        return fresh.run('mmsnn', *argv, **env)
+
+    assert 'MEND' not in mmsnn('doctor')
+    mmsnn('demo', '--quick', '--work-dir', 'demo')
+    assert len(list(fresh.folder.glob('demo/pictures/*.png'))) > 1
     small = ['--train-images', 32, '--val-images', 8, '--image-size', 64, '--max-size', 40]
     mmsnn('digits', 'data', *small)
-    (tmp_path / 'mine.py').write_text(
+    (fresh.folder / 'mine.py').write_text(
         f"_base_ = 'mmsnn::{DIGITS}'\ntrain_cfg = dict(max_epochs=1, val_interval=1)\n"
     )
     data = dict(MMSNN_DIGITS_ROOT='data')
-    mmsnn('train', 'mine.py', **data)
+    before = mmsnn('train', 'mine.py', **data).partition('Epoch(train)')[0].splitlines()
+    assert len(before) <= 15, before
     checkpoint = 'work_dirs/mine/epoch_1.pth'
     assert 'Epoch(test) [1/1]' in mmsnn('test', 'mine.py', checkpoint, **data)
     mmsnn('report', 'mine.py', checkpoint, '--out', 'report.html', **data)
-    assert (tmp_path / 'report.html').is_file()
-    (tmp_path / 'theirs.py').write_text(
+    assert (fresh.folder / 'report.html').is_file()
+    (fresh.folder / 'theirs.py').write_text(
         "_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n"
     )
     assert "type='RetinaNet'" in mmsnn('print-config', 'theirs.py')
     assert "type='SpikingRetinaNet'" in mmsnn('print-config', f'mmsnn::{DIGITS}')
+
+
+@pytest.mark.slow
+def test_both_stacks_at_once(fresh):
+    """One warning says what to do, and doing it helps."""
+    ours, theirs = 'onedl-mmdetection==3.5.1', 'mmdet==3.3.0'
+    other = theirs if fresh.stack == 'onedl' else ours
+    install = [*fresh.pip, 'install', '--no-deps', other]
+    subprocess.run(install, check=True)
+    said = fresh.run('mmsnn', 'doctor', status=1)
+    assert said.count('are both installed, and have written over each other: pip uninstall') == 1
+    assert said.count('MEND') == 1
+    said = fresh.run('python', '-c', 'import mmsnn')
+    assert said.count('are both installed') == said.count('WARNING') == 1
+    mend = said.partition('written over each other: pip ')[2].partition(',')[0].split()
+    subprocess.run([*fresh.pip, *mend], check=True)
+    subprocess.run([*fresh.pip, 'install', f'{fresh.wheel}[{fresh.stack}]'], check=True)
+    assert 'MEND' not in fresh.run('mmsnn', 'doctor')

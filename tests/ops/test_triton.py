@@ -1,4 +1,4 @@
-"""The Triton kernels: on a GPU where there is one, else in Triton's interpreter."""
+"""The Triton kernels in Triton's interpreter; on a GPU they are tested by test_gpu.py."""
 
 import importlib.util
 import os
@@ -13,7 +13,8 @@ from mmsnn import ops
 HERE = Path(__file__).parent
 PACKAGE = Path(ops.__file__).parents[1]
 
-# test_fused.py once more, with Triton as the only kernel backend there is.
+# test_fused.py and test_gpu.py once more, with Triton as the only kernel backend there is. The
+# interpreter cuts bits off where a GPU rounds to half precision.
 CODE = f"""
 import sys, types
 parent = types.ModuleType('mmsnn')
@@ -26,8 +27,10 @@ backend.KERNELS.clear()
 backend.KERNELS['triton'] = ('cpu', dtypes)
 assert backend.why_not('triton') == '', backend.why_not('triton')
 sys.exit(pytest.main([
-    {str(HERE / 'test_fused.py')!r}, '-q', '-p', 'no:cacheprovider', '-k',
-    'triton and (equal or bfloat16 or odd or parts or layout or norm_lif or bits) or checkpoint',
+    {str(HERE / 'test_fused.py')!r}, {str(HERE / 'test_gpu.py')!r},
+    '-q', '-p', 'no:cacheprovider', '-k',
+    'triton and (equal or bfloat16 or odd or parts or layout or norm_lif or bits) or checkpoint'
+    ' or reference and float32',
 ]))
 """
 

@@ -3,13 +3,13 @@
 import base64
 import json
 import re
-import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from browser import open_chromium
 from digits_detector import DIGITS, NARROW
 from mmengine.config import Config
 
@@ -267,41 +267,9 @@ def test_nothing_is_overwritten(check, tmp_path):
 
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
-    """Chromium without a screen; `browser(page, width, dark)` opens a page in it."""
-    chromium, driver = shutil.which('chromium'), shutil.which('chromedriver')
-    if not (chromium and driver):
-        pytest.skip('needs Chromium and its driver: apt-get install chromium chromium-driver')
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    options.set_capability('goog:loggingPrefs', dict(browser='ALL', performance='ALL'))
-    quiet = ('quic', 'background-networking', 'component-update', 'sync', 'gpu')
-    for flag in ('headless', 'no-sandbox', 'no-first-run', *(f'disable-{name}' for name in quiet)):
-        options.add_argument(f'--{flag}')
-    options.add_argument(f'--user-data-dir={tmp_path_factory.mktemp("chromium")}')
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-
-    def open_page(page, width=1440, dark=False):
-        chrome.execute_cdp_cmd(
-            'Emulation.setDeviceMetricsOverride',
-            dict(width=width, height=900, deviceScaleFactor=1, mobile=width < 600),
-        )
-        scheme = dict(name='prefers-color-scheme', value='dark' if dark else 'light')
-        chrome.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[scheme]))
-        for kind in ('browser', 'performance'):
-            chrome.get_log(kind)
-        chrome.get(page.as_uri())
-        # Chromium's driver at times returns from `get` with half of a page that is loaded again.
-        WebDriverWait(chrome, 60).until(
-            lambda chrome: chrome.execute_script('return document.readyState') == 'complete'
-        )
-        return chrome
-
-    yield open_page
-    chrome.quit()
+    """`browser(page, width, dark)` opens a page in Chromium."""
+    with open_chromium(tmp_path_factory.mktemp('chromium')) as open_page:
+        yield open_page
 
 
 def requests(chrome, page):

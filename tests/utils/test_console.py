@@ -3,10 +3,14 @@ import logging
 from itertools import count
 
 import pytest
+from mmdet.registry import RUNNERS
+from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from torch import nn
 
 from mmsnn.compat import without_lines
-from mmsnn.utils.console import quiet_console
+from mmsnn.utils.console import quiet_console, quiet_runner
 
 LISTINGS = [
     '\n------\nSystem environment:\n    sys.platform: linux\n',
@@ -81,3 +85,31 @@ def test_without_lines(capsys):
         print('\n', end='')
     print('Done (t=')
     assert capsys.readouterr().out == '\nindex of creating index...\na b\nDone (t=\n'
+
+
+class OwnRunner(Runner):
+    """What a user registers."""
+
+
+@pytest.mark.parametrize('named', [None, 'OwnRunner'])
+def test_runners_of_a_config_are_quiet(named, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(RUNNERS.module_dict, 'OwnRunner', OwnRunner)
+    monkeypatch.setattr(MMLogger, '_instance_dict', MMLogger._instance_dict.copy())
+    monkeypatch.setattr(Runner, 'build_model', lambda self, model: nn.Identity())
+    cfg = Config(dict(model={}, work_dir=str(tmp_path), experiment_name=f'quiet {named}'))
+    if named is not None:
+        cfg.runner_type = named
+    runner = quiet_runner(cfg)
+    runner.logger.info('a line for a person')
+    said = capsys.readouterr().out
+    assert isinstance(runner, Runner if named is None else OwnRunner)
+    assert 'a line for a person' in said
+    (log,) = tmp_path.glob('*/*.log')
+    for listing in ('System environment:', 'Config:', 'Hooks will be executed'):
+        assert listing in log.read_text()
+        assert listing not in said
+
+
+def test_no_such_runner():
+    with pytest.raises(KeyError, match='NoRunner is not in the'):
+        quiet_runner(Config(dict(runner_type='NoRunner')))

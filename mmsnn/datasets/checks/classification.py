@@ -5,7 +5,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from ...config_types import find_type
+from ...config_types import arguments, find_type
 from ..base import ClsDataset
 from ..errors import DatasetError, MissingDataError
 from .images import check_image_files, find_loader
@@ -118,7 +118,7 @@ def _check_loaders(data, pipeline, key):
         cls = find_type(transform, TRANSFORMS)
         if hasattr(cls, 'check_files'):
             try:
-                loader = cls(**{name: value for name, value in transform.items() if name != 'type'})
+                loader = cls(**arguments(transform))
                 loader.check_files([data.get_data_info(j)['img_path'] for j in range(len(data))])
             except (DatasetError, TypeError) as error:  # TypeError of a misspelt argument
                 raise DatasetError(f'{key}.pipeline.{i}: {error}') from error

@@ -36,7 +36,7 @@ def load_frames(
 
     Args:
         path: The event file.
-        time_steps: T.
+        time_steps: Number of time steps, T.
         split_by: 'count' or 'time', see :func:`~mmsnn.datasets.events.to_frames`.
         sensor_size: (W, H), see :func:`~mmsnn.datasets.events.read_events`.
         cache_dir: Folder of the cache, made where it is missing. None caches nothing.

@@ -15,7 +15,7 @@ def check_framing(time_steps: int, split_by: str) -> None:
     """Check the arguments of :func:`frame_index`.
 
     Args:
-        time_steps: T.
+        time_steps: Number of time steps, T.
         split_by: 'count' or 'time'.
 
     Raises:
@@ -40,7 +40,7 @@ def frame_index(events: Events, time_steps: int, split_by: str = 'count') -> np.
 
     Args:
         events: N events, N >= 1.
-        time_steps: T.
+        time_steps: Number of time steps, T.
         split_by: 'count' or 'time'.
 
     Returns:
@@ -66,7 +66,7 @@ def to_frames(events: Events, time_steps: int, split_by: str = 'count') -> np.nd
 
     Args:
         events: N events of a sensor of (W, H).
-        time_steps: T.
+        time_steps: Number of time steps, T.
         split_by: 'count' for equally many events in each frame, 'time' for equally long frames.
 
     Returns:

@@ -42,7 +42,7 @@ class LoadEventFrames(BaseTransform):
     Required: img_path. Added: frames (T, 2, H, W) float32, img_shape and ori_shape (H, W).
 
     Args:
-        time_steps: T.
+        time_steps: Number of time steps, T.
         split_by: 'count' for equally many events in each frame, 'time' for equally long frames.
         sensor_size: (W, H) in pixels, where the files do not say it.
         cache_dir: Folder in which the frames are kept for the next time. None keeps none.

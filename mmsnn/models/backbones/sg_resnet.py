@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ...config_types import find_type, type_name
+from ...config_types import arguments, find_type, type_name
 from ..layers import (
     SpikeMaxPool2d,
     build_conv,
@@ -25,7 +25,7 @@ from ..layers import (
     spiking_layer,
     unfold_frames,
 )
-from ..layers.builder import arguments, lookup
+from ..layers.builder import lookup
 
 # Inside a stage time is folded into the batch, (T*B, C, H, W), time-major: convs and norms need not
 # know about it; neurons and gates are told T.
@@ -256,7 +256,7 @@ class SGResNet(BaseModule):
     Args:
         depth: 10, 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks); 19 is STBP-tdBN's network
             of three stages (3, 3 and 2 basic blocks), which has ``base_channels=128``.
-        time_steps: T.
+        time_steps: Number of time steps, T.
         in_channels: Channels of the input.
         stem_channels: Channels of the stem; default ``base_channels``.
         base_channels: Channels of the first stage's 3x3 convs.
@@ -296,7 +296,7 @@ class SGResNet(BaseModule):
         (4, 1, 512, 1, 1)
     """
 
-    #: depth: (bottleneck, blocks of each stage)
+    #: By depth, whether the blocks are bottlenecks, and how many each stage has.
     arch_settings = {
         10: (False, (1, 1, 1, 1)),
         18: (False, (2, 2, 2, 2)),
@@ -306,7 +306,7 @@ class SGResNet(BaseModule):
         101: (True, (3, 4, 23, 3)),
         152: (True, (3, 8, 36, 3)),
     }
-    #: stem: ((kernel, stride) of each conv, whether a max pool follows)
+    #: By stem, kernel and stride of each conv, and whether a max pool follows.
     stem_settings = {
         'imagenet': (((7, 2),), True),
         'deep': (((3, 2), (3, 1), (3, 1)), True),

@@ -4,7 +4,7 @@ from mmcv.cnn import build_norm_layer
 from mmdet.registry import MODELS
 from torch import nn
 
-from ...config_types import find_type
+from ...config_types import arguments, find_type
 from .neurons import SpikingNeuron
 from .tdbn import TDBN
 
@@ -62,18 +62,6 @@ def build_neuron(act_cfg: dict) -> SpikingNeuron:
     return cls(**arguments(act_cfg))
 
 
-def arguments(cfg: dict) -> dict:
-    """What a config says beside its type.
-
-    Args:
-        cfg: The config.
-
-    Returns:
-        Keyword arguments.
-    """
-    return {k: v for k, v in cfg.items() if k != 'type'}
-
-
 def build_norm(
     norm_cfg: dict, channels: int, postfix: int = 1, v_threshold: float = 1.0, alpha: float = 1.0
 ) -> tuple[str, nn.Module]:
@@ -93,7 +81,7 @@ def build_norm(
         ValueError: Unknown type; the message lists the known ones.
     """
     cls = lookup(norm_cfg, 'norm', NORMS)
-    cfg = dict(norm_cfg, type=cls)
+    cfg = dict(arguments(norm_cfg), type=cls)
     if issubclass(cls, TDBN):
         cfg = {'v_threshold': v_threshold, 'alpha': alpha, **cfg}
     return build_norm_layer(cfg, channels, postfix=postfix)

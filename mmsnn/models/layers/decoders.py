@@ -8,7 +8,8 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ... import ops
-from .builder import arguments, lookup
+from ...config_types import arguments
+from .builder import lookup
 
 
 def _checked(decoder: nn.Module, spikes: Tensor, channels: int) -> Tensor:

@@ -8,7 +8,8 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ... import ops
-from .builder import arguments, build_neuron, build_norm, lookup
+from ...config_types import arguments
+from .builder import build_neuron, build_norm, lookup
 from .neurons import VALUES, LIFNeuron, SpikingNeuron
 from .spiking_layer import spiking_layer
 
@@ -49,7 +50,7 @@ class Gate(nn.Module):
         Args:
             residual: R, (T*B, C, H, W).
             shortcut: S, same shape.
-            time_steps: T.
+            time_steps: Number of time steps, T.
 
         Returns:
             O, same shape.

@@ -41,7 +41,7 @@ def spiking_layer(
         norm: Norm layer, or ``nn.Identity`` where it is folded into the conv.
         neuron: Neuron.
         x: (T*B, C, H, W), time-major; (B, C, H, W) where ``shared``.
-        time_steps: T.
+        time_steps: Number of time steps, T.
         gate: Gate that joins the spikes with ``shortcut``.
         shortcut: Spikes (T*B, C_out, H', W').
         shared: Whether all time steps see the same ``x``.

@@ -90,7 +90,7 @@ class TDBN(nn.BatchNorm2d):
 
     @property
     def scale(self) -> Tensor:
-        """(C,), lambda * alpha * V_th: what stands in the place of a batch norm's weight."""
+        """What stands in the place of a batch norm's weight, (C,), lambda * alpha * V_th."""
         return self.weight * (self.alpha * self.v_threshold)
 
     def scale_and_shift(self, x: Tensor) -> tuple[Tensor, Tensor]:

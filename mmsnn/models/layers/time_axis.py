@@ -46,7 +46,7 @@ def unfold_frames(folded: Tensor, time_steps: int) -> Tensor:
 
     Args:
         folded: (B, T * C, H, W).
-        time_steps: T.
+        time_steps: Number of time steps, T.
 
     Returns:
         (T, B, C, H, W).

@@ -7,6 +7,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 
+from ...config_types import arguments
 from ..layers import (
     AttentionSpikeDecoder,
     LastDecoder,
@@ -15,7 +16,7 @@ from ..layers import (
     SpikeDecoder,
     build_decoder,
 )
-from ..layers.builder import arguments, lookup
+from ..layers.builder import lookup
 
 
 @MODELS.register_module()

@@ -9,6 +9,7 @@ from mmsnn.models.layers import (
     LIFNeuron,
     PLIFNeuron,
     ResidualGate,
+    build_decoder,
     build_gate,
     build_neuron,
     build_norm,
@@ -116,3 +117,14 @@ def test_unknown_type(role, build, known):
 def test_a_type_of_another_role_is_refused(role, build, other):
     with pytest.raises(ValueError, match=f"'?{other}'? .*{role}|{role}.* '?{other}'?"):
         build(dict(type=other))
+
+
+def test_what_a_config_of_another_package_leaves_behind():
+    """MMEngine marks what a config takes over from ``mmsnn::`` by ``_scope_``; it is no argument."""
+    mark = dict(_scope_='mmsnn')
+    neuron = dict(type='LIFNeuron', **mark)
+    norm = dict(type='TDBN', **mark)
+    assert build_neuron(neuron).decay == 0.5
+    assert build_norm(norm, 8)[1].num_features == 8
+    assert build_decoder(dict(type='RateDecoder', **mark), 8).channels == 8
+    build_gate(dict(type='LearnedGate', act_cfg=dict(mark), **mark), 8, norm, neuron)
