@@ -281,6 +281,7 @@ def test_a_network_of_counts_compiles_in_one_graph():
     expected.square().sum().backward()
     grad = net.stem[0]['conv'].weight.grad.clone()
     net.zero_grad()
+    torch.compiler.reset()  # other sizes, compiled before, would make these dynamic
     out = torch.compile(net, backend='aot_eager', fullgraph=True)(x)[0]
     out.square().sum().backward()
     torch.testing.assert_close(out, expected)
