@@ -37,7 +37,8 @@ def readme() -> str:
     """README as a package index shows it, which has none of the files that it links to."""
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
     if not HOME:
-        return re.sub(r'!\[[^\]]*\]\((?!https?:)[^)]*\)\n*', '', text)
+        text = re.sub(r'!\[[^\]]*\]\((?!https?:)[^)]*\)\n*', '', text)
+        return re.sub(r'\[([^\]]*)\]\((?!https?:|#)[^)]*\)', r'\1', text)
     text = re.sub(r'(!\[[^\]]*\]\()(?!https?:)', rf'\g<1>{HOME}/raw/main/', text)
     return re.sub(r'((?<!!)\[[^\]!]*\]\()(?!https?:|#)', rf'\g<1>{HOME}/blob/main/', text)
 

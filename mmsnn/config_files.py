@@ -32,7 +32,7 @@ def config_file(config: Union[str, os.PathLike]) -> str:
         found = Path(spec.origin).parent if spec and spec.origin else None
         path = found / '.mim' / 'configs' / relative if found else None
         return str(path) if path and path.is_file() else config
-    if os.path.exists(config):
+    if os.path.isfile(config):  # a run in work_dirs/ has a folder of its config's name
         return config
     return config_names().get(config[:-3] if config.endswith('.py') else config, config)
 

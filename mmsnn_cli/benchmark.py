@@ -24,7 +24,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from rich.progress import track
 
-from mmsnn.compat import enforce_safe_loading
+from mmsnn.compat import enforce_safe_loading, quiet_coco
 from mmsnn.deploy import fuse, resolve_precision
 from mmsnn.utils import (
     ToolError,
@@ -188,7 +188,9 @@ def time_dataloader(args: argparse.Namespace) -> tuple[list[dict], str]:
         As of :func:`time_inference`.
 
     """
-    loader = Runner.build_dataloader(data_config(args))
+    config = data_config(args)
+    with quiet_coco():
+        loader = Runner.build_dataloader(config)
     rows = []
     for _ in track(range(args.repeat_num), 'timing'):
         # A short data set starts over and over, as in training: what workers loaded ahead during
@@ -214,7 +216,9 @@ def time_dataset(args: argparse.Namespace) -> tuple[list[dict], str]:
     Raises:
         ToolError: A wrapper of data sets.
     """
-    dataset = DATASETS.build(data_config(args).dataset)
+    config = data_config(args)
+    with quiet_coco():
+        dataset = DATASETS.build(config.dataset)
     if not hasattr(dataset, 'pipeline'):
         raise ToolError(
             f'--task dataset takes a data set with one pipeline, not a {type(dataset).__name__}: '

@@ -19,6 +19,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from rich.progress import track
 
+from mmsnn.compat import quiet_coco
 from mmsnn.datasets.image_files import UnreadableImageError, output_names, read_rgb
 from mmsnn.utils import ToolError, exit_on_error, load_predictions, read_config, report_skipped
 
@@ -97,7 +98,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             raise ToolError(f'{args.predictions} is not there')
         predictions = load_predictions(args.predictions)[: args.num]
     init_default_scope(cfg.default_scope)
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    with quiet_coco():
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
     by_id = {info['img_id']: info for info in map(dataset.get_data_info, range(len(dataset)))}
     visualizer = VISUALIZERS.build(dict(type='DetLocalVisualizer', name='drawing'))
     visualizer.dataset_meta = dataset.metainfo

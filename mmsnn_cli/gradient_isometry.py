@@ -31,7 +31,12 @@ from mmsnn.analysis import (
     measure_isometry,
     residual_blocks,
 )
-from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
+from mmsnn.compat import (
+    check_state_dict,
+    enforce_safe_loading,
+    load_checkpoint_file,
+    quiet_coco,
+)
 from mmsnn.config_types import type_name
 from mmsnn.utils import ToolError, check_out, exit_on_error, load_config, picture_path
 
@@ -287,7 +292,8 @@ def test_images(cfg: Config, batch: int) -> list[Tensor]:
     if dataset_cfg is None:
         raise LookupError('the config has no test data')
     try:
-        dataset = DATASETS.build(dataset_cfg)
+        with quiet_coco():
+            dataset = DATASETS.build(dataset_cfg)
         if len(dataset) < batch:
             raise LookupError(f"the config's test data is {len(dataset)} images")
         images = [dataset[i * len(dataset) // batch]['inputs'] for i in range(batch)]

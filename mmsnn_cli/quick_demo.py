@@ -13,9 +13,11 @@ from mmengine.dataset import pseudo_collate
 
 from mmsnn.analysis import SpikeProfiler, SpikeRecorder
 from mmsnn.apis import init_detector
+from mmsnn.compat import quiet_coco
 from mmsnn.datasets.image_files import read_rgb
 from mmsnn.report.matching import match_boxes
 from mmsnn.samples import DIGITS
+from mmsnn.utils import ToolError, exit_on_error
 from mmsnn.visualization import draw_spikes, first_image, input_picture
 
 from .draw_predictions import draw_beside
@@ -31,18 +33,22 @@ def quick_demo(work_dir: str, start: float) -> None:
         work_dir: Folder for pictures.
         start: When the command began, in seconds.
     """
-    options = {
-        'test_dataloader.dataset.data_root': f'{DIGITS}/',
-        'test_dataloader.dataset.metainfo': dict(classes=tuple('0123456789')),
-    }
-    model = init_detector(NAME, cfg_options=options)
-    dataset = DATASETS.build(model.cfg.test_dataloader.dataset)
+    pictures, spikes = osp.join(work_dir, 'pictures'), osp.join(work_dir, 'spikes.png')
+    with exit_on_error(OSError):
+        for path in (pictures, spikes):
+            if osp.exists(path):
+                raise ToolError(f'{path} is there already: choose another --work-dir')
+        os.makedirs(pictures)
+    model = init_detector(NAME, cfg_options={'test_dataloader.dataset.data_root': f'{DIGITS}/'})
+    with quiet_coco():
+        dataset = DATASETS.build(model.cfg.test_dataloader.dataset)
     visualizer = VISUALIZERS.build(dict(type='DetLocalVisualizer', name='quick demo'))
     visualizer.dataset_meta = dataset.metainfo
-    pictures = osp.join(work_dir, 'pictures')
-    os.makedirs(pictures, exist_ok=True)
 
-    print(f'{NAME}, with the weights that come with mmsnn, on 8 pictures it never saw\n')
+    print(
+        f'{NAME}, with the weights that come with mmsnn, on {len(dataset)} pictures that training '
+        'never saw\n'
+    )
     print(f'{"picture":18}{"digits":>8}{"found":>8}{"wrong boxes":>13}')
     totals = [0, 0, 0]
     profiler = SpikeProfiler(model)
@@ -57,7 +63,7 @@ def quick_demo(work_dir: str, start: float) -> None:
             sheet = draw_spikes(
                 input_picture(data['inputs']), *parts, osp.basename(info['img_path'])
             )
-            sheet.savefig(osp.join(work_dir, 'spikes.png'))
+            sheet.savefig(spikes)
         true = [t['bbox'] for t in info['instances']], [t['bbox_label'] for t in info['instances']]
         found = sample.pred_instances.numpy()
         crowd = [False] * len(true[0])
@@ -77,13 +83,25 @@ def quick_demo(work_dir: str, start: float) -> None:
         )
     print('{:18}{:8}{:8}{:13}'.format('all', *totals))
     profile = profiler.result()
+    on_spikes = [layer for layer in profile.layers if layer.kind == 'spikes']
+    rows = {
+        'layers that spikes enter': (
+            sum(layer.energy for layer in on_spikes),
+            sum(layer.ann_macs for layer in on_spikes) * profile.mac_energy,
+        ),
+        'the whole detector': (profile.energy, profile.ann_energy),
+    }
     print(
         f'\nneurons that fire at a time step: {100 * profile.firing_rate:.1f} % '
         f'(T = {model.backbone.time_steps})'
-        f'\nenergy of the arithmetic, 45 nm: {1e6 * profile.energy:.0f} uJ a picture; '
-        f'the same network without spikes: {1e6 * profile.ann_energy:.0f} uJ'
+        f'\n\n{"energy a picture (arithmetic, 45 nm)":38}{"spiking":>9}{"ANN":>9}{"ratio":>7}'
+    )
+    for what, (ours, ann) in rows.items():
+        print(f'{what:38}{1e6 * ours:6.0f} uJ{1e6 * ann:6.0f} uJ{ours / ann:7.2f}')
+    print(
+        '(ANN: the same network with ReLU in the place of spiking neurons)'
         f'\n\nTrue boxes on the left, found boxes on the right: {osp.join(pictures, "")}'
-        f'\nWhat the neurons did on the first picture: {osp.join(work_dir, "spikes.png")}'
+        f'\nWhat the neurons did on the first picture: {spikes}'
         f'\nDone in {time.time() - start:.0f} seconds. Next: `mmsnn demo` trains this detector in '
         'minutes, `mmsnn --help` has the rest'
     )

@@ -33,6 +33,14 @@ def test_what_is_there_comes_first(tmp_path, monkeypatch):
     assert config_file(name) == name
 
 
+def test_a_folder_is_no_config(tmp_path, monkeypatch):
+    """Such as the one that a run of this config leaves in work_dirs/."""
+    monkeypatch.chdir(tmp_path)
+    name = Path(DIGITS).stem
+    Path(name).mkdir()
+    assert config_file(name).endswith(DIGITS)
+
+
 def test_of_another_package():
     assert Path(config_file('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')).is_file()
 

@@ -40,9 +40,11 @@ def init_model(
     if isinstance(config, Config):
         cfg = copy.deepcopy(config)
     else:
-        cfg = Config.fromfile(config_file(config))
-        if checkpoint is None and os.fspath(config) in shipped_checkpoints():
-            checkpoint = SCHEME + os.fspath(config)
+        given, path = os.fspath(config), config_file(config)
+        cfg = Config.fromfile(path)
+        name = given[:-3] if given.endswith('.py') else given
+        if checkpoint is None and path != given and name in shipped_checkpoints():
+            checkpoint = SCHEME + name
     if cfg_options is not None:
         cfg.merge_from_dict(cfg_options)
     init_default_scope(cfg.get('default_scope') or 'mmdet')

@@ -2,7 +2,8 @@
 
 A name is that of the config. Each file is ``NAME-HASH.pth`` with the first eight digits of its
 SHA-256, as MMDetection's published checkpoints are named, and is compared with them when it is
-opened. ``configs/*/metafile.yml`` says what each reaches, and which command made it.
+opened. ``configs/*/metafile.yml`` says what each reaches, and which command made it; by it
+MMDetection finds them, too: ``DetInferencer(NAME, scope='mmsnn')``.
 """
 
 import hashlib

@@ -36,7 +36,7 @@ from .checkpoint import (
     load_weights,
 )
 from .ext import install_ext_standin
-from .quiet import quiet_import, without_lines
+from .quiet import quiet_coco, quiet_import, without_lines
 from .stacks import stack_problem
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     'load_checkpoint_file',
     'load_safely_by_default',
     'load_weights',
+    'quiet_coco',
     'quiet_import',
     'setup',
     'stack_problem',

@@ -52,3 +52,12 @@ def quiet_import() -> Iterator[None]:
     # are those of a service.
     with without_lines('Could not import OneDL. Skipping OneDL datasets.'):
         yield
+
+
+@contextmanager
+def quiet_coco() -> Iterator[None]:
+    """Build data sets in COCO format without what pycocotools prints of each."""
+    with without_lines(
+        'loading annotations into memory...', 'Done (t=', 'creating index...', 'index created!'
+    ):
+        yield

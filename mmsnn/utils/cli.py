@@ -26,7 +26,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from .. import checkpoints
-from ..compat import CheckpointError, without_lines
+from ..compat import CheckpointError, quiet_coco
 from ..config_files import config_file, config_names
 from ..config_types import find_type, type_name
 from ..datasets import DatasetError, check_config_datasets
@@ -531,19 +531,10 @@ def build_runner(cfg: Config, loops: Sequence[str]) -> Runner:
         check_sync_bn(cfg)
         runner = quiet_runner(cfg)
         runner.logger.info(f'mmsnn: reading the data sets of {" and ".join(loops)}')
-        with without_lines(*_SAID_BY_COCO):
+        with quiet_coco():
             for name in loops:
                 getattr(runner, f'{name}_loop')
         return runner
-
-
-# What pycocotools prints whenever it reads annotations.
-_SAID_BY_COCO = (
-    'loading annotations into memory...',
-    'Done (t=',
-    'creating index...',
-    'index created!',
-)
 
 
 def get_time_steps(model: nn.Module) -> Optional[int]:

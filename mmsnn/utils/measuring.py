@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..apis.model import init_model
+from ..compat import quiet_coco
 from ..config_types import type_name
 from ..datasets import check_config_datasets, check_frames, datasets_of
 from ..structures import ClsDataSample
@@ -146,7 +147,8 @@ def input_batches(
         loader.update(batch_size=batch_size, num_workers=0, persistent_workers=False)
         for key in ('prefetch_factor', 'timeout'):  # of workers
             loader.pop(key, None)
-        return Runner.build_dataloader(loader), "the config's test data"
+        with quiet_coco():
+            return Runner.build_dataloader(loader), "the config's test data"
     pipeline = datasets[0].get('pipeline', []) if datasets else []
     about = 'random input, whose spikes are not those of images'
     if shape is None:

@@ -1,11 +1,18 @@
 """Checkpoints that come with the package: found by name, whole, small, and as good as is said."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+
+# First: without mmcv's compiled ops, MMDetection's models import only behind it.
+import mmsnn  # noqa: F401  isort: skip
 
 import pytest
 import torch
+from mmdet.apis import DetInferencer
 from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.runner import CheckpointLoader
@@ -38,15 +45,19 @@ def test_every_one(name):
     assert (ROOT / row['Config']).is_file()
 
 
-def test_by_name_everywhere():
+def test_by_name_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     weights = load_checkpoint_file(SCHEME + NAME)['state_dict']
     theirs = CheckpointLoader.load_checkpoint(SCHEME + NAME, 'cpu')['state_dict']
     assert fetch_checkpoint(SCHEME + NAME) == shipped_checkpoint(NAME)
     models = [
         init_detector(NAME),
+        init_detector(f'{NAME}.py'),
         init_detector(NAME, SCHEME + NAME),
         init_detector(ROOT / f'configs/digits/{NAME}.py', SCHEME + NAME),
     ]
+    # MMDetection's own: the scope is where it looks for the name.
+    models.append(DetInferencer(NAME, device='cpu', scope='mmsnn').model)
     for other in (theirs, *(model.state_dict() for model in models)):
         assert all(torch.equal(value, other[key]) for key, value in weights.items())
 
@@ -82,3 +93,18 @@ def test_the_samples_are_a_data_root():
         path.name for path in (DIGITS / 'val').iterdir()
     }
     assert made['licenses'][0]['name'] == 'CC BY 4.0'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', shipped_checkpoints())
+def test_as_good_as_its_row_says(name, tmp_path, monkeypatch):
+    """The command of the row prints the number of the row."""
+    (row,) = [row for file in load(ROOT / 'model-index.yml')['Import']
+              for row in load(ROOT / file)['Models'] if row['Name'] == name]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for command in (row['Metadata']['Data Command'], row['Metadata']['Evaluation Command']):
+        command = command.replace('mmsnn ', f'{sys.executable} -m mmsnn ', 1)
+        done = subprocess.run(command, shell=True, text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+    found = re.findall(r'coco/bbox_mAP: ([\d.]+)', done.stdout)
+    assert 100 * float(found[-1]) == pytest.approx(row['Results'][0]['Metrics']['box AP'], abs=0.3)

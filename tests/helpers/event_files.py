@@ -137,6 +137,24 @@ def stream(number, identifier, size):
     )
 
 
+def zstd_frame(*blocks, size=None):
+    """Blocks (kind, bytes): 0 as they are, 1 one byte and how often; with the size or without."""
+    frame = b'\x28\xb5\x2f\xfd'
+    frame += b'\x00\x58' if size is None else b'\xa0' + struct.pack('<I', size)
+    for i, (kind, content, n) in enumerate(blocks):
+        head = (i == len(blocks) - 1) | kind << 1 | n << 3
+        frame += head.to_bytes(3, 'little') + content
+    return frame
+
+
+#: By AEDAT 4's number of the compression.
+COMPRESSED = {
+    0: bytes,
+    1: lambda packet: lz4_frame(packet),
+    3: lambda packet: zstd_frame((0, packet, len(packet))),
+}
+
+
 def write_aedat4(path, rows, size=(128, 128), compression=0, streams=None):
     xml = '<dv version="2.0"><node name="outInfo" path="/mainloop/Recorder/outInfo/">'
     xml += streams or stream(0, 'EVTS', size)
@@ -149,7 +167,7 @@ def write_aedat4(path, rows, size=(128, 128), compression=0, streams=None):
         vector = struct.pack('<I', len(part))
         vector += b''.join(struct.pack('<qhhB3x', t, x, y, p) for x, y, t, p in part)
         packet = flatbuffer(b'EVTS', ['offset'], vector)
-        packet = lz4_frame(packet) if compression else packet
+        packet = COMPRESSED[compression](packet)
         data += struct.pack('<ii', 0, len(packet)) + packet
     path.write_bytes(data)
 

@@ -22,6 +22,7 @@ FLAGS = (
 #: Units that each variant may use; `plain` has no vector units but those of every x86-64.
 VARIANTS = {
     'all': {},
+    'avx512': {'MMSNN_CPU_ISA': 'avx512'},  # without those for integers and bfloat16
     'avx2': {'MMSNN_CPU_ISA': 'avx2'},
     'plain': {'MMSNN_CPU_ISA': 'avx2', 'MMSNN_KERNEL_FLAGS': f'{FLAGS} -DMMSNN_NO_CLONES'},
 }

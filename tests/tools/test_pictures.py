@@ -80,6 +80,18 @@ def test_image_demo(init, config, key, main, request, tmp_path, capsys, monkeypa
         main('image_demo.py', folder, config, tmp_path / 'm.pth', *out)
 
 
+def test_image_demo_of_its_own(main, tmp_path, monkeypatch):
+    """Without arguments, in any folder: the detector and pictures that come with mmsnn."""
+    monkeypatch.chdir(tmp_path)
+    main('image_demo.py')
+    assert len(list((tmp_path / 'outputs' / 'vis').iterdir())) == 8
+    found = json.loads((tmp_path / 'outputs/preds/000000000003.json').read_text())
+    assert found['labels'][0] == 0
+    assert found['scores'][0] > 0.9
+    with pytest.raises(SystemExit):
+        main('image_demo.py', tmp_path, 'mine.py')
+
+
 SIZES = {'a/x.png': (40, 90), 'b/x.png': (90, 40), 'overview.png': (50, 50), 'gone.png': (9, 9)}
 
 

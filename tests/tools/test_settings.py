@@ -47,6 +47,11 @@ def refused(run):
     [
         ('train.py', [], ['train_dataloader.batch_size=0'], 'train_dataloader.batch_size is 0'),
         ('train.py', [], ['optim_wrapper.optimizer.typ=SGD'], "argument 'typ'"),
+        ('train.py', [], ['model.backbone.dept=10'], 'model.backbone: SGResNet.__init__() got an'),
+        ('train.py', [], ['model.bbox_head.anchor_generato.type=A'], "mean 'anchor_generator'"),
+        ('train.py', [], ['param_scheduler.0.star_factor=1'], 'param_scheduler.0: '),
+        ('train.py', [], ['default_hooks.checkpoint.intervall=2'], 'takes interval, '),
+        ('train.py', [], ['val_evaluator.metrik=bbox'], 'val_evaluator: CocoMetric.__init__() got'),
         ('train.py', [], ['train_dataloader.sampler.type=DefaultSample'], "mean 'DefaultSampler'"),
         ('train.py', [], ['train_dataloader.batch_siz=2'], 'batch_siz'),
         ('train.py', [], ['val_evaluator.type=CocoMetri'], "mean 'CocoMetric'"),
@@ -213,6 +218,34 @@ train_dataloader = dict(batch_size=4, dataset=dict(indices=8))"""
     assert last['steps'] == 4
     key = 'backbone.stem.0.conv.weight'
     assert not torch.equal(average[key], last[f'module.{key}'])
+
+
+def test_mosaic_and_mixup(run, request, digits_root, monkeypatch, tmp_path, capfd):
+    """Nested wrappers, whose transforms ask for more images."""
+    monkeypatch.setenv('MMSNN_DIGITS_ROOT', str(digits_root))
+    cfg = Config.fromfile(request.config.rootpath / DIGITS)
+    inner = cfg.train_dataloader.dataset.to_dict()
+    load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
+    inner.update(indices=8, pipeline=load)
+    size = (64, 64)
+    mixed = dict(
+        type='MultiImageMixDataset',
+        dataset=dict(type='RepeatDataset', times=2, dataset=inner),
+        pipeline=[
+            dict(type='Mosaic', img_scale=size),
+            dict(type='RandomAffine', border=(-32, -32)),
+            dict(type='MixUp', img_scale=size),
+            dict(type='Resize', scale=size),
+            dict(type='PackDetInputs'),
+        ],
+    )
+    cfg.train_dataloader.dataset = mixed
+    cfg.dump(tmp_path / 'mixed.py')
+    options = ['train_dataloader.batch_size=8']
+    work_dir = run('train.py', config=tmp_path / 'mixed.py', options=options)
+    assert 'coco/bbox_mAP: ' in capfd.readouterr().out
+    state = torch.load(work_dir / 'epoch_1.pth', weights_only=False)
+    assert state['message_hub']['runtime_info']['iter'] == 1, 'the last of two'
 
 
 def test_iterations_with_accumulation(run, config_with, capfd):

@@ -1,11 +1,16 @@
 """What a config says wrong is said before the data are looked at."""
 
+from pathlib import Path
+
+import mmdet
 import pytest
+import torch
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 
 from mmsnn.datasets import ImageFolder
 from mmsnn.utils import ToolError, check_settings
+from mmsnn.utils.settings import accepted_arguments
 
 
 def config(**settings):
@@ -30,6 +35,17 @@ def config(**settings):
             train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=1),
             optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
             param_scheduler=[dict(type='MultiStepLR', milestones=[1])],
+            model=dict(
+                type='RetinaNet',
+                backbone=dict(type='SGResNet', depth=10),
+                bbox_head=dict(type='RetinaHead', num_classes=2, in_channels=8, stacked_convs=2),
+            ),
+            default_hooks=dict(
+                checkpoint=dict(type='CheckpointHook', interval=1, priority='LOW'),
+                logger=dict(type='LoggerHook'),
+                timer=None,
+            ),
+            val_evaluator=dict(type='CocoMetric'),
         )
     )
     cfg.merge_from_dict(settings)
@@ -60,6 +76,13 @@ DATASET = 'train_dataloader.dataset'
         ('optim_wrapper.clip_gard', 1, "did you mean 'clip_grad'"),
         ('optim_wrapper.optimizer.lr', -1.0, 'learning rate'),
         ('param_scheduler.0.type', 'MultiStpLR', "param_scheduler.0.*did you mean 'MultiStepLR'"),
+        ('param_scheduler.0.gama', 0.1, "'gama'.*MultiStepLR takes .*milestones, gamma"),
+        ('default_hooks.checkpoint.intervall', 2, "checkpoint: .*'intervall'.*mean 'interval'"),
+        ('default_hooks.logger.ignore_lst', True, 'LoggerHook takes interval, '),
+        ('model.backbone.dept', 10, "model.backbone: SGResNet.*mean 'depth'.*takes depth"),
+        ('model.bbox_head.stacked_conv', 1, "model.bbox_head: .*mean 'stacked_convs'"),
+        ('model.bbox_heads', 1, "model: RetinaNet.*mean 'bbox_head'"),
+        ('val_evaluator.metrik', 'bbox', "val_evaluator: CocoMetric.*mean 'metric'"),
         (f'{DATASET}.pipeline.1.type', 'Resiz', "dataset.pipeline.1: Resiz .*mean 'Resize'"),
         (f'{DATASET}.pipeline.1.scal', 3, "dataset.pipeline.1: .*'scal'.*mean 'scale'"),
         (f'{DATASET}.ann_file', ['a.json', 'b.json'], 'ConcatDataset'),
@@ -116,3 +139,75 @@ def test_data_sets_of_other_forms_pass(kind, key, value):
     cfg.train_dataloader.dataset.type = kind
     cfg.train_dataloader.dataset[key] = value
     check_settings(cfg, ('train',))
+
+
+class Parent:
+    def __init__(self, one, two=2):
+        pass
+
+
+class HandsOn(Parent):
+    def __init__(self, three=3, **kwargs):
+        super().__init__(**kwargs)
+
+
+class Keeps(Parent):
+    def __init__(self, three=3, **kwargs):
+        self.kwargs = kwargs
+        super().__init__(one=1)
+
+
+class Skips(HandsOn):
+    def __init__(self, **kwargs):
+        super(HandsOn, self).__init__(**kwargs)
+
+
+class Plain:
+    pass
+
+
+@pytest.mark.parametrize(
+    ('cls', 'names'),
+    [
+        (Parent, ['one', 'two']),
+        (HandsOn, ['three', 'one', 'two']),
+        (Keeps, None),
+        (Skips, None),
+        (Plain, None),
+        (torch.nn.Identity, None),
+    ],
+)
+def test_accepted_arguments(cls, names):
+    """What isn't known for sure is not refused."""
+    assert accepted_arguments(cls) == names
+
+
+@pytest.mark.slow
+def test_configs_of_mmdetection_pass():
+    """None of their parts has an argument that its class doesn't take, but for two mistakes."""
+    folder = Path(mmdet.__file__).parent / '.mim/configs'
+    refused, seen = set(), 0
+    for path in sorted(folder.glob('[!_]*/*.py')):
+        try:
+            cfg = Config.fromfile(path)
+        except Exception:  # of packages that are not installed
+            continue
+        seen += 1
+        parts = {name: cfg[name] for name in ('model', 'default_hooks') if name in cfg}
+        parts.update({k: cfg[k] for k in ('custom_hooks', 'val_evaluator') if k in cfg})
+        try:
+            check_settings(Config(parts), ('val',))
+        except ToolError as error:
+            refused.add((path.stem, str(error).partition('. ')[0]))
+    assert seen > 500
+    unexpected = '.__init__() got an unexpected keyword argument'
+    assert {(name, said) for name, said in refused if unexpected in said} == {
+        (
+            'faster-rcnn_r50_fpn_1x_voc0712-cocofmt',
+            f"val_evaluator: CocoMetric{unexpected} 'eval_mode'",
+        ),
+        (
+            'fcos_swinb_fpn_8x4_sample1e-3_mstrain_v3det_2x',
+            f"model.neck: FPN{unexpected} 'force_grad_on_level'",
+        ),
+    }

@@ -19,9 +19,9 @@ from ..base import ClsDataset
 from ..errors import DatasetError
 from .classes import check_same_classes, check_trained_classes
 from .classification import check_cls_dataset, data_arguments, find_class
-from .coco import DATA_HINT, check_coco_dataset, is_coco
+from .coco import check_coco_dataset, is_coco
 from .coco_file import read_coco_file
-from .evaluators import check_evaluator
+from .evaluators import check_evaluator, check_masks
 from .images import find_loader
 
 
@@ -82,6 +82,7 @@ def check_config_datasets(
         if split != 'train':
             evaluator = cfg.get(f'{split}_evaluator')
             warnings += check_evaluator(evaluator, split, found if whole else None, read)
+            warnings += check_masks(evaluator, split, cfg.get('model') or {})
     if checkpoint is not None:
         check_trained_classes(
             {use.key: results.get(use.key) or _configured(use) for use in uses},
@@ -126,18 +127,15 @@ def _check_use(use, cfg, heads, read, known) -> Optional[dict[str, Any]]:
     if not isinstance(cls, type) or backend != 'local' or _is_remote(dataset):
         return None
     variable = _variable(cfg, dataset)
+    first = f'the environment variable {variable}=/path/to/data, or with ' if variable else ''
+    hint = f'Point to your copy with {first}--cfg-options {use.key}.data_root=/path/to/data'
     if issubclass(cls, ClsDataset):  # images and events with one class each
-        first = f'the environment variable {variable}=/path/to/data, or with ' if variable else ''
-        hint = f'Point to your copy with {first}--cfg-options {use.key}.data_root=/path/to/data'
         same = cls, repr(data_arguments(dataset)), find_loader(dataset.get('pipeline'))
         if same not in known:
             known[same] = check_cls_dataset(dataset, use.key, heads, hint)
         return known[same]
     if not is_coco(cls):
         return None
-    hint = DATA_HINT.replace('train_dataloader.dataset', use.key)
-    if variable:
-        hint = hint.replace('MMSNN_COCO_ROOT=/path/to/coco', f'{variable}=/path/to/data')
     return check_coco_dataset(dataset, use.key, heads, use.split, hint, read)
 
 

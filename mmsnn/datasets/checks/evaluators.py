@@ -1,6 +1,7 @@
 """Check that an evaluator scores the images and classes that its data set gives."""
 
 import os.path as osp
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
@@ -9,6 +10,9 @@ from ..errors import DatasetError
 from .boxes import check_box_format
 from .classes import check_label_order
 from .coco_file import check_has, describe_annotation, stem
+
+#: In configs of models that find masks: names of their parts, heads and losses.
+_NAMES_OF_MASKS = re.compile('[Mm]ask|MASK|[Pp]anoptic|SOLO|[Ss]eg|Ins[A-Z]|YOLACT|Inst')
 
 
 def metrics_of(evaluator: Any, key: str) -> list[tuple[str, Mapping[str, Any], Optional[int]]]:
@@ -113,6 +117,34 @@ def check_evaluator(
     return warnings
 
 
+def check_masks(evaluator: Any, split: str, model: Mapping[str, Any]) -> list[str]:
+    """Compare what COCO's metrics ask for with what the names of a model's parts promise.
+
+    Args:
+        evaluator: Config of the evaluator.
+        split: ``'val'`` or ``'test'``.
+        model: Config of the model.
+
+    Returns:
+        Warnings: names prove nothing.
+    """
+    # A model without a box head is of a kind that is not known here.
+    head = model.get('bbox_head') or (model.get('roi_head') or {}).get('bbox_head')
+    if not head or _NAMES_OF_MASKS.search(str(model)):
+        return []
+    return [
+        f"{key} asks for masks by metric 'segm', but no part of the model seems to find masks: "
+        "evaluation will fail. Set metric='bbox'"
+        for key, metric, _ in metrics_of(evaluator, f'{split}_evaluator')
+        if is_coco_metric(metric) and _asks_for_masks(metric) and not metric.get('format_only')
+    ]
+
+
+def _asks_for_masks(metric) -> bool:
+    kinds = metric.get('metric', 'bbox')
+    return 'segm' in ([kinds] if isinstance(kinds, str) else kinds)
+
+
 def _check_repeated(parts, key):
     seen: dict = {}
     for name, data, times in parts:
@@ -162,8 +194,14 @@ def _check_scored(metric, path, key, parts, split, read) -> list[str]:
     warnings += _check_images(path, key, parts, listed, scored)
     _check_mixed(listed, 'image', path)
     _check_mixed(wanted, 'category', path)
+    masks = _asks_for_masks(metric)
     for entry in scored:
         _check_entry(entry, listed, path)
+        if masks and not entry.get('segmentation'):
+            raise DatasetError(
+                f'{describe_annotation(entry, listed, path)} has no segmentation, which {key} asks '
+                "for by metric 'segm'. Set metric='bbox', or give annotations with masks"
+            )
     crowds = sum(bool(entry['iscrowd']) for entry in scored)
     if len(scored) == crowds:
         crowd = f' ({crowds} are crowds: set iscrowd to 0 for boxes of single objects)'

@@ -76,10 +76,13 @@ def find_loader(pipeline: Optional[Sequence[Any]]) -> Optional[Loader]:
     # Here and not above: reading headers should not need the whole of MMDetection.
     from mmdet.registry import TRANSFORMS
 
+    from ..transforms import loading
+
     if not pipeline:
         return Loader()
     for transform in pipeline:
-        if find_type(transform, TRANSFORMS) is LoadImageFromFile:
+        # mmcv's or mmsnn's, which reads the same, and not what a user has made of them.
+        if find_type(transform, TRANSFORMS) in (LoadImageFromFile, loading.LoadImageFromFile):
             return Loader(
                 transform.get('color_type', 'color'),
                 transform.get('imdecode_backend', 'cv2') or 'cv2',

@@ -22,6 +22,7 @@ LZ4, ZSTD = (1, 2), (3, 4)
 MAX_DEPTH = 100
 # Packets may unpack to this much, or more than that if the file is larger than a 200th of it.
 MIN_UNPACKED, MAX_RATIO = 2**26, 200
+MAX_BLOCK = 2**17  # of ZSTD
 
 
 class _Header(NamedTuple):
@@ -127,16 +128,24 @@ def _check_packets(file: BinaryIO, header: _Header, path: str) -> None:
         length = struct.unpack_from('<I', start, 4)[0]
         if header.compression == 0 and length < 12:  # the package panics, with a page of output
             break
-        unpacked += max(length, _unpacked_bytes(start[8:], header.compression))
+        said = _unpacked_bytes(start[8:], header.compression)
+        if not said and header.compression in ZSTD and at + 8 + length <= end:
+            file.seek(at + 8)
+            said = _bytes_of_blocks(file.read(length))
+        unpacked += max(length, said)
         at += 8 + length
     if at != end or end > size:
         raise DatasetError(
             f'{path} is truncated or broken: its packets do not end as they say. Fetch it again'
         )
-    if unpacked > max(MIN_UNPACKED, MAX_RATIO * size):
+    if unpacked > _most_unpacked(size):
         raise DatasetError(
             f'{path} has {size} bytes, but claims to unpack to {unpacked} bytes. Fetch it again'
         )
+
+
+def _most_unpacked(size: int) -> int:
+    return max(MIN_UNPACKED, MAX_RATIO * size)
 
 
 def _unpacked_bytes(start: bytes, compression: int) -> int:
@@ -152,6 +161,28 @@ def _unpacked_bytes(start: bytes, compression: int) -> int:
         width = (single, 2, 4, 8)[flags >> 6]
         return int.from_bytes(start[at : at + width], 'little')
     return 0
+
+
+def _bytes_of_blocks(frame: bytes) -> int:
+    """What a ZSTD frame that says nothing of its size unpacks to, by the headers of its blocks.
+
+    A compressed block holds no more than 128 KiB, and all but the last are full: that one is left
+    out, so that many small frames don't count for more than they are.
+    Source: RFC 8878, sections 3.1.1.1 and 3.1.1.2.
+    """
+    if len(frame) < 5:
+        return 0
+    single, dictionary = frame[4] >> 5 & 1, (0, 1, 2, 4)[frame[4] & 3]
+    at, total, last = 5 + (1 - single) + dictionary, 0, False
+    while not last and at + 3 <= len(frame):
+        head = int.from_bytes(frame[at : at + 3], 'little')
+        last, kind, size = head & 1, head >> 1 & 3, head >> 3
+        if kind == 2:  # compressed
+            total += 0 if last else MAX_BLOCK
+        else:  # as it is, or one byte many times
+            total += size
+        at += 3 + (1 if kind == 1 else size)
+    return total
 
 
 def _call(path, function, *args):
@@ -182,14 +213,28 @@ def aedat4_head(file, path):
     return min(1, remaining(file)), _open(file, path)[2]
 
 
+def _packets_of(decoder, stream: int, path: str, size: int) -> list:
+    """Events of a stream, as long as they stay in proportion to the file."""
+    packets, unpacked = [], 0
+    for packet in decoder:
+        if packet['stream_id'] != stream:
+            continue
+        packets.append(packet['events'])
+        unpacked += packets[-1].nbytes
+        if unpacked > _most_unpacked(size):
+            raise DatasetError(
+                f'{path} has {size} bytes, but unpacks to more than {_most_unpacked(size)} bytes. '
+                'Fetch it again'
+            )
+    return packets
+
+
 def read_aedat4(file, path):
     """Read the first stream of events."""
     import_aedat()
     _check_packets(file, _read_header(file, path), path)
     decoder, first, size = _open(file, path)
-    packets = _call(
-        path, lambda: [packet['events'] for packet in decoder if packet['stream_id'] == first]
-    )
+    packets = _call(path, _packets_of, decoder, first, path, os.fstat(file.fileno()).st_size)
     if not packets:
         return tuple(np.zeros(0, np.int64) for _ in range(4)), size
     events = np.concatenate(packets)

@@ -12,6 +12,7 @@ from .events import (
     ResizeEventFrames,
 )
 from .images import PackClsInputs, RandomPadCrop, RandomResizedCrop
+from .loading import LoadImageFromFile
 
 __all__ = [
     'NDA',
@@ -21,6 +22,7 @@ __all__ = [
     'EventRandomRotate',
     'EventRandomShear',
     'LoadEventFrames',
+    'LoadImageFromFile',
     'PackClsInputs',
     'PackEventInputs',
     'RandomPadCrop',

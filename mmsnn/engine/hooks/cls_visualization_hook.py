@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
+from ...datasets.image_files import output_names
 from ...structures import ClsDataSample
 from ...visualization import input_picture
 from .det_picture_hook import pictures_folder, say_where
@@ -43,6 +44,17 @@ class ClsVisualizationHook(Hook):
         self.wait_time = wait_time
         self.test_out_dir = test_out_dir
         self._count = 0
+        self._names: dict[str, str] = {}
+
+    def before_test(self, runner: Runner) -> None:
+        """Name the pictures by the files of the samples, the same in every process."""
+        if not self.draw or self.test_out_dir is None:
+            return
+        dataset = runner.test_dataloader.dataset
+        paths = [dataset.get_data_info(i).get('img_path') for i in range(len(dataset))]
+        # Several samples of one file, as parts of a recording, are told apart by their numbers.
+        if None not in paths and len(set(paths)) == len(paths):
+            self._names = output_names(paths, '.png')
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[ClsDataSample]
@@ -62,8 +74,8 @@ class ClsVisualizationHook(Hook):
             out_file = None
             if self.test_out_dir is not None:
                 folder = pictures_folder(runner, self.test_out_dir)
-                # Two files of one name in different folders are two pictures.
-                out_file = osp.join(folder, f'{self._count:06d}.png')
+                number = f'{self._count:06d}.png'
+                out_file = osp.join(folder, self._names.get(sample.get('img_path'), number))
             self._draw('test', frames, sample, self._count, out_file)
 
     def after_test(self, runner: Runner) -> None:

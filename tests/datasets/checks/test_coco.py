@@ -567,6 +567,7 @@ def test_config_names_the_key_to_set(folder, tmp_path):
     wrapped = {'type': 'RepeatDataset', 'times': 2, 'dataset': data(gone)}
     text = config_message(config(wrapped))
     assert_in(text, gone, '--cfg-options train_dataloader.dataset.dataset.data_root=')
+    assert 'environment variable' not in text, 'the config reads none'
     cfg = config(data(folder.root), data(gone))
     assert_in(config_message(cfg), '--cfg-options val_dataloader.dataset.data_root=')
     check_config_datasets(cfg, splits=('train',))

@@ -110,6 +110,38 @@ def test_missing_file(val):
     val.check(ann_file='gone.json', backend_args={'backend': 'petrel'})
 
 
+def test_masks(val, said):
+    text = val.message(metric=['bbox', 'segm'])
+    assert 'has no segmentation, which val_evaluator asks for by metric' in text
+    val.check(metric='bbox')
+    val.check(metric='segm', format_only=True)
+
+    def change(coco):
+        for entry in coco['annotations']:
+            entry['segmentation'] = [[2, 2, 12, 2, 12, 12]]
+        coco['annotations'][0]['segmentation'] = {'size': [24, 40], 'counts': 'PPYo1'}
+
+    val.add('masks', [1, 2, 3], change=change)
+    val.check(metric='segm', ann_file=file_of(val, 'masks'))
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ('model', 'warns'),
+    [
+        (dict(type='RetinaNet', bbox_head=dict(type='RetinaHead')), True),
+        (dict(type='MaskRCNN', roi_head=dict(mask_head=dict(type='FCNMaskHead'))), False),
+        (dict(type='RTMDet', bbox_head=dict(type='RTMDetInsSepBNHead')), False),
+        (dict(type='MyNet'), False),
+    ],
+)
+def test_models_without_masks(val, said, model, warns):
+    evaluator = {'type': 'CocoMetric', 'metric': ['bbox', 'segm']}
+    cfg = dict(val_dataloader=dict(dataset=val.dataset), val_evaluator=evaluator, model=model)
+    check_config_datasets(Config(cfg), ('val',))
+    assert ['no part of the model seems to find masks' in line for line in said] == [True] * warns
+
+
 def test_other_images(val):
     for name, ids, prefix, what in (
         ('fewer', [1, 2], '', '1 of its 3 image ids are not in it (3)'),

@@ -24,10 +24,11 @@ from event_files import (
     write_npz,
     write_structured_npy,
     write_zip,
+    zstd_frame,
 )
 
 from mmsnn.datasets import DatasetError
-from mmsnn.datasets.events import EVENT_SUFFIXES, check_event_header, read_events
+from mmsnn.datasets.events import EVENT_SUFFIXES, aedat4, check_event_header, read_events
 from mmsnn.datasets.events.io import check_sensor_size, find_sensor_size
 
 # --- slow readers of the tests' own --------------------------------------------------------------
@@ -588,4 +589,25 @@ def test_claims_of_aedat4(tmp_path, needs_aedat, peak):
     path.write_bytes(path.read_bytes() + struct.pack('<II', 0, len(frame)) + frame)
     with pytest.raises(DatasetError, match='claims to unpack to 2147483648 bytes'):
         read_events(path)
+    # One that says nothing of its size, of blocks that repeat a byte 128 Ki times.
+    write_aedat4(path, [], compression=3)
+    frame = zstd_frame(*[(1, b'\0', 2**17)] * 2**13)
+    path.write_bytes(path.read_bytes() + struct.pack('<II', 0, len(frame)) + frame)
+    with pytest.raises(DatasetError, match='claims to unpack to 1073741824 bytes'):
+        read_events(path)
     assert peak() < 20
+
+
+def test_aedat4_of_frames_without_a_size(tmp_path, needs_aedat, monkeypatch):
+    rows = draw(500)
+    write_aedat4(tmp_path / 'plain.aedat4', rows)
+    write_aedat4(tmp_path / 'zstd.aedat4', rows, compression=3)
+    plain, compressed = (read_events(tmp_path / f'{name}.aedat4') for name in ('plain', 'zstd'))
+    for name in 'xytp':
+        assert np.array_equal(getattr(plain, name), getattr(compressed, name))
+    # What unpacks to more than headers say is stopped on the way.
+    monkeypatch.setattr(aedat4, 'MIN_UNPACKED', 1000)
+    monkeypatch.setattr(aedat4, 'MAX_RATIO', 0.5)
+    monkeypatch.setattr(aedat4, '_check_packets', lambda *_: None)
+    with pytest.raises(DatasetError, match=r'zstd.aedat4 has \d+ bytes, but unpacks to more than'):
+        read_events(tmp_path / 'zstd.aedat4')

@@ -66,3 +66,38 @@ def test_event_frames_become_pictures(drawn):
     ClsVisualizationHook(draw=True).after_test_iter(RUNNER, 0, data, samples)
     assert drawn[0][1].shape == (4, 5, 3)
     assert drawn[0][1].dtype == np.uint8
+
+
+class Files:
+    """A data set of files."""
+
+    def __init__(self, *paths):
+        self.paths = paths
+
+    def __len__(self):
+        return len(self.paths)
+
+    def get_data_info(self, i):
+        return dict(img_path=self.paths[i])
+
+
+@pytest.mark.parametrize(
+    ('paths', 'names'),
+    [
+        (('d/a/1.jpg', 'd/a/2.jpg', 'd/b/3.jpg'), ['1.png', '2.png', '3.png']),
+        (('d/a/1.jpg', 'd/b/1.jpg', 'd/b/2.jpg'), ['a/1.png', 'b/1.png', 'b/2.png']),
+        (('d/1.jpg', 'd/1.png', 'd/2.jpg'), ['1.jpg.png', '1.png.png', '2.jpg.png']),
+        (('d/batch:0', 'd/batch:1', 'd/batch:2'), ['batch:0.png', 'batch:1.png', 'batch:2.png']),
+        (('one.aedat4',) * 3, ['000001.png', '000002.png', '000003.png']),
+    ],
+)
+def test_pictures_are_named_by_the_rule_of_detectors(drawn, paths, names):
+    loader = SimpleNamespace(dataset=Files(*paths))
+    runner = SimpleNamespace(**vars(RUNNER), test_dataloader=loader)
+    data, samples = batch()
+    for sample, path in zip(samples, paths):
+        sample.set_metainfo(dict(img_path=path))
+    hook = ClsVisualizationHook(draw=True, test_out_dir='shown')
+    hook.before_test(runner)
+    hook.after_test_iter(runner, 0, data, samples)
+    assert [call[3]['out_file'] for call in drawn] == [f'work/now/shown/{name}' for name in names]

@@ -120,7 +120,7 @@ def test_a_type_of_another_role_is_refused(role, build, other):
 
 
 def test_what_a_config_of_another_package_leaves_behind():
-    """MMEngine marks what a config takes over from ``mmsnn::`` by ``_scope_``: no argument."""
+    """MMEngine marks what a config takes over from ``mmsnn::``; the mark is no argument."""
     mark = dict(_scope_='mmsnn')
     neuron = dict(type='LIFNeuron', **mark)
     norm = dict(type='TDBN', **mark)
