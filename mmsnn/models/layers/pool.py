@@ -36,7 +36,8 @@ class SpikeMaxPool2d(nn.Module):
         Returns:
             Spikes (N, C, H', W').
         """
-        if not self.binary and x.dtype != torch.uint8:
+        if not self.binary and torch.compiler.is_compiling() and x.dtype != torch.uint8:
+            # A graph can't ask whether the values fit into bits.
             return F.max_pool2d(x, self.kernel_size, self.stride, self.padding)
         return ops.spike_max_pool2d(x, self.kernel_size, self.stride, self.padding)
 

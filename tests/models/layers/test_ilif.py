@@ -263,10 +263,37 @@ def test_kernels_take_counts(layout):
     nn.functional.conv2d(x2, weight2, padding=1).square().sum().backward()
     torch.testing.assert_close(weight.grad, weight2.grad, rtol=1e-4, atol=1e-2)
     pool = SpikeMaxPool2d(3, 2, 1, binary=False)
-    x, x2 = counts.clone().requires_grad_(), counts.clone().requires_grad_()
-    pool(x).square().sum().backward()
-    nn.functional.max_pool2d(x2, 3, 2, 1).square().sum().backward()
-    assert torch.equal(x.grad, x2.grad)
+    for spikes in (counts, counts - 3, -counts - 1):
+        x, x2 = spikes.clone().requires_grad_(), spikes.clone().requires_grad_()
+        out, expected = pool(x), nn.functional.max_pool2d(x2, 3, 2, 1)
+        assert torch.equal(out, expected)
+        out.square().sum().backward()
+        expected.square().sum().backward()
+        assert torch.equal(x.grad, x2.grad)
+        with torch.no_grad():
+            assert torch.equal(pool(spikes), expected)
+
+
+@pytest.fixture
+def own_graphs():
+    """Graphs of other sizes, compiled before or behind, would make sizes dynamic."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures('own_graphs')
+def test_a_network_of_counts_compiles_in_one_graph():
+    net = network(2, num_stages=1, strides=(1,), out_indices=(0,))
+    x = images(1)
+    expected = net(x)[0]
+    expected.square().sum().backward()
+    grad = net.stem[0]['conv'].weight.grad.clone()
+    net.zero_grad()
+    out = torch.compile(net, backend='aot_eager', fullgraph=True)(x)[0]
+    out.square().sum().backward()
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(net.stem[0]['conv'].weight.grad, grad, rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.skipif(bool(integer_convs()), reason=f'no integer convs: {integer_convs()}')
