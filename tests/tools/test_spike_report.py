@@ -474,10 +474,15 @@ def test_slider(browser, trusted):
     assert set(chrome.execute_script(states)) == {'missed'}, 'no box has a score of 0.5'
     chrome.find_element('id', 'score-reset').click()
     assert chrome.execute_script(states) == expected
-    x = 'return document.getElementById("at").getAttribute("cx")'
-    before = chrome.execute_script(x)
+    assert chrome.execute_script('return document.getElementById("pr").getAttribute("d")')
     set_value(chrome, 'curve-class', '1')
-    assert chrome.execute_script(x) != before or len(r['curves']) == 1
+    set_value(chrome, 'score', 5, 'input')
+    of_class = r['curves'][1]
+    shown = chrome.execute_script(
+        'return [...document.querySelectorAll("#curve-numbers dd")].map(e => e.textContent)'
+    )
+    right, wrong = of_class['right'][5], of_class['wrong'][5]
+    assert shown[3:] == [str(right), str(wrong), str(of_class['true'] - right)]
     assert chrome.get_log('browser') == []
 
 
