@@ -169,6 +169,9 @@ def test_from_an_empty_folder(fresh):
     assert 'MEND' not in mmsnn('doctor')
     mmsnn('demo', '--quick', '--work-dir', 'demo')
     assert len(list(fresh.folder.glob('demo/pictures/*.png'))) > 1
+    said = mmsnn('demo', '--work-dir', 'whole')
+    assert float(re.findall(r'coco/bbox_mAP: ([\d.]+)', said)[-1]) > 0.6
+    assert (fresh.folder / 'whole/spike_report.html').is_file()
     small = ['--train-images', 32, '--val-images', 8, '--image-size', 64, '--max-size', 40]
     mmsnn('digits', 'data', *small)
     (fresh.folder / 'mine.py').write_text(
