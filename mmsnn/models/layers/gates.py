@@ -29,7 +29,7 @@ class Gate(nn.Module):
     fused: Optional[str] = None
     #: Whether spikes, 0 and 1, come out as spikes.
     binary = True
-    #: Of what neurons it joins the spikes: which of their ``values`` its formula holds for.
+    #: The ``values`` of neurons whose spikes it joins, for which its formula holds.
     takes: Sequence[str] = ('binary',)
     #: Whether its formula holds for spikes in bytes (mmsnn.deploy); others get float32.
     takes_bytes = False

@@ -50,8 +50,8 @@ class SpikingNeuron(nn.Module):
 
     #: One of :data:`VALUES`.
     values = 'binary'
-    #: The most spikes that a neuron gives at one time step, whatever their sign: 1 to 255, so that
-    #: a byte holds them, and up to 127 with a sign.
+    #: The most spikes that a neuron gives at one time step, whatever their sign, from 1 to 255, so
+    #: that a byte holds them, or to 127 with a sign.
     levels = 1
 
     def __init__(
