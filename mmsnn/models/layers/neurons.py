@@ -108,7 +108,7 @@ class SpikingNeuron(nn.Module):
 
     @property
     def shows_all(self) -> bool:
-        """Whether the observer sees what the neuron gives: not where it has its own forward."""
+        """Whether the observer sees what the neuron gives; a forward of its own may hide it."""
         return type(self).forward is SpikingNeuron.forward
 
     def learns_at(self, potential: float) -> bool:
