@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Optional
 
+from mmsnn.compat.stacks import installed
 from mmsnn.utils import read_pickles_safely, run_mmdet_tool
 
 Arguments = Optional[Sequence[str]]
@@ -12,8 +13,10 @@ Arguments = Optional[Sequence[str]]
 def analyze_logs(argv: Arguments = None) -> None:
     """Curves and times from a run's log."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if 'plot_curve' in argv and '--style' not in argv:
-        # The tool's own default, 'dark', is no style of Matplotlib's any more.
+    onedl = any(part.stack == 'onedl' for part in installed())
+    if onedl and 'plot_curve' in argv and '--style' not in argv:
+        # The default, 'dark', is a style of seaborn's, which OpenMMLab's tool asks. OneDL's asks
+        # Matplotlib, which has none of that name.
         argv += ['--style', 'default']
     run_mmdet_tool('analysis_tools/analyze_logs.py', argv)
 
