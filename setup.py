@@ -111,7 +111,7 @@ setup(
         'mmsnn.checkpoints': ['*.pth'],
         'mmsnn.samples': ['digits/**/*'],
         'mmsnn.ops': ['kernels.c'],
-        'mmsnn.report': ['*.html'],
+        'mmsnn.report': ['*.html', '*.css'],
     },
     entry_points={'console_scripts': ['mmsnn = mmsnn_cli:main']},
     ext_modules=[Extension('mmsnn.ops._kernels', ['mmsnn/ops/kernels.c'], optional=True)],

@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from .charts import compare_curves
-from .page import METRICS
+from .page import METRICS, format_number, template
 
 #: What a row is called, where the number is, how it is shown, and whether less is better.
 ROWS = (
@@ -50,7 +49,8 @@ def read_report(path: str) -> Report:
     """Read a report by its page, its numbers or its folder.
 
     Args:
-        path: ``FILE.html``, ``FILE.json``, or a folder with one report.
+        path: ``FILE.html``, ``FILE.json``, or a folder, whose last report by name
+            is taken.
 
     Returns:
         The report.
@@ -136,12 +136,10 @@ def _find(numbers: dict[str, Any], place: str) -> Optional[float]:
 
 
 def _show(value: Optional[float], form: str, unit: str, sign: str = '') -> str:
-    if value is None:
-        return 'n/a'
-    factor, _, spec = form.rpartition(' ')
-    spec = spec.lstrip(',') if sign and spec.startswith(',') else spec
-    text = format(value * float(factor) if factor else value, f'{sign}{spec}')
-    return f'{text} {unit}'.strip()
+    factor, space, spec = form.rpartition(' ')
+    if sign:
+        form = f'{factor}{space}{sign}{spec.lstrip(",")}'
+    return format_number(value, form) + (f' {unit}' if unit and value is not None else '')
 
 
 def table(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
@@ -202,19 +200,9 @@ def compare(path_a: str, path_b: str) -> str:
         charts = [
             Markup(compare_curves([(label, r['curves']) for label, r in zip(labels, (a, b))]))
         ]
-    environment = Environment(
-        loader=FileSystemLoader(osp.dirname(__file__)),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = (Path(__file__).parent / 'page.html').read_text(encoding='utf-8')
-    style = page[page.index('<style>') + 7 : page.index('</style>')]
     of_b = {row['name']: row for row in b['by_class']}
     classes = [(row, of_b[row['name']]) for row in a['by_class'] if row['name'] in of_b]
-    return environment.get_template('compare.html').render(
-        style=Markup(style),
+    return template('compare.html').render(
         reports=reports,
         rows=table(a, b),
         classes=classes,

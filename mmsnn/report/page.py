@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from .charts import anytime_charts, training_charts
@@ -26,6 +26,24 @@ METRICS = {
 }
 
 
+def template(name: str) -> Template:
+    """A page of this folder, to be filled in.
+
+    Args:
+        name: Its file.
+
+    Returns:
+        The template. What is put into it is escaped, and what it lacks is an error.
+    """
+    return Environment(
+        loader=FileSystemLoader(osp.dirname(__file__)),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(name)
+
+
 def render(numbers: dict[str, Any], pictures: Pictures, numbers_file: str) -> str:
     """Make the page.
 
@@ -38,13 +56,6 @@ def render(numbers: dict[str, Any], pictures: Pictures, numbers_file: str) -> st
         HTML. Every number shown is an element with its place in the numbers as ``data-json`` and
         the format as ``data-format``.
     """
-    environment = Environment(
-        loader=FileSystemLoader(osp.dirname(__file__)),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     layers = list(enumerate(numbers['profile']['layers']))
     neurons = [(i, layer) for i, layer in layers if layer['kind'] == 'neuron']
     weights = [(i, layer) for i, layer in layers if layer['kind'] != 'neuron']
@@ -57,7 +68,7 @@ def render(numbers: dict[str, Any], pictures: Pictures, numbers_file: str) -> st
         else [],
         training=training_charts(training, scores) if training else [],
     )
-    return environment.get_template('page.html').render(
+    return template('page.html').render(
         r=numbers,
         numbers_file=numbers_file,
         n=_shower(numbers),
