@@ -57,7 +57,9 @@ def check_settings(cfg: Config, splits: Sequence[str]) -> None:
         *((f'custom_hooks.{i}', hook) for i, hook in enumerate(cfg.get('custom_hooks') or [])),
     ]:
         _check_arguments(HOOKS, hook, key, but=('priority',))  # mmengine takes it out
-    for split in set(splits) - {'train'}:
+    for split in splits:
+        if split == 'train':
+            continue
         for key, metric, _ in metrics_of(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
             _check_arguments(METRICS, metric, key)
     if 'train' in splits:

@@ -1,5 +1,6 @@
 """Pictures that are broken in the middle are named."""
 
+import logging
 import os
 import re
 import tempfile
@@ -42,12 +43,9 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         try:
             with _decoder_words() as words:
                 loaded = super().transform(results)
-        except OSError as error:
-            if error.errno is not None:  # of the file system, which names the file
-                raise
-            raise OSError(f'failed to load image: {path}') from error
         except Exception as error:  # what decoders raise for broken data depends on the format
-            if isinstance(error, AssertionError):
+            # mmcv's own assertion and errors of the file system name the file.
+            if isinstance(error, AssertionError) or getattr(error, 'errno', None) is not None:
                 raise
             raise OSError(f'failed to load image: {path}') from error
         if words and path not in _said:
@@ -56,7 +54,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
                 f'mmsnn: {path} is broken in the middle; what was decoded behind it may be wrong '
                 f'({words[0]}): fetch it again',
                 logger='current',
-                level=30,
+                level=logging.WARNING,
             )
         return loaded
 
