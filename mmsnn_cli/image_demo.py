@@ -16,7 +16,7 @@ from mmengine.config import Config
 from rich.progress import track
 
 from mmsnn.apis import inference_classifier, init_classifier
-from mmsnn.checkpoints import SCHEME, shipped_checkpoints
+from mmsnn.checkpoints import DIGITS_DETECTOR, SCHEME, shipped_checkpoints
 from mmsnn.compat import check_state_dict, enforce_safe_loading, load_checkpoint_file
 from mmsnn.datasets.image_files import (
     IMAGE_EXTENSIONS,
@@ -29,7 +29,6 @@ from mmsnn.samples import DIGITS
 from mmsnn.utils import ToolError, exit_on_error, fetch_checkpoint, read_config, report_skipped
 from mmsnn.visualization import ClsVisualizer
 
-SHIPPED = 'spiking-retinanet_sg-r10_asd_fpn_digits'
 EXAMPLES = """examples:
   mmsnn image-demo                                       # its own pictures, its own detector
   mmsnn image-demo photo.jpg CONFIG CHECKPOINT
@@ -78,7 +77,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     if args.config is None:
-        args.config = SHIPPED
+        args.config = DIGITS_DETECTOR
     if args.checkpoint is None:
         if args.config not in shipped_checkpoints():
             parser.error(f'{args.config} needs a checkpoint: give its path behind the config')

@@ -13,6 +13,7 @@ from mmengine.dataset import pseudo_collate
 
 from mmsnn.analysis import SpikeProfiler, SpikeRecorder
 from mmsnn.apis import init_detector
+from mmsnn.checkpoints import DIGITS_DETECTOR
 from mmsnn.compat import quiet_coco
 from mmsnn.datasets.image_files import read_rgb
 from mmsnn.report.matching import match_boxes
@@ -22,7 +23,6 @@ from mmsnn.visualization import draw_spikes, first_image, input_picture
 
 from .draw_predictions import draw_beside
 
-NAME = 'spiking-retinanet_sg-r10_asd_fpn_digits'
 SCORE_THR = 0.4
 
 
@@ -39,15 +39,16 @@ def quick_demo(work_dir: str, start: float) -> None:
             if osp.exists(path):
                 raise ToolError(f'{path} is there already: choose another --work-dir')
         os.makedirs(pictures)
-    model = init_detector(NAME, cfg_options={'test_dataloader.dataset.data_root': f'{DIGITS}/'})
+    options = {'test_dataloader.dataset.data_root': f'{DIGITS}/'}
+    model = init_detector(DIGITS_DETECTOR, cfg_options=options)
     with quiet_coco():
         dataset = DATASETS.build(model.cfg.test_dataloader.dataset)
     visualizer = VISUALIZERS.build(dict(type='DetLocalVisualizer', name='quick demo'))
     visualizer.dataset_meta = dataset.metainfo
 
     print(
-        f'{NAME}, with the weights that come with mmsnn, on {len(dataset)} pictures that training '
-        'never saw\n'
+        f'{DIGITS_DETECTOR}, with the weights that come with mmsnn, on {len(dataset)} pictures '
+        'that training never saw\n'
     )
     print(f'{"picture":18}{"digits":>8}{"found":>8}{"wrong boxes":>13}')
     totals = [0, 0, 0]
@@ -83,12 +84,8 @@ def quick_demo(work_dir: str, start: float) -> None:
         )
     print('{:18}{:8}{:8}{:13}'.format('all', *totals))
     profile = profiler.result()
-    on_spikes = [layer for layer in profile.layers if layer.kind == 'spikes']
     rows = {
-        'layers that spikes enter': (
-            sum(layer.energy for layer in on_spikes),
-            sum(layer.ann_macs for layer in on_spikes) * profile.mac_energy,
-        ),
+        'layers that spikes enter': profile.on_spikes,
         'the whole detector': (profile.energy, profile.ann_energy),
     }
     print(

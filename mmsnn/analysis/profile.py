@@ -140,6 +140,13 @@ class SpikeProfile:
         return total / sum(places) if sum(places) else None
 
     @property
+    def on_spikes(self) -> tuple[float, float]:
+        """Joules an image of the layers that spikes enter, and of these in the ANN twin."""
+        layers = [layer for layer in self.layers if layer.kind == 'spikes']
+        twin = sum(layer.ann_macs for layer in layers) * self.mac_energy
+        return sum(layer.energy for layer in layers), twin
+
+    @property
     def sops(self) -> float:
         """Synaptic operations an image."""
         return sum(layer.sops for layer in self.layers)

@@ -16,6 +16,8 @@ from mmengine.runner import CheckpointLoader
 
 #: What an address of such a checkpoint begins with.
 SCHEME = 'mmsnn://'
+#: The detector that is shown where nobody names another.
+DIGITS_DETECTOR = 'spiking-retinanet_sg-r10_asd_fpn_digits'
 
 
 class ShippedCheckpointError(ValueError):

@@ -199,10 +199,7 @@ def _profile(
         busiest=max(neurons, key=lambda layer: layer.firing_rate).name,
         quietest=min(neurons, key=lambda layer: layer.firing_rate).name,
         # Layers on spikes by themselves, without those that see real values.
-        spiking_ratio=_ratio(
-            sum(layer.energy for layer in spiking),
-            sum(layer.ann_macs for layer in spiking) * result.mac_energy,
-        ),
+        spiking_ratio=_ratio(*result.on_spikes),
         activity=_ratio(
             sum(layer.sops for layer in spiking),
             sum(layer.ann_macs * layer.time_steps for layer in spiking),
