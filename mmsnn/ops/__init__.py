@@ -9,13 +9,15 @@ from .bytes import to_bytes
 from .decode import attention_decode, attention_statistics, last_decode, rate_decode
 from .gate import count_or, iand, select, spike_or
 from .ilif import ilif, ilif_steps
-from .neuron import RESETS, lif, norm_lif
+from .neuron import lif, norm_lif
 from .pool import spike_max_pool2d
+from .spec import LIF, RESETS
 from .spike_conv import spike_conv2d, subsample
 from .surrogate import SURROGATES, fire, register_surrogate, surrogate_gradient
 
 __all__ = [
     'BACKENDS',
+    'LIF',
     'RESETS',
     'SURROGATES',
     'BackendError',

@@ -99,13 +99,13 @@ def build_any(target: Path) -> None:
     Raises:
         BuildError: None does; the message is that of the first.
     """
-    first = None
+    errors = []
     for variant in range(len(VARIANTS)):
         try:
             return build(target, variant)
         except BuildError as error:
-            first = first or error
-    raise first
+            errors.append(error)
+    raise errors[0]
 
 
 def _run(command: list) -> None:

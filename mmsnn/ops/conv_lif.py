@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import backend, library, reference, units
+from .spec import LIF
 
 #: Outputs in a block of weights, as in kernels.c.
 OUTPUTS = 64
@@ -117,16 +118,15 @@ def conv_lif(
         )
     library.check_lif(x, None, None, None, None, None)
     library.check_gate(gate, shortcut)
-    neuron = (*neuron[:5], 'arctan', 1.0)  # spikes are the same with any surrogate
+    neuron = LIF(*neuron[:5])  # spikes are the same with any surrogate
     if kernel is None:
         return _reference(x, weights, geometry, neuron, shortcut, gate)
     if not library.engine(kernel).has_dot_products():
         raise backend.BackendError('convs with their neurons have no kernel here: it needs VNNI')
-    x, shortcut = (None if v is None else v.resolve_neg() for v in (x, shortcut))
     last = torch.channels_last
-    x = library.steps_laid_out(x, last)
+    x = library.steps_laid_out(x.resolve_neg(), last)
     if shortcut is not None:
-        shortcut = library.steps_laid_out(shortcut, last)
+        shortcut = library.steps_laid_out(shortcut.resolve_neg(), last)
     maps = x.shape[0] * x.shape[1], *expected[2:]
     out = torch.empty(maps, dtype=torch.uint8, memory_format=last).unflatten(0, x.shape[:2])
     if out.numel():
@@ -169,7 +169,7 @@ def is_fast(x: Tensor) -> bool:
     return not units.has_amx() and library.engine('c').has_dot_products()
 
 
-def _reference(x, weights, geometry, neuron, shortcut, gate) -> Tensor:
+def _reference(x, weights, geometry, neuron: LIF, shortcut, gate) -> Tensor:
     q = weights.q.permute(0, 1, 5, 4, 6, 2, 3).flatten(3, 4).flatten(1, 2)
     images = x.flatten(0, 1).double()  # in which all sums are exact
     y = weights.shift.view(-1, 1, 1)

@@ -124,6 +124,7 @@ def _open(path) -> ctypes.CDLL:
     library.mmsnn_source.restype = ctypes.c_char_p
     if library.mmsnn_source().decode() != build.source_key():
         raise OSError(f'{path} was built from another source')
+    _check_codes(library)
     pointer, count, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     for structure, names in (
         (_Lif, ('lif_forward', 'lif_backward', 'input_grad_of', 'channel_stats')),
@@ -139,6 +140,18 @@ def _open(path) -> ctypes.CDLL:
     real = ctypes.c_float
     library.mmsnn_to_bytes.argtypes = [pointer, pointer, count, real, real, number]
     return library
+
+
+def _check_codes(library: ctypes.CDLL) -> None:
+    """Refuse a library in which a number of the structs means something else than here."""
+    library.mmsnn_code.argtypes = [ctypes.c_char_p]
+    names = {str(dtype).removeprefix('torch.'): code for dtype, code in DTYPES.items()}
+    for codes in (names, RESETS, SURROGATES, GATES):
+        for name, code in codes.items():
+            name = name or 'no gate'
+            theirs = library.mmsnn_code(name.encode())
+            if theirs != code:
+                raise OSError(f'{name!r} is {code} in mmsnn and {theirs} in its C kernels')
 
 
 def _threads(elements: int) -> int:
@@ -323,8 +336,8 @@ def conv_lif(x, weights, geometry, neuron, shortcut, gate, out) -> None:
     shortcut_step = 0 if shortcut is None else shortcut.stride(0)
     shapes = x.shape, x.stride(0), weights.q.shape, out.shape, out.stride(0), shortcut_step
     # Fifty fields take longer than the conv of a small map, and are the same every time.
-    lif, conv = _conv_lif(*shapes, geometry, neuron, gate, torch.get_num_threads(), _forked)
-    lif, conv = (type(problem).from_buffer_copy(problem) for problem in (lif, conv))
+    problems = _conv_lif(*shapes, geometry, neuron, gate, torch.get_num_threads(), _forked)
+    lif, conv = _Lif.from_buffer_copy(problems[0]), _Conv.from_buffer_copy(problems[1])
     outputs = 64 * weights.q.shape[1]
     lif.out, lif.shortcut = _pointer(out), _pointer(shortcut)
     conv.x, conv.weight = _pointer(x), _pointer(weights.q, torch.int8)

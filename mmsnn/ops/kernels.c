@@ -335,7 +335,7 @@ INLINE uint16_t nothing_of(uint16_t x) { return (x & 0x7f80) == 0x7f80 ? 0x7fc0 
         else if (gate == ADD) \
             for (int i = 0; i < n; i++) \
                 r[i] = (TYPE)(r[i] + s[i]); \
-        else \
+        else if (gate == IAND) \
             for (int i = 0; i < n; i++) \
                 r[i] = (TYPE)(r[i] >> SHIFT & 1 ? NOTHING(s[i]) : s[i]); \
     }
@@ -356,9 +356,10 @@ LOOP void mmsnn_join(float *restrict r, const float *restrict s, int gate, int n
         for (int i = 0; i < n; i++)
             r[i] = r[i] * s[i];
         break;
-    default:
+    case IAND:
         for (int i = 0; i < n; i++)
             r[i] = (1.0f - r[i]) * s[i];
+        break;
     }
 }
 
@@ -392,7 +393,7 @@ LOOP void mmsnn_surrogate(const struct lif *p, const float *restrict h, float *r
             to[i] = 1.0f / (width * (1.0f + z * z));
         }
         break;
-    default: /* p (1 - p) without the cancellation far from the threshold */
+    case SIGMOID: /* p (1 - p) without the cancellation far from the threshold */
         for (int i = 0; i < n; i++) {
             float e = exp_negative(-4.0f / width * distance(h[i], v_threshold));
             to[i] = 4.0f / width * (e / ((1.0f + e) * (1.0f + e)));
@@ -412,9 +413,10 @@ LOOP void mmsnn_residual_grad(const float *restrict g, const float *restrict s, 
         for (int i = 0; i < n; i++)
             to[i] = g[i] * s[i];
         break;
-    default:
+    case IAND:
         for (int i = 0; i < n; i++)
             to[i] = -g[i] * s[i];
+        break;
     }
 }
 
@@ -428,7 +430,7 @@ LOOP void mmsnn_shortcut_grad(const struct lif *p, const float *restrict g, cons
     else if (p->gate == AND)
         for (int i = 0; i < n; i++)
             to[i] = g[i] * fires(h[i], v_threshold);
-    else
+    else /* OR, IAND */
         for (int i = 0; i < n; i++)
             to[i] = g[i] * (1.0f - fires(h[i], v_threshold));
 }
@@ -1573,9 +1575,9 @@ static int to_bytes_share(const void *task, int thread, int threads) {
 
 /* One thread calls directly: libgomp's pool doesn't survive a fork, and a child must not touch it. */
 static int in_parallel(int (*work)(const void *, int, int), const void *task, int threads) {
-    int fine = 1;
 #ifdef _OPENMP
     if (threads > 1) {
+        int fine = 1;
 #pragma omp parallel num_threads(threads) reduction(&& : fine)
         fine = work(task, omp_get_thread_num(), omp_get_num_threads());
         return fine;
@@ -1686,6 +1688,21 @@ EXPORT int mmsnn_to_bytes(const float *x, uint8_t *out, int64_t n, float inverse
                           int threads) {
     struct to_bytes task = {x, out, n, inverse, zero};
     return in_parallel(to_bytes_share, &task, threads);
+}
+
+/* The number that stands for a name in the structs, or -1: cpu.py compares its own with these when
+ * it opens the library, so that neither can mean another by the same number. */
+EXPORT int mmsnn_code(const char *name) {
+    static const struct { const char *name; int code; } codes[] = {
+        {"float32", FLOAT32}, {"bfloat16", BFLOAT16}, {"uint8", UINT8},
+        {"hard", HARD}, {"soft", SOFT},
+        {"rectangle", RECTANGLE}, {"triangle", TRIANGLE}, {"arctan", ARCTAN}, {"sigmoid", SIGMOID},
+        {"no gate", NO_GATE}, {"or", OR}, {"add", ADD}, {"and", AND}, {"iand", IAND},
+    };
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+        if (!strcmp(codes[i].name, name))
+            return codes[i].code;
+    return -1;
 }
 
 /* Which source this was built from: a library beside another source is not used. */

@@ -296,7 +296,7 @@ def _lif(
 
 def gives(kernel: str, dtype: torch.dtype, shortcut: Optional[Tensor], gate) -> bool:
     """Whether a kernel backend gives this dtype behind this gate."""
-    if gate == 'add' and dtype != torch.float32 and shortcut.dtype != dtype:
+    if gate == 'add' and shortcut is not None and dtype not in (torch.float32, shortcut.dtype):
         return False  # only the sum is rounded
     return dtype == torch.uint8 or dtype in backend.KERNELS[kernel][1]
 
@@ -354,8 +354,8 @@ def _lif_backward(
         if shortcut is not None and shortcut.dtype == torch.uint8:
             shortcut = _unpack_steps(shortcut, x, layout)
 
-        def run(by, **wanted):
-            return reference.lif_backward(
+        def run(by, x_grad=None, shortcut_grad=False, sums=False, leak=False):
+            return reference.lif_backward(  # all of them, whatever is wanted
                 grad, x, *neuron, scale, shift, shortcut, gate, time_steps or None, *by
             )
     else:

@@ -1,7 +1,6 @@
 """The multi-step leaky integrate-and-fire neuron."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Optional, Union
 
 import torch
@@ -9,9 +8,8 @@ from torch import Tensor
 
 from . import backend, library, plan, reference
 from .pool import check_windows, spike_max_pool2d
+from .spec import LIF, RESETS
 from .surrogate import KERNEL_SURROGATES, check_surrogate
-
-RESETS = ('hard', 'soft')
 
 
 def lif(
@@ -94,29 +92,34 @@ def lif(
         _check_out(x, time_steps, dtype, out)
         dtype = out.dtype
     surrogate, surrogate_width = _by_kernels(surrogate, surrogate_width)
-    neuron = decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width
+    neuron = LIF(decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width)
     if pool is not None:
         if out is not None:
             raise ValueError('out takes spikes as they come, not those behind a pool')
         if _pools_in_one(x, gate, surrogate):
-            return _fused(x, scale, shift, None, None, None, *neuron, None, time_steps, dtype, pool)
-        options = dict(scale=scale, shift=shift, shortcut=shortcut, gate=gate)
-        fire = partial(lif, x, *neuron, **options, time_steps=time_steps)
+            return _fused(x, scale, shift, None, None, None, neuron, None, time_steps, dtype, pool)
+
+        def fire(dtype: Optional[torch.dtype]) -> Tensor:
+            return lif(
+                x, *neuron, scale=scale, shift=shift, shortcut=shortcut, gate=gate,
+                time_steps=time_steps, dtype=dtype,
+            )  # fmt: skip
+
         return _then_pool(fire, x, dtype, pool)
     if not _has_kernel(x, surrogate):
         # Without axes a tensor doesn't promote the potentials to its dtype.
-        decay, input_scale = (
-            v.reshape(()) if isinstance(v, Tensor) else v for v in (decay, input_scale)
-        )
-        spikes = reference.lif(
-            x, decay, input_scale, *neuron[2:], scale, shift, shortcut, gate, time_steps, dtype
-        )
+        neuron = neuron._replace(decay=_without_axes(decay), input_scale=_without_axes(input_scale))
+        spikes = reference.lif(x, *neuron, scale, shift, shortcut, gate, time_steps, dtype)
     else:
-        spikes = plan.lif(x, scale, shift, shortcut, neuron, gate, time_steps or 0, dtype, out)
-        if spikes is not None:
-            return spikes
-        spikes = _fused(x, scale, shift, shortcut, None, None, *neuron, gate, time_steps, dtype)
+        planned = plan.lif(x, scale, shift, shortcut, neuron, gate, time_steps or 0, dtype, out)
+        if planned is not None:
+            return planned
+        spikes = _fused(x, scale, shift, shortcut, None, None, neuron, gate, time_steps, dtype)
     return spikes if out is None else out.copy_(spikes)
+
+
+def _without_axes(value: Union[float, Tensor]) -> Union[float, Tensor]:
+    return value.reshape(()) if isinstance(value, Tensor) else value
 
 
 def _check_neuron(v_threshold, reset, surrogate, surrogate_width) -> None:
@@ -141,15 +144,16 @@ def _check_out(x, time_steps, dtype, out) -> None:
 
 
 def _fused(
-    x, scale, shift, shortcut, mean, invstd, decay, input_scale, v_threshold, reset, detach_reset,
-    surrogate, width, gate, time_steps, dtype, pool=None,
-):  # fmt: skip
-    """The operator takes floats and tensors apart: a learnable leak comes as both."""
-    tensors = [v if isinstance(v, Tensor) else None for v in (decay, input_scale)]
-    floats = [1.0 if isinstance(v, Tensor) else float(v) for v in (decay, input_scale)]
+    x, scale, shift, shortcut, mean, invstd, neuron: LIF, gate, time_steps, dtype, pool=None
+) -> Tensor:
+    """Schemas cannot type float-or-Tensor, so pass both: a learnable leak as a tensor."""
+    leaks = neuron.decay, neuron.input_scale
+    tensors = [v if isinstance(v, Tensor) else None for v in leaks]
+    floats = [1.0 if isinstance(v, Tensor) else float(v) for v in leaks]
     args = (
-        x, scale, shift, shortcut, *tensors, mean, invstd, *floats, float(v_threshold), reset,
-        bool(detach_reset), surrogate, float(width), gate, time_steps or 0,
+        x, scale, shift, shortcut, *tensors, mean, invstd, *floats, float(neuron.v_threshold),
+        neuron.reset, bool(neuron.detach_reset), neuron.surrogate, float(neuron.surrogate_width),
+        gate, time_steps or 0,
     )  # fmt: skip
     dtype = dtype or x.dtype
     if pool is not None:
@@ -246,16 +250,23 @@ def norm_lif(
     Raises:
         ValueError: As of :func:`lif`, or one value a channel in training.
     """
-    neuron = (decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width)
-    fused = dict(shortcut=shortcut, gate=gate, time_steps=time_steps, dtype=dtype)
+    neuron = LIF(decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width)
+
+    def affine_lif(mean: Tensor, invstd: Tensor) -> Tensor:
+        scale = weight * invstd
+        return lif(
+            x, *neuron, scale=scale, shift=bias - mean * scale, shortcut=shortcut, gate=gate,
+            time_steps=time_steps, dtype=dtype, pool=pool,
+        )  # fmt: skip
+
     if not training:
-        scale = weight * torch.rsqrt(running_var + eps)
-        shift = bias - running_mean * scale
-        return lif(x, *neuron, scale=scale, shift=shift, pool=pool, **fused)
+        if running_mean is None or running_var is None:
+            raise ValueError('without statistics of its own a norm needs the running ones')
+        return affine_lif(running_mean, torch.rsqrt(running_var + eps))
     axis = 2 if time_steps is None else 1
     _check_neuron(v_threshold, reset, surrogate, surrogate_width)
     surrogate, surrogate_width = _by_kernels(surrogate, surrogate_width)
-    neuron = (*neuron[:5], surrogate, surrogate_width)
+    neuron = neuron._replace(surrogate=surrogate, surrogate_width=surrogate_width)
     library.check_lif(x, weight, bias, shortcut, gate, time_steps)
     count = x.numel() // max(x.shape[axis], 1)
     if count < 2:
@@ -267,18 +278,17 @@ def norm_lif(
         mean, var = library.channel_stats(x.detach(), time_steps or 0)
     else:
         mean, var = reference.channel_stats(x, axis)
-    if running_mean is not None:
+    if running_mean is not None and running_var is not None:
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_(var.to(running_var.dtype) * (count / (count - 1)), momentum)
     invstd = torch.rsqrt(var + eps)
     if not fast:
-        scale = weight * invstd
-        return lif(x, *neuron, scale=scale, shift=bias - mean * scale, pool=pool, **fused)
-    affine = x, weight, bias, shortcut, mean, invstd
+        return affine_lif(mean, invstd)
 
-    def fire(dtype, pool=None):
-        return _fused(*affine, *neuron, gate, time_steps, dtype, pool)
+    def fire(dtype: Optional[torch.dtype], pool: Optional[Sequence] = None) -> Tensor:
+        affine = x, weight, bias, shortcut, mean, invstd
+        return _fused(*affine, neuron, gate, time_steps, dtype, pool)
 
     if pool is None or _pools_in_one(x, gate, surrogate):
         return fire(dtype, pool)

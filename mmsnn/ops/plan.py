@@ -5,7 +5,6 @@ neuron itself, and come out the same every time. So they are found once, and a c
 addresses.
 """
 
-import ctypes
 from functools import lru_cache
 from typing import NamedTuple, Optional
 
@@ -13,10 +12,11 @@ import torch
 from torch import Tensor
 
 from . import backend, cpu, library
+from .spec import LIF
 
 
 class _Plan(NamedTuple):
-    problem: ctypes.Structure  # without addresses
+    problem: cpu._Lif  # without addresses
     size: torch.Size
     strides: tuple[int, ...]
     dtype: torch.dtype
@@ -27,7 +27,7 @@ def lif(
     scale: Optional[Tensor],
     shift: Optional[Tensor],
     shortcut: Optional[Tensor],
-    neuron: tuple,
+    neuron: LIF,
     gate: Optional[str],
     time_steps: int,
     dtype: Optional[torch.dtype],
@@ -40,7 +40,7 @@ def lif(
         scale: Likewise.
         shift: Likewise.
         shortcut: Likewise.
-        neuron: decay, input_scale, v_threshold, reset, detach_reset, surrogate and its width.
+        neuron: Its constants.
         gate: Likewise.
         time_steps: T, or 0 where ``x`` has it.
         dtype: Likewise.
@@ -53,7 +53,7 @@ def lif(
     """
     if library.is_watched(x) or backend.ready_kernel_for(x) != 'c':
         return None
-    if isinstance(neuron[0], Tensor) or isinstance(neuron[1], Tensor):
+    if isinstance(neuron.decay, Tensor) or isinstance(neuron.input_scale, Tensor):
         return None
     tensors = x, scale, shift, shortcut
     given = *tensors, out

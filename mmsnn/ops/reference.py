@@ -81,7 +81,7 @@ def lif(
         s = fire(h - v_threshold, surrogate, surrogate_width)
         r = s.detach() if detach_reset else s
         v = h * (1 - r) if reset == 'hard' else h - v_threshold * r
-        if gate is not None:
+        if gate is not None and shortcut is not None:
             s = GATES[gate](s, shortcut[t].to(s.dtype))
         spikes.append(s.to(dtype or x.dtype))
     return torch.stack(spikes)
@@ -136,7 +136,7 @@ def lif_backward(
     for t in reversed(range(len(hs))):
         h, g = hs[t], grad[t].to(dtype)
         s = (h - v_threshold >= 0).to(dtype)
-        if gate in ('or', 'and', 'iand'):
+        if gate in ('or', 'and', 'iand') and shortcut is not None:
             other = shortcut[t].to(dtype)
             shortcut_grads.append(g * s if gate == 'and' else g * (1 - s))
             g = {'or': g * (1 - other), 'and': g * other, 'iand': -g * other}[gate]
@@ -151,7 +151,7 @@ def lif_backward(
         y_grads.append(input_scale * h_grad)
         v_grad = decay * h_grad
 
-    y_grad = sum(y_grads) if shared else torch.stack(y_grads[::-1])
+    y_grad = sum(y_grads[1:], y_grads[0]) if shared else torch.stack(y_grads[::-1])
     channel_sums = None
     axis = 1 if shared else 2
     if x.dim() > axis:
@@ -160,7 +160,7 @@ def lif_backward(
         channel_sums = torch.stack([p.sum(others, dtype=torch.float64) for p in products])
     if by_grad is not None:
         y_grad = by_grad * y_grad
-    if by_x is not None:
+    if by_x is not None and by_one is not None:
         y_grad = y_grad + (by_x * x + by_one)
     shortcut_grad = torch.stack(shortcut_grads[::-1]).to(x.dtype) if shortcut_grads else None
     return y_grad.to(x.dtype), shortcut_grad, channel_sums, leak_sums

@@ -82,14 +82,14 @@ def _check_neuron(kernel: str) -> str:
 def _check_maps(kernel: str) -> str:
     device, dtypes = backend.MAP_KERNELS[kernel]
     steps, batch, channels, height, width = shape = (3, 2, 19, 7, 9)
-    weights = [
+    temporal, channel, spatial = (
         _sample(*size, step=step).to(device)
         for size, step in (
             ((steps, batch), 0.3),
             ((steps, batch, channels), 0.7),
             ((steps, batch, height, width), 1.1),
         )
-    ]
+    )
     for dtype, layout in itertools.product(dtypes, (torch.contiguous_format, torch.channels_last)):
         spikes = (_sample(*shape, step=2.3) > 0.3).to(device, dtype).flatten(0, 1)
         spikes = spikes.contiguous(memory_format=layout)
@@ -124,7 +124,7 @@ def _check_maps(kernel: str) -> str:
                 return f'its self-check found wrong gradients behind a pool ({dtype}, {layout})'
         spikes = spikes.unflatten(0, shape[:2])
         ours, theirs = (
-            (library._attention_decode(spikes, *weights, kernel=k),
+            (library._attention_decode(spikes, temporal, channel, spatial, kernel=k),
              library._rate_decode(spikes, kernel=k).float(),
              *library._attention_statistics(spikes, kernel=k))
             for k in (kernel, None)

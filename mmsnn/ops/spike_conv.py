@@ -157,8 +157,9 @@ def spike_conv2d(
         torch.Size([2, 4, 5, 5])
     """
     device = x.device.type
-    options = [[v, v] if isinstance(v, int) else list(v) for v in (stride, padding, dilation)]
-    options.append(groups)
+    steps, around, dilate = (
+        [v, v] if isinstance(v, int) else list(v) for v in (stride, padding, dilation)
+    )
     autocast = torch.is_autocast_enabled(device)
     if not autocast and x.dtype != weight.dtype:
         raise RuntimeError(
@@ -169,7 +170,9 @@ def spike_conv2d(
     # Autocast would cast the operands again, to another dtype than is chosen here.
     with torch.autocast(device, enabled=False) if autocast else nullcontext():
         if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-            if tuple(weight.shape[2:]) == (1, 1) and not any(options[1]) and max(options[0]) > 1:
-                x, options[0] = subsample(x, options[0]), [1, 1]
+            if tuple(weight.shape[2:]) == (1, 1) and not any(around) and max(steps) > 1:
+                x, steps = subsample(x, steps), [1, 1]
+            options = steps, around, dilate, groups
             return _SpikeConv.apply(x, weight, bias, binary, compute, out, *options)
-        return F.conv2d(*_cast(compute, x, weight, bias), *options).to(out)
+        x, weight, bias = _cast(compute, x, weight, bias)
+        return F.conv2d(x, weight, bias, steps, around, dilate, groups).to(out)

@@ -25,7 +25,7 @@ def _sigmoid(u: Tensor, width: float) -> Tensor:
     return 4 / width * p * (1 - p)
 
 
-SURROGATES = {
+SURROGATES: dict[str, Callable[[Tensor, float], Tensor]] = {
     'rectangle': _rectangle,
     'triangle': _triangle,
     'arctan': _arctan,

@@ -2,7 +2,7 @@
 
 import os
 from functools import cache
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 
@@ -50,8 +50,8 @@ def _torch_says(name: str) -> bool:
     return getattr(torch.cpu, name, lambda: False)()
 
 
-def capabilities() -> dict:
+def capabilities() -> dict[str, Any]:
     """``torch.cpu.get_capabilities()``, empty where torch is too old to tell."""
-    has = getattr(torch.cpu, 'get_capabilities', dict)()
-    hidden = _HIDDEN.get(NEWEST, ())
+    has: dict[str, Any] = getattr(torch.cpu, 'get_capabilities', dict)()
+    hidden = _HIDDEN[NEWEST] if NEWEST else ()
     return {key: False if key.startswith(hidden) else value for key, value in has.items()}

@@ -52,6 +52,25 @@ def next_process(monkeypatch):
     cpu.load.cache_clear()
 
 
+@needs_compiler
+@pytest.mark.parametrize('codes', ['DTYPES', 'RESETS', 'SURROGATES', 'GATES'])
+def test_a_number_that_means_something_else_in_the_kernels_is_refused(fresh, monkeypatch, codes):
+    # As where one of them was given a new case and the other was not.
+    first, second, *_ = getattr(cpu, codes)
+    swapped = {**getattr(cpu, codes)}
+    swapped[first], swapped[second] = swapped[second], swapped[first]
+    monkeypatch.setattr(cpu, codes, swapped)
+    with pytest.raises(build.BuildError, match=r'is \d in mmsnn and \d in its C kernels'):
+        cpu.load()
+
+
+@needs_compiler
+def test_a_name_that_the_kernels_lack_is_refused(fresh, monkeypatch):
+    monkeypatch.setattr(cpu, 'SURROGATES', {**cpu.SURROGATES, 'laplace': 4})
+    with pytest.raises(build.BuildError, match="'laplace' is 4 in mmsnn and -1 in its C kernels"):
+        cpu.load()
+
+
 def check_everything_runs():
     """All operators, forward and backward, give the reference's numbers."""
     shortcut, scale, shift = (X > 0.5).float(), torch.rand(8) + 0.5, torch.rand(8)
