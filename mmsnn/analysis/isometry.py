@@ -251,8 +251,8 @@ def _squared_norm(x: Tensor) -> float:
 
 
 def _range(values: Iterator[float]) -> tuple[float, float]:
-    values = list(values)
-    return (min(values), max(values)) if values else (math.nan, math.nan)
+    known = list(values)
+    return (min(known), max(known)) if known else (math.nan, math.nan)
 
 
 def _record(backbone: nn.Module, blocks: dict[str, SpikingBlock], images: Tensor) -> list[tuple]:

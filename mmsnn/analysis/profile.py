@@ -1,19 +1,22 @@
 """What a network does on real data: firing rates, operations and an estimate of energy."""
 
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Optional, Union
+from typing import Any, Optional, TypeVar, Union, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModel
 from terminaltables import AsciiTable
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..models.layers import Gate, LevelsDecoder, SpikeDecoder, SpikingNeuron
+from ..ops import lif
 from .observe import check_no_bytes, check_no_observer, check_values, eval_mode, unfold_time
 
 #: Energy of a 32-bit floating-point multiply and add at 45 nm, in joules: 3.7 pJ + 0.9 pJ.
@@ -23,6 +26,8 @@ AC_ENERGY = 0.9e-12
 #: Edges of the bins of membrane potentials, in units of the threshold; the last bin of each end
 #: also holds what lies beyond. A neuron fires from 1 on, which is an edge.
 POTENTIAL_EDGES = np.linspace(-2, 2, 33)
+
+Number = TypeVar('Number')
 
 
 @dataclass
@@ -132,11 +137,11 @@ class SpikeProfile:
         """Share of neurons and time steps with a spike, over all neurons; None without any."""
         return self._by_neurons(lambda layer: layer.active)
 
-    def _by_neurons(self, rate: Callable[[LayerProfile], float]) -> Optional[float]:
+    def _by_neurons(self, rate: Callable[[LayerProfile], Optional[float]]) -> Optional[float]:
         """Mean over all neurons and time steps."""
         layers = self.neuron_layers
-        places = [layer.neurons * layer.time_steps for layer in layers]
-        total = sum(rate(layer) * n for layer, n in zip(layers, places))
+        places = [of_neurons(layer.neurons) * layer.time_steps for layer in layers]
+        total = sum(of_neurons(rate(layer)) * n for layer, n in zip(layers, places))
         return total / sum(places) if sum(places) else None
 
     @property
@@ -186,13 +191,17 @@ class SpikeProfile:
         Returns:
             Several lines.
         """
-        neurons = [['neurons', 'shape', 'T', 'rate', 'by step', 'dead', 'saturated']]
+        neurons: list[list[object]] = [
+            ['neurons', 'shape', 'T', 'rate', 'by step', 'dead', 'saturated']
+        ]
         for x in self.neuron_layers:
-            by_step = ' '.join(f'{rate:.3f}' for rate in x.rate_by_step)
+            by_step = ' '.join(f'{rate:.3f}' for rate in of_neurons(x.rate_by_step))
             shape = 'x'.join(map(str, x.output_shape))
-            shares = (f'{100 * share:.1f} %' for share in (x.dead, x.saturated))
+            shares = (f'{100 * of_neurons(share):.1f} %' for share in (x.dead, x.saturated))
             neurons.append([x.name, shape, x.time_steps, f'{x.firing_rate:.4f}', by_step, *shares])
-        weights = [['weights', 'input', 'T', 'parameters', 'MSOPs', 'MMACs', 'ANN MMACs', 'uJ']]
+        weights: list[list[object]] = [
+            ['weights', 'input', 'T', 'parameters', 'MSOPs', 'MMACs', 'ANN MMACs', 'uJ']
+        ]
         for x in self.layers:
             if x.kind == 'neuron':
                 continue
@@ -384,7 +393,7 @@ class SpikeProfiler:
         #: T, once a neuron has said it.
         self._steps: Optional[int] = None
         #: Counts of layers that ran before it was known.
-        self._waiting: list[tuple] = []
+        self._waiting: list[tuple[_WeightCount, torch.Size, Optional[Tensor], int]] = []
         #: The last tensors looked at, with what was found: a block's input is read by two convs,
         #: and a neuron's spikes are the next conv's input.
         self._seen: list[_Seen] = []
@@ -395,8 +404,8 @@ class SpikeProfiler:
     def _end(self, model, args, output) -> None:
         if self._batch is None:
             return
-        for count, _, *counts in self._waiting:
-            count.add(1, *counts)
+        for count, _, sops, macs in self._waiting:
+            count.add(1, sops, macs)
         self._failed |= output is None  # the hook is also called where forward raised
         self._images += self._batch
         self._start_pass(None)
@@ -412,12 +421,14 @@ class SpikeProfiler:
             if spikes.dim() > 2:
                 # It knows better than the model's arguments, of which one may be (T, B, ...).
                 self._batch = spikes.shape[1]
-            for count, shape, *counts in self._waiting:
-                count.add(self._folded(shape), *counts)
+            for weights, shape, sops, macs in self._waiting:
+                weights.add(self._folded(shape), sops, macs)
             self._waiting = []
         if neuron not in self._counts:
             self._counts[neuron] = _NeuronCount(self._names[neuron], neuron.levels)
-        self._counts[neuron].add(spikes.abs() if neuron.values == 'signed' else spikes)
+        count = self._counts[neuron]
+        assert isinstance(count, _NeuronCount)
+        count.add(spikes.abs() if neuron.values == 'signed' else spikes)
         if self.operations and spikes.dim() > 2:
             self._remember(spikes.flatten(0, 1), spikes=True)
 
@@ -428,7 +439,9 @@ class SpikeProfiler:
         x, output = unfold_time(neuron, args, kwargs, output)
         self._see_spikes(neuron, output)
         if self.potentials and neuron.runs_by_record:
-            self._counts[neuron].add_potentials(neuron, x.detach())
+            count = self._counts[neuron]
+            assert isinstance(count, _NeuronCount)
+            count.add_potentials(neuron, x.detach())
 
     @torch.no_grad()
     def _see_weights(self, module, args, output) -> None:
@@ -442,16 +455,17 @@ class SpikeProfiler:
             in_twin = module not in self._in_decoders | self._in_gates
             self._counts[module] = _WeightCount(in_twin, real=module in self._in_decoders)
         count = self._counts[module]
+        assert isinstance(count, _WeightCount)
         count.shapes = tuple(x.shape[1:]), tuple(output.shape[1:])
         sops = None if count.real else self._sops(module, x)
         count.real |= sops is None
-        counts = sops, _macs(module, x, output)
+        macs = _macs(module, x, output)
         if self._steps is None:
-            self._waiting.append((count, x.shape, *counts))
+            self._waiting.append((count, x.shape, sops, macs))
         else:
             steps = self._folded(x.shape)
             count.decoded |= steps < self._steps
-            count.add(steps, *counts)
+            count.add(steps, sops, macs)
 
     @torch.no_grad()
     def _see_other(self, module, args, output) -> None:
@@ -461,21 +475,23 @@ class SpikeProfiler:
 
     def _folded(self, shape: tuple) -> int:
         """How many time steps an input of this shape holds: T or 1."""
-        steps = self._steps
-        with_time_axis = len(shape) > 2 and tuple(shape[:2]) == (steps, self._batch)
-        return steps if shape[0] == steps * self._batch or with_time_axis else 1
+        steps, batch = self._steps, self._batch
+        # Asked inside a forward pass, once a neuron has said T.
+        assert steps is not None
+        assert batch is not None
+        with_time_axis = len(shape) > 2 and tuple(shape[:2]) == (steps, batch)
+        return steps if shape[0] == steps * batch or with_time_axis else 1
 
-    def _sops(self, module: nn.Module, x: Tensor) -> Optional[Tensor]:
+    def _sops(self, module: Union[_ConvNd, nn.Linear], x: Tensor) -> Optional[Tensor]:
         """SOPs of each entry of the first axis, (N,) in float64; None where x isn't spikes."""
         if isinstance(module, _ConvTransposeNd):
             return None
-        linear = isinstance(module, nn.Linear)
-        sums = self._spike_sums(x, x.dim() - 1 if linear else 1)
+        sums = self._spike_sums(x, x.dim() - 1 if isinstance(module, nn.Linear) else 1)
         if sums is None:
             return None
         # Not -1: there may be no entries, as without any region of interest.
         sums = sums.reshape(len(x), math.prod(sums.shape[1:])).double()
-        if linear:
+        if isinstance(module, nn.Linear):
             return sums.sum(1) * module.out_features
         key = (module, x.shape[2:], x.device)
         if key not in self._fan_outs:
@@ -543,7 +559,7 @@ def profile(
             if isinstance(batch, Tensor):
                 model(batch.to(device))
             else:
-                model.test_step(batch)
+                cast(BaseModel, model).test_step(batch)
     return profiler.result()
 
 
@@ -569,8 +585,8 @@ def fan_out(conv: _ConvNd, size: Sequence[int]) -> Tensor:
         tensor([[1, 2, 1, 1]])
     """
     # torch lists the last axis first.
-    pads = list(conv._reversed_padding_repeated_twice)
-    pads = [pads[i : i + 2] for i in range(0, len(pads), 2)][::-1]
+    ends = list(conv._reversed_padding_repeated_twice)
+    pads = [ends[i : i + 2] for i in range(0, len(ends), 2)][::-1]
     reached = torch.ones((), dtype=torch.int64)
     for n, kernel, stride, dilation, (before, after) in zip(
         size, conv.kernel_size, conv.stride, conv.dilation, pads
@@ -644,23 +660,31 @@ class _NeuronCount:
         """Count membrane potentials h, from currents (T, ...)."""
         # Half precision is integrated in float32, as in mmsnn.ops.lif.
         x = currents.float() if currents.dtype in (torch.float16, torch.bfloat16) else currents
+        # The record is what runs: a neuron of another class may have no attributes of these names.
+        record = neuron.record()
+        assert record is not None  # else it could not have run
+        call = inspect.signature(lif).bind(x, **record)
+        call.apply_defaults()
+        names = ('decay', 'input_scale', 'v_threshold', 'reset')
+        decay, input_scale, v_threshold, reset = (call.arguments[name] for name in names)
         bins = len(POTENTIAL_EDGES) - 1
-        scale = 1 / float(POTENTIAL_EDGES[1] - POTENTIAL_EDGES[0]) / neuron.v_threshold
-        last = round(float(POTENTIAL_EDGES[-1] - 1) * scale * neuron.v_threshold) - 1
+        scale = 1 / float(POTENTIAL_EDGES[1] - POTENTIAL_EDGES[0]) / v_threshold
+        last = round(float(POTENTIAL_EDGES[-1] - 1) * scale * v_threshold) - 1
         first = last + 1 - bins
         counts = torch.zeros(bins, dtype=torch.float64)
         v = torch.zeros_like(x[0])
         for current in x:
-            h = neuron.decay * v + neuron.input_scale * current
-            s = (h >= neuron.v_threshold).to(h.dtype)
-            v = h * (1 - s) if neuron.reset == 'hard' else h - neuron.v_threshold * s
+            h = decay * v + input_scale * current
+            s = (h >= v_threshold).to(h.dtype)
+            v = h * (1 - s) if reset == 'hard' else h - v_threshold * s
             # Bins are numbered from the threshold: below it h - V_th is negative, however small.
-            bin_ = ((h - neuron.v_threshold) * scale).floor_().clamp_(first, last)
+            bin_ = ((h - v_threshold) * scale).floor_().clamp_(first, last)
             counts += torch.histc(bin_, bins, first - 0.5, last + 0.5).double().cpu()
         self.potentials = counts if self.potentials is None else self.potentials + counts
 
     def measured(self, images: int, saturated_above: float) -> dict:
         """Arguments of :class:`LayerProfile`."""
+        assert self.spikes is not None  # a count is made for spikes that are there
         spikes = self.spikes.cpu().numpy()
         steps, channels = spikes.shape
         places = max(self.places, 1)
@@ -716,16 +740,20 @@ class _WeightCount:
     def measured(self, images: int, saturated_above: float) -> dict:
         """Arguments of :class:`LayerProfile`."""
         by_step = np.zeros(self.steps)
-        # Zeros alone, behind the decoder of a silent network, are no spikes.
-        real = self.real or (self.decoded and not self.sops.any())
+        real, sops = self.real, 0.0
         if not real:
-            by_step[: len(self.sops)] = self.sops.numpy() / images
+            assert self.sops is not None  # every call saw spikes, and counted them
+            # Zeros alone, behind the decoder of a silent network, are no spikes.
+            real = self.decoded and not self.sops.any()
+            if not real:
+                by_step[: len(self.sops)] = self.sops.numpy() / images
+                sops = float(self.sops.sum()) / images
         return dict(
             kind='real' if real else 'spikes',
             input_shape=self.shapes[0],
             output_shape=self.shapes[1],
             time_steps=self.steps,
-            sops=0.0 if real else float(self.sops.sum()) / images,
+            sops=sops,
             sops_by_step=by_step,
             macs=self.macs / images if real else 0.0,
             ann_macs=self.ann_macs / images,
@@ -737,7 +765,7 @@ def _parts_of(model: nn.Module, kind) -> set[nn.Module]:
     return {part for whole in wholes for part in whole.modules()}
 
 
-def _macs(module: nn.Module, x: Tensor, output: Tensor) -> int:
+def _macs(module: Union[_ConvNd, nn.Linear], x: Tensor, output: Tensor) -> int:
     if isinstance(module, nn.Linear):
         return output.numel() * module.in_features
     taps = math.prod(module.kernel_size)
@@ -762,6 +790,19 @@ def _count_images(values: Iterable) -> int:
 def _version(x: Tensor) -> int:
     """Counts writes in place; tensors of inference mode have no such counter."""
     return -1 if x.is_inference() else x._version
+
+
+def of_neurons(value: Optional[Number]) -> Number:
+    """What a layer of neurons, or a network with some, always has.
+
+    Args:
+        value: An attribute of a profile that is None for weights alone.
+
+    Returns:
+        The same.
+    """
+    assert value is not None
+    return value
 
 
 def plain_numbers(value: Any) -> Any:

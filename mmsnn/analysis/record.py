@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +83,7 @@ class SpikeRecorder:
         decoders = {n: m for n, m in model.named_modules() if isinstance(m, AttentionSpikeDecoder)}
         self._names: dict[nn.Module, str] = {m: n for n, m in {**chosen, **decoders}.items()}
         self._handles: list = []
-        self._observed: list[nn.Module] = []
+        self._observed: list[Union[SpikingNeuron, AttentionSpikeDecoder]] = []
 
     def __enter__(self):
         if self._handles:
@@ -124,8 +124,8 @@ class SpikeRecorder:
         self._see_spikes(neuron, unfold_time(neuron, args, kwargs, output)[1])
 
     def _see_attention(self, decoder: AttentionSpikeDecoder, maps: tuple[Tensor, ...]) -> None:
-        maps = (v.detach().to('cpu', torch.float32, copy=True) for v in maps)
-        self.attention[self._names[decoder]] = Attention(*maps)
+        copies = (v.detach().to('cpu', torch.float32, copy=True) for v in maps)
+        self.attention[self._names[decoder]] = Attention(*copies)
 
 
 def _check_names(layers: Sequence[str], names: list[str]) -> Sequence[str]:

@@ -1,13 +1,16 @@
 """Norms folded into the convs in front of them."""
 
 from collections import Counter
-from typing import Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 from mmcv.cnn.bricks import wrappers
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..models.layers import TDBN, SpikeConv2d
+
+if TYPE_CHECKING:  # Python 3.9 has no TypeGuard
+    from typing import TypeGuard
 
 #: Convs that compute with their weights as they are; others may norm them first.
 CONVS = (
@@ -50,7 +53,7 @@ def fold(model: nn.Module) -> None:
     parents = list(model.modules())
     uses = Counter(id(child) for parent in parents for child in parent._modules.values())
     for parent in parents:
-        conv: Optional[nn.Module] = None
+        conv: Optional[nn.Conv2d] = None
         for name, child in list(parent.named_children()):
             if conv is not None and _follows(child, conv):
                 if child.training:
@@ -58,17 +61,21 @@ def fold(model: nn.Module) -> None:
                         f'fold takes a model in eval mode, but norm {name!r} of a '
                         f'{type(parent).__name__} is training: call model.eval() first'
                     )
+                assert child.running_mean is not None  # _follows looked, and the
+                assert child.running_var is not None  # variance is kept with the mean
                 scale = child.scale if isinstance(child, TDBN) else child.weight
                 conv.weight, conv.bias = fuse_conv_bn_weights(
                     conv.weight, conv.bias, child.running_mean, child.running_var, child.eps,
                     scale, child.bias,
                 )  # fmt: skip
                 setattr(parent, name, nn.Identity())
-            plain = isinstance(child, nn.Conv2d) and type(child) in CONVS
-            conv = child if plain and uses[id(child)] == 1 else None
+            alone = type(child) in CONVS and uses[id(child)] == 1
+            conv = child if alone and isinstance(child, nn.Conv2d) else None
 
 
-def _follows(norm: nn.Module, conv: nn.Module) -> bool:
+def _follows(
+    norm: nn.Module, conv: nn.Conv2d
+) -> 'TypeGuard[Union[nn.BatchNorm2d, nn.SyncBatchNorm]]':
     return (
         isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm))
         and norm.running_mean is not None

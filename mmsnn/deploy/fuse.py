@@ -67,7 +67,8 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     for module in model.modules():
         # Convs of other classes, as mmcv's ConvWS2d, take views of their weights.
         if type(module) in CONVS:
-            module.to(memory_format=torch.channels_last)
+            # PyTorch's own annotations leave memory_format out.
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     low = precision == 'bf16' or (integers and has_amx())
     # Boxes and scores are decoded in float32: a coordinate needs more than eight bits.
     backbone, rest = _parts(model)

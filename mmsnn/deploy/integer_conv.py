@@ -54,6 +54,7 @@ class IntegerConv2d(nn.Module):
         self.conv = conv
         self.bits = bits
         self.real = real
+        assert not isinstance(conv.padding, str)  # only plain convs are replaced
         self._geometry = conv.stride, conv.padding, conv.dilation, conv.groups
         self._is_matrix = conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
         odd = conv.groups == 1 and conv.out_channels > 32 and not self._is_matrix
@@ -64,7 +65,8 @@ class IntegerConv2d(nn.Module):
         # Less than half a block of outputs is mostly zeros to add up.
         enough = conv.out_channels > conv_lif.OUTPUTS // 2
         self._fits_tiles = enough and conv.groups == 1 and conv.in_channels % 4 == 0
-        self._packed = self._tiles = None
+        self._packed: Optional[tuple[list, Tensor, Tensor]] = None
+        self._tiles: Optional[conv_lif.ConvWeights] = None
 
     def _round(self, zeros: int = 0) -> tuple[list, Tensor]:
         """(q, scale) of each byte, and bias, with outputs of zeros behind."""
@@ -139,8 +141,11 @@ class IntegerConv2d(nn.Module):
         if not self.takes_bands(x):
             return None
         size = (*x.shape[:2], *self.output_size(x))
-        layout = dict(dtype=dtype or torch.float32, memory_format=torch.channels_last)
-        spikes = torch.empty((math.prod(size[:2]), *size[2:]), **layout).unflatten(0, size[:2])
+        spikes = torch.empty(
+            (math.prod(size[:2]), *size[2:]),
+            dtype=dtype or torch.float32,
+            memory_format=torch.channels_last,
+        ).unflatten(0, size[:2])
         for image, rows, currents in self.bands(x):
             here = (slice(None), slice(image, image + 1), slice(None), rows)
             part = None if shortcut is None else shortcut[here]
@@ -208,27 +213,30 @@ class IntegerConv2d(nn.Module):
         return self._convolve(x, padding, scale, zero)
 
     def _convolve(
-        self, x: Tensor, padding: tuple[int, int], scale: float = 1.0, zero: int = 0
+        self, x: Tensor, padding: tuple[int, ...], scale: float = 1.0, zero: int = 0
     ) -> Tensor:
         """Bytes to currents: ``zero`` is the byte that stands for 0, ``scale`` a byte's step."""
         if self._packed is None:  # packed weights can be neither copied nor saved
             self._packed = self._pack()
         parts, bias, weight_sums = self._packed
-        if zero:
-            bias = bias - scale * zero * weight_sums
+        shift: Optional[Tensor] = bias - scale * zero * weight_sums if zero else bias
         stride, _, *rest = self._geometry
+        geometry: tuple[object, ...] = ()
         if self._is_matrix:
             rows, columns = stride
             if rows * columns > 1:
                 x = x[:, :, ::rows, ::columns]
             x = x.permute(0, 2, 3, 1)
-            multiply, geometry = torch.ops.onednn.qlinear_pointwise, ()
+            multiply = torch.ops.onednn.qlinear_pointwise
         else:
             multiply, geometry = torch.ops.onednn.qconv2d_pointwise, (stride, padding, *rest)
-        out = None
+        out: Optional[Tensor] = None
         for part in parts:
-            y = multiply(x, scale, 0, *part, bias, *geometry, 1.0, 0, torch.float32, 'none', [], '')
-            out, bias = y if out is None else out.add_(y), None
+            y = multiply(
+                x, scale, 0, *part, shift, *geometry, 1.0, 0, torch.float32, 'none', [], ''
+            )
+            out, shift = y if out is None else out.add_(y), None
+        assert out is not None  # there is a part for every byte of the weights
         if self._is_matrix:
             return out.permute(0, 3, 1, 2)
         if self._zeros:

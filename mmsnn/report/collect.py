@@ -12,7 +12,7 @@ from mmengine.runner import Runner, autocast
 from torch import nn
 
 from ..analysis import POTENTIAL_EDGES, SpikeProfile, SpikeProfiler, neuron_layers, profile
-from ..analysis.profile import plain_numbers
+from ..analysis.profile import of_neurons, plain_numbers
 from ..ops.backend import ready_kernel_for
 from ..utils import (
     anytime,
@@ -36,7 +36,7 @@ ALL_IMAGES = 500
 class _Keep(Hook):
     """Keeps what a test run finds."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.samples: list = []
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
@@ -78,13 +78,15 @@ def collect(
     if watched:
         for t in (*steps, configured or 1):  # every one is checked before the work starts
             set_time_steps(model, t)
-        steps = sorted({*steps, configured})
+        assert configured is not None  # a model without T was refused above
+        several: list[Optional[int]] = [*sorted({*steps, configured})]
     else:
-        steps = [None]
+        several = [None]
     keep = _Keep()
     runner.register_hook(keep)
     runner.logger.info('mmsnn: evaluating, and counting spikes')
-    profiler = SpikeProfiler(model, **energies)
+    options: dict[str, Any] = {**energies}
+    profiler = SpikeProfiler(model, **options)
     with profiler:
         metrics = runner.test_loop.run()
     scores = scores or main_score(plain_metrics(metrics, ()))
@@ -97,9 +99,9 @@ def collect(
             potentials = profile(
                 model, runner.test_dataloader, FEW_BATCHES, operations=False, potentials=True
             )
-    rows = [
+    rows: list[dict[str, Any]] = [
         {k: v if isinstance(v, int) else _known(v) for k, v in {**row, 'time_steps': t}.items()}
-        for t, row in zip([t or 1 for t in steps], anytime(runner, model, steps, configured)[0])
+        for t, row in zip([t or 1 for t in several], anytime(runner, model, several, configured)[0])
     ]
     batches = None if result.images <= ALL_IMAGES else FEW_BATCHES
     for row in rows:
@@ -107,13 +109,13 @@ def collect(
         if watched and (batches is not None or row['time_steps'] != configured):
             set_time_steps(model, row['time_steps'])
             with autocast(enabled=runner.test_loop.fp16):
-                measured = profile(model, runner.test_dataloader, batches, **energies)
+                measured = profile(model, runner.test_dataloader, batches, **options)
         row.update(
             firing_rate=measured.firing_rate,
             energy=measured.energy,
             energy_ratio=_ratio(measured.energy, measured.ann_energy),
         )
-    if watched:
+    if configured is not None:
         set_time_steps(model, configured)
     configured = configured or 1
     task = task_of(runner, keep.samples, score_thr)
@@ -181,23 +183,25 @@ def _profile(
     neurons = [layer for layer in result.neuron_layers if layer.name in watched]
     spiking = [layer for layer in result.layers if layer.kind == 'spikes']
     numbers.update(
-        neurons=sum(layer.neurons for layer in result.neuron_layers),
+        neurons=sum(of_neurons(layer.neurons) for layer in result.neuron_layers),
         energy_ratio=_ratio(result.energy, result.ann_energy),
         potential_edges=POTENTIAL_EDGES.tolist(),
     )
     if potentials is None:
         return numbers
-    channels = np.concatenate([layer.rate_by_channel / layer.levels for layer in neurons])
+    channels = np.concatenate(
+        [of_neurons(layer.rate_by_channel) / layer.levels for layer in neurons]
+    )
     numbers.update(
         few_images=potentials.images,
-        spikes=sum(layer.spikes for layer in result.neuron_layers),
-        silent=1 - result.active,
+        spikes=sum(of_neurons(layer.spikes) for layer in result.neuron_layers),
+        silent=1 - of_neurons(result.active),
         dead=float((channels == 0).mean()),
         saturated=float((channels >= result.saturated_above).mean()),
         dead_layers=[layer.name for layer in neurons if layer.dead == 1],
         saturated_layers=[layer.name for layer in neurons if layer.saturated == 1],
-        busiest=max(neurons, key=lambda layer: layer.firing_rate).name,
-        quietest=min(neurons, key=lambda layer: layer.firing_rate).name,
+        busiest=max(neurons, key=lambda layer: of_neurons(layer.firing_rate)).name,
+        quietest=min(neurons, key=lambda layer: of_neurons(layer.firing_rate)).name,
         # Layers on spikes by themselves, without those that see real values.
         spiking_ratio=_ratio(*result.on_spikes),
         activity=_ratio(

@@ -162,16 +162,16 @@ def table(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
     ]
     rows = []
     for name, place, spec, unit, less in (*places, *(DETECTION_ROWS if detection else ()), *ROWS):
-        values = [_find(r, place) for r in (a, b)]
-        if values == [None, None]:
+        of_a, of_b = _find(a, place), _find(b, place)
+        if of_a is None and of_b is None:
             continue
         row = dict(name=name, difference='', ratio='', better='')
-        row['a'], row['b'] = (_show(value, spec, unit) for value in values)
-        if None not in values:
-            row['difference'] = _show(values[1] - values[0], spec, '', '+')
-            row['ratio'] = f'{values[1] / values[0]:.2f}' if values[0] else ''
-            if less is not None and values[0] != values[1]:
-                row['better'] = 'b' if (values[1] < values[0]) == less else 'a'
+        row['a'], row['b'] = (_show(value, spec, unit) for value in (of_a, of_b))
+        if of_a is not None and of_b is not None:
+            row['difference'] = _show(of_b - of_a, spec, '', '+')
+            row['ratio'] = f'{of_b / of_a:.2f}' if of_a else ''
+            if less is not None and of_a != of_b:
+                row['better'] = 'b' if (of_b < of_a) == less else 'a'
         rows.append(row)
     return rows
 

@@ -4,12 +4,13 @@ import base64
 import os.path as osp
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import cv2
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
+from mmengine.model import BaseModel
 from mmengine.runner import Runner, autocast
 from rich.progress import track
 from torch import nn
@@ -45,13 +46,14 @@ def show_images(
         What is known of each image, the worst first, and the pictures.
     """
     dataset = runner.test_dataloader.dataset
-    entries, pictures = [], {}
+    entries: list[dict[str, Any]] = []
+    pictures: Pictures = {}
     recorder = SpikeRecorder(model) if neuron_layers(model) else None
     chosen = like or choose(task.order(), num_images)
     for n, (i, group) in enumerate(track(chosen, 'drawing')):
         data = dataset[i]
         with recorder or nullcontext(), torch.no_grad(), autocast(enabled=runner.test_loop.fp16):
-            sample = model.test_step(pseudo_collate([data]))[0]
+            sample = cast(BaseModel, model).test_step(pseudo_collate([data]))[0]
         image = input_picture(data['inputs'])
         shown = _shrink(image, PICTURE_SIDE)
         height, width = shown.shape[:2]
@@ -188,4 +190,4 @@ def _encode(image: np.ndarray, suffix: str) -> str:
     if not done:
         raise RuntimeError(f'OpenCV could not write a picture of shape {image.shape}')
     kind = 'jpeg' if suffix == '.jpg' else 'png'
-    return f'data:image/{kind};base64,{base64.b64encode(data).decode("ascii")}'
+    return f'data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode("ascii")}'

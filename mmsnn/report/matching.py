@@ -135,10 +135,12 @@ def match_boxes(
     partners = np.full(len(boxes), -1)
     found_by = np.full(int(single.sum()), -1)
     # Stable: of equal scores the first one counts first, as in COCO's evaluation.
+    verdict: str
+    partner: int
     for i in np.argsort(-scores, kind='stable'):
         free = np.where(same[i] & (found_by < 0), iou[i], 0)
         if free.size and free.max() >= IOU_RIGHT:
-            verdict, partner = 'correct', free.argmax()
+            verdict, partner = 'correct', int(free.argmax())
             found_by[partner] = i
         elif in_crowd[i]:
             verdict, partner = 'ignored', -1

@@ -81,7 +81,9 @@ class DetectionTask:
         A box takes its true box whatever the least score is (:func:`match_boxes`), so that one
         matching gives all of them.
         """
-        right, wrong, true = ({i: [] for i in range(len(self.classes))} for _ in range(3))
+        right: dict[int, list[float]] = {i: [] for i in range(len(self.classes))}
+        wrong: dict[int, list[float]] = {i: [] for i in right}
+        true: dict[int, list[int]] = {i: [] for i in right}
         for sample, (_, labels), m in zip(self.samples, self.true, self.matches):
             for label in labels:
                 true[int(label)].append(1)

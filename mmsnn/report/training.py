@@ -5,7 +5,7 @@ import math
 import os.path as osp
 from collections.abc import Mapping
 from glob import escape, glob
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 
 def read_curves(work_dir: str, scores: Mapping[str, str]) -> Optional[dict[str, Any]]:
@@ -31,7 +31,7 @@ def read_curves(work_dir: str, scores: Mapping[str, str]) -> Optional[dict[str, 
         if not any('loss' in row for row in rows):  # of a test
             continue
         for row in rows:
-            step = row.get('step')
+            step = cast(int, row.get('step'))  # the logger writes one into every row
             if 'loss' in row:
                 losses[step] = {k: v for k, v in row.items() if k.startswith('loss')}
                 if 'epoch' in row:
@@ -44,15 +44,15 @@ def read_curves(work_dir: str, scores: Mapping[str, str]) -> Optional[dict[str, 
     if not losses:
         return None
     curves = _by_name(losses)
-    steps, values = zip(*curves.get('loss', [[0, math.nan]]))
-    late = next(v for s, v in zip(steps, values) if s >= 0.9 * steps[-1])
+    steps, totals = zip(*curves.get('loss', [[0, math.nan]]))
+    late = next(v for s, v in zip(steps, totals) if s >= 0.9 * steps[-1])
     return dict(
         losses=curves,
         scores=_by_name(found),
         epochs=max(epochs, default=None),
         iterations=steps[-1],
-        last_loss=values[-1],
-        late_change=values[-1] / late - 1 if late else None,
+        last_loss=totals[-1],
+        late_change=totals[-1] / late - 1 if late else None,
     )
 
 

@@ -4,8 +4,8 @@ The functions that give arrays draw no text, for a page or a sheet that has its 
 :func:`draw_spikes` makes a sheet of them.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Optional, Union
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Optional, TypeVar, Union
 
 import mmcv
 import numpy as np
@@ -38,6 +38,8 @@ decoders: at each time step t the attention a_S over the picture, and a_T;
 on the right a_C; a_S = a_C = 1 and a_T = 1/T leave the spikes as they are"""
 
 Values = Union[np.ndarray, Tensor]
+#: Of the one kind or the other, for what gives back what it takes.
+SameValues = TypeVar('SameValues', np.ndarray, Tensor)
 
 
 def heat_map(
@@ -105,8 +107,8 @@ def overlay(
 
 
 def image_part(
-    values: Values, img_shape: Sequence[int], batch_input_shape: Sequence[int]
-) -> Values:
+    values: SameValues, img_shape: Sequence[int], batch_input_shape: Sequence[int]
+) -> SameValues:
     """The part of a feature map that the image covers.
 
     A batch's images are padded on the right and at the bottom. A cell that the image covers in part
@@ -200,7 +202,7 @@ def raster(spikes: Values, max_neurons: int = MAX_NEURONS) -> np.ndarray:
     spikes = _check_spikes(spikes)
     if max_neurons < 1:
         raise ValueError(f'max_neurons must be at least 1, got {max_neurons!r}')
-    fired = spikes.reshape(len(spikes), -1)
+    fired: np.ndarray = spikes.reshape(len(spikes), -1)
     if fired.shape[1] > max_neurons:
         # Not every n-th: where n divides the width, all of them would lie in one column.
         generator = np.random.default_rng(0)
@@ -211,8 +213,8 @@ def raster(spikes: Values, max_neurons: int = MAX_NEURONS) -> np.ndarray:
 
 def draw_spikes(
     image: np.ndarray,
-    spikes: dict[str, Values],
-    attention: Optional[dict[str, Attention]] = None,
+    spikes: Mapping[str, Values],
+    attention: Optional[Mapping[str, Attention]] = None,
     title: str = '',
 ) -> Figure:
     """One sheet of what the neurons and the attention spike decoders do on an image.
@@ -249,12 +251,12 @@ def draw_spikes(
     """
     _check_image(image)
     attention = attention or {}
-    spikes = {name: _check_spikes(s) for name, s in spikes.items()}
+    layers = {name: _check_spikes(s) for name, s in spikes.items()}
     maps = {name: _check_attention(name, a) for name, a in attention.items()}
-    if not spikes and not maps:
+    if not layers and not maps:
         raise ValueError('nothing to draw: give spikes of a layer or attention of a decoder')
-    steps = max(len(v) for v in [*spikes.values(), *(a.temporal for a in maps.values())])
-    rows = 1 + len(spikes) + len(maps)
+    steps = max(len(v) for v in [*layers.values(), *(a.temporal for a in maps.values())])
+    rows = 1 + len(layers) + len(maps)
     height = CELL * float(np.clip(image.shape[0] / image.shape[1], 0.4, 2))
     # Inches, from the left: maps, colour bar, its numbers, raster, colour bar, its numbers.
     columns = [CELL] * max(steps, 3) + [0.08, 0.55, CELL, 0.08, 0.55]
@@ -273,9 +275,9 @@ def draw_spikes(
         hspace=(above + below) / height,
     )
     _draw_head(figure, grid[0, :2], grid[0, 2:], image, title)
-    for i, (name, s) in enumerate(spikes.items(), 1):
+    for i, (name, s) in enumerate(layers.items(), 1):
         _draw_layer(_Row(figure, grid, i, len(s)), name, s)
-    for i, (name, a) in enumerate(maps.items(), 1 + len(spikes)):
+    for i, (name, a) in enumerate(maps.items(), 1 + len(layers)):
         _draw_decoder(_Row(figure, grid, i, len(a.temporal)), name, a, image)
     return figure
 
@@ -294,6 +296,14 @@ def figure_picture(figure: Figure, dpi: int = 80) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+class _Maps(NamedTuple):
+    """The maps of an :class:`~mmsnn.analysis.Attention` as arrays."""
+
+    temporal: np.ndarray
+    channel: np.ndarray
+    spatial: np.ndarray
 
 
 class _Row:
@@ -321,7 +331,7 @@ class _Row:
         axes.set_title(caption, fontsize=8, pad=4)
         every = -(-self.steps // 4)
         ticks = range(0, self.steps, every)
-        axes.set_xticks(ticks, [t + 1 for t in ticks], fontsize=7)
+        axes.set_xticks(ticks, [str(t + 1) for t in ticks], fontsize=7)
         axes.tick_params(pad=1, length=2)
         axes.set_yticks([])
 
@@ -356,7 +366,7 @@ def _draw_layer(row: _Row, name: str, spikes: np.ndarray) -> None:
     row.draw_side(rows, f'{len(rows)} of {neurons} neurons, over t')
 
 
-def _draw_decoder(row: _Row, name: str, maps: Attention, image: np.ndarray) -> None:
+def _draw_decoder(row: _Row, name: str, maps: _Maps, image: np.ndarray) -> None:
     row.title(f'{name}: attention to places a_S, to time steps a_T and to channels a_C')
     low, high = _limits(maps.spatial)
     captions = [f't = {t}: a_T = {weight:.3f}' for t, weight in enumerate(maps.temporal, 1)]
@@ -405,8 +415,8 @@ def _check_spikes(spikes: Values) -> np.ndarray:
     return spikes
 
 
-def _check_attention(name: str, maps: Attention) -> Attention:
-    maps = Attention(*(np.asarray(v) for v in maps))
+def _check_attention(name: str, attention: Attention) -> _Maps:
+    maps = _Maps(*(np.asarray(v) for v in attention))
     steps = maps.temporal.shape[:1]
     ranks = [v.ndim for v in maps]
     if ranks != [1, 2, 3] or any(v.shape[:1] != steps for v in maps):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import torch
 from mmcv.cnn import build_conv_layer
@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from ...config_types import arguments, find_type, type_name
 from ..layers import (
     SpikeMaxPool2d,
+    SpikingNeuron,
     build_conv,
     build_gate,
     build_neuron,
@@ -156,9 +157,9 @@ class GateBlock(SpikingBlock):
         binary = self.gate.binary and self.binary
         shortcut = s
         if self.downsample is not None:
-            shortcut = spiking_layer(
-                *self.downsample, self.downsample_neuron, s, time_steps, binary=binary
-            )
+            conv, norm = self.downsample
+            layer = conv, norm, self.downsample_neuron
+            shortcut = spiking_layer(*layer, s, time_steps, binary=binary)
         residual = spiking_layer(*self.layer(1), s, time_steps, binary=binary)
         for i in range(2, self.num_convs):
             residual = spiking_layer(*self.layer(i), residual, time_steps, binary=self.binary)
@@ -352,7 +353,7 @@ class SGResNet(BaseModule):
         self.with_cp = with_cp
         self.zero_init_residual = zero_init_residual
 
-        layers = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        layers: dict[str, Any] = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
         block_cls, make_block = _block(block, gate_cfg, bottleneck=bottleneck, **layers)
         self.membrane_shortcut = block_cls.membrane_shortcut
         stem_channels = stem_channels or base_channels
@@ -459,7 +460,7 @@ class SGResNet(BaseModule):
             in_channels = width
         if self.membrane_shortcut:
             self.stem[-1].pop('neuron')
-        self.maxpool = nn.Identity()
+        self.maxpool: nn.Module = nn.Identity()
         if pool and self.membrane_shortcut:
             self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         elif pool:
@@ -471,7 +472,9 @@ class SGResNet(BaseModule):
         if self.zero_init_residual and not _is_pretrained(self.init_cfg):
             for module in self.modules():
                 if isinstance(module, SpikingBlock):
-                    nn.init.zeros_(module.last_norm.weight)
+                    weight = module.last_norm.weight
+                    assert isinstance(weight, Tensor)
+                    nn.init.zeros_(weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Run all time steps.
@@ -548,9 +551,8 @@ class SGResNet(BaseModule):
         for layer in self.stem:
             if 'neuron' in layer:
                 pool = self.maxpool if layer is self.stem[-1] else None
-                x = spiking_layer(
-                    *layer.values(), x, time_steps, shared=shared, binary=binary, pool=pool
-                )
+                parts = layer['conv'], layer['norm'], layer['neuron']
+                x = spiking_layer(*parts, x, time_steps, shared=shared, binary=binary, pool=pool)
                 shared, binary = False, layer['neuron'].values == 'binary'
             else:
                 x = self.maxpool(layer['norm'](layer['conv'](x)))
@@ -585,7 +587,6 @@ def _block(
     block: Union[str, dict], gate_cfg: Optional[dict], **kwargs
 ) -> tuple[type[SpikingBlock], Callable]:
     """The class of the blocks, and what makes one of its channels and stride."""
-    cfg = block
     if isinstance(block, str):
         known = BLOCKS.get(block) or find_type(dict(type=block), MODELS)
         if known is None:
@@ -594,6 +595,8 @@ def _block(
                 "registered one, dict(type='MyBlock')"
             )
         cfg = dict(type=known)
+    else:
+        cfg = block
     cls = lookup(cfg, 'block', SpikingBlock)
     if gate_cfg is not None:
         if cls.default_gate is None:
@@ -605,7 +608,7 @@ def _block(
     return cls, partial(cls, **{**kwargs, **arguments(cfg)})
 
 
-def _check_learns_from_rest(neuron: nn.Module) -> None:
+def _check_learns_from_rest(neuron: SpikingNeuron) -> None:
     if neuron.learns_at(0.0):
         return
     raise ValueError(

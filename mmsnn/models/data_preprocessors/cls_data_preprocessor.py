@@ -99,11 +99,13 @@ class ClsDataPreprocessor(BaseDataPreprocessor):
             inputs = (inputs - self.mean) / self.std
         data_samples = data.get('data_samples')
         if training and self.batch_augments:
+            assert data_samples is not None  # training has labels
             inputs, data_samples = self._augment(inputs, data_samples)
         return dict(inputs=inputs, data_samples=data_samples)
 
     def _augment(self, inputs: Tensor, data_samples: list) -> tuple[Tensor, list]:
         labels = torch.cat([sample.gt_label for sample in data_samples])
+        assert self.num_classes is not None  # __init__ asks for it
         scores = F.one_hot(labels, self.num_classes).float()
         drawn = int(np.searchsorted(np.cumsum(self.probs), np.random.rand(), side='right'))
         if drawn < len(self.batch_augments):

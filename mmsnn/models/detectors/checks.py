@@ -88,8 +88,12 @@ def check_channels(backbone: nn.Module, necks: Sequence[nn.Module], kinds: tuple
     gives, channels = type(backbone).__name__, getattr(backbone, 'out_channels', None)
     for neck in necks:
         takes = getattr(neck, 'in_channels', None)
-        known = isinstance(neck, kinds) and isinstance(takes, (list, tuple))
-        if known and channels and list(takes) != list(channels):
+        if (
+            isinstance(neck, kinds)
+            and isinstance(takes, (list, tuple))
+            and channels
+            and list(takes) != list(channels)
+        ):
             raise ValueError(
                 f'channels do not match: {gives} gives {list(channels)}, but '
                 f'{type(neck).__name__} was built with in_channels={list(takes)}'

@@ -1,5 +1,7 @@
 """Spiking RetinaNet: a spiking backbone, a decoder, and an ordinary RetinaNet behind it."""
 
+from typing import Optional
+
 from mmdet.models.detectors import RetinaNet
 from mmdet.registry import MODELS
 from torch import nn
@@ -37,7 +39,7 @@ class SpikingRetinaNet(RetinaNet):
         check_spiking_parts(self.backbone, self.neck if self.with_neck else None)
 
 
-def check_spiking_parts(backbone: nn.Module, neck: nn.Module) -> None:
+def check_spiking_parts(backbone: nn.Module, neck: Optional[nn.Module]) -> None:
     """Refuse a backbone and neck that would fail, or not learn, deep inside.
 
     Args:

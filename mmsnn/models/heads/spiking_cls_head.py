@@ -116,6 +116,7 @@ class SpikingClsHead(BaseModule):
         Raises:
             NotImplementedError: The decoder does not look at every step.
         """
+        assert self.decoder is not None  # __init__ asks for one where the loss needs this
         steps = self.decoder.steps(self._features(feats))
         return self._classify(steps.flatten(0, 1)).unflatten(0, steps.shape[:2])
 
@@ -133,9 +134,9 @@ class SpikingClsHead(BaseModule):
             return x
         time_steps = len(x)
         x = self._pool(x.flatten(0, 1))[..., None, None]
-        return spiking_layer(*self.hidden.values(), x, time_steps, binary=False).unflatten(
-            0, (time_steps, -1)
-        )
+        layer = self.hidden['conv'], self.hidden['norm'], self.hidden['neuron']
+        spikes = spiking_layer(*layer, x, time_steps, binary=False)
+        return spikes.unflatten(0, (time_steps, -1))
 
     def _pool(self, x: Tensor) -> Tensor:
         """Mean over space, in the dtype of the weights: spikes may be bytes."""

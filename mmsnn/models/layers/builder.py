@@ -1,5 +1,7 @@
 """Builds neurons and norms from their configs; :func:`lookup` is for what else has a role."""
 
+from typing import TypeVar, Union
+
 from mmcv.cnn import build_norm_layer
 from mmdet.registry import MODELS
 from torch import nn
@@ -10,8 +12,12 @@ from .tdbn import TDBN
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
+_Class = TypeVar('_Class')
 
-def lookup(cfg: dict, role: str, base) -> type:
+
+def lookup(
+    cfg: dict, role: str, base: Union[type[_Class], tuple[type[_Class], ...]]
+) -> type[_Class]:
     """The registered class that a config names.
 
     Args:

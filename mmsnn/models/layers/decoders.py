@@ -260,7 +260,9 @@ class AttentionSpikeDecoder(SpikeDecoder):
     def init_weights(self) -> None:
         """Start as rate coding."""
         for last in (self.temporal[-1], self.channel[-1], self.spatial):
+            assert isinstance(last, (nn.Linear, nn.Conv2d))
             nn.init.zeros_(last.weight)
+            assert last.bias is not None
             nn.init.zeros_(last.bias)
 
     def attention(self, spikes: Tensor):

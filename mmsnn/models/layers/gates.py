@@ -158,8 +158,11 @@ class LearnedGate(Gate):
 
     def init_weights(self) -> None:
         """Start silent; the parent's initialisation comes before this."""
-        nn.init.zeros_(self.norm.weight)
-        nn.init.constant_(self.norm.bias, self._start)
+        weight, bias = self.norm.weight, self.norm.bias
+        assert isinstance(weight, Tensor)
+        assert isinstance(bias, Tensor)
+        nn.init.zeros_(weight)
+        nn.init.constant_(bias, self._start)
 
     def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
         """Select by the learned gate signal."""

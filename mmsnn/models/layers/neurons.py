@@ -95,10 +95,18 @@ class SpikingNeuron(nn.Module):
         Returns:
             Spikes of the same shape; whole numbers as ``values`` and ``levels`` say.
         """
+        return ops.lif(x, **self.known_record(), dtype=self.spike_dtype)
+
+    def known_record(self) -> dict:
+        """The :meth:`record` of a neuron that has no :meth:`fire` of its own.
+
+        Raises:
+            NotImplementedError: It has neither.
+        """
         record = self.record()
         if record is None:
             raise NotImplementedError(f'{type(self).__name__} needs a fire(x) or a record()')
-        return ops.lif(x, **record, dtype=self.spike_dtype)
+        return record
 
     @property
     def runs_by_record(self) -> bool:

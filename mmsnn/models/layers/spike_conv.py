@@ -1,12 +1,15 @@
 """Convs whose input is spikes."""
 
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 from mmcv.cnn import build_conv_layer
 from torch import Tensor, nn
 
 from ... import ops
+
+if TYPE_CHECKING:  # Python 3.9 has no TypeGuard
+    from typing import TypeGuard
 
 
 class SpikeConv2d(nn.Conv2d):
@@ -52,11 +55,12 @@ def conv_of_spikes(conv: nn.Module, x: Tensor, binary: bool = True) -> Tensor:
     """
     if not is_plain_conv(conv) or is_hooked(conv):
         return conv(x)
+    assert not isinstance(conv.padding, str)  # is_plain_conv looked
     options = conv.stride, conv.padding, conv.dilation, conv.groups
     return ops.spike_conv2d(x, conv.weight, conv.bias, *options, binary)
 
 
-def is_plain_conv(conv: nn.Module) -> bool:
+def is_plain_conv(conv: nn.Module) -> 'TypeGuard[nn.Conv2d]':
     """Whether a layer is PyTorch's conv with zeros around, given in numbers."""
     return (
         type(conv) in (nn.Conv2d, SpikeConv2d)

@@ -1,6 +1,6 @@
 """Conv, norm, neuron and gate as one step."""
 
-from typing import Optional
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,17 @@ from .pool import SpikeMaxPool2d
 from .spike_conv import conv_of_spikes, is_hooked
 from .tdbn import TDBN, SyncTDBN, batch_norm_arguments
 
+if TYPE_CHECKING:  # gates are made of this layer; Python 3.9 has no TypeGuard
+    from typing import TypeGuard
+
+    from .gates import Gate
+
+
+class _FiringConv(Protocol):
+    """A conv that may have the neurons behind it in it (mmsnn.deploy)."""
+
+    def lif(self, x: Tensor, **options: Any) -> Optional[Tensor]: ...
+
 
 def spiking_layer(
     conv: nn.Module,
@@ -18,7 +29,7 @@ def spiking_layer(
     neuron: nn.Module,
     x: Tensor,
     time_steps: int,
-    gate: Optional[nn.Module] = None,
+    gate: Optional['Gate'] = None,
     shortcut: Optional[Tensor] = None,
     *,
     shared: bool = False,
@@ -58,12 +69,14 @@ def spiking_layer(
         x = neuron(x, time_steps)
         x = x if gate is None else _joined(gate, x, shortcut, time_steps)
         return x if pool is None else pool(x)
+    assert isinstance(neuron, SpikingNeuron)  # _fuses looked
     fold = (time_steps, -1)
-    options = dict(neuron.record(), dtype=neuron.spike_dtype)
-    gate_apart = gate is not None and neuron.observer is not None
-    if gate is not None and not gate_apart:
+    options = dict(neuron.known_record(), dtype=neuron.spike_dtype)
+    gate_apart = None if neuron.observer is None else gate
+    if gate is not None and gate_apart is None:
+        assert shortcut is not None  # a gate joins two
         options.update(gate=gate.fused, shortcut=shortcut.unflatten(0, fold))
-    spikes = None
+    spikes: Optional[Tensor] = None
     if not shared and _fires(conv, norm):
         spikes = conv.lif(x.unflatten(0, fold), **options)
     if spikes is None:
@@ -77,12 +90,12 @@ def spiking_layer(
             pool = None
         spikes = _norm_lif(norm, x, options)
     spikes = neuron.observed(spikes).flatten(0, 1)
-    if gate_apart:
-        spikes = _joined(gate, spikes, shortcut, time_steps)
+    if gate_apart is not None:
+        spikes = _joined(gate_apart, spikes, shortcut, time_steps)
     return spikes if pool is None else pool(spikes)
 
 
-def _fuses(norm: nn.Module, neuron: nn.Module, gate: Optional[nn.Module]) -> bool:
+def _fuses(norm: nn.Module, neuron: nn.Module, gate: Optional['Gate']) -> bool:
     batch_norm = type(norm) in (TDBN, SyncTDBN, nn.BatchNorm2d) and norm.affine
     return (
         (batch_norm or type(norm) is nn.Identity)
@@ -93,27 +106,29 @@ def _fuses(norm: nn.Module, neuron: nn.Module, gate: Optional[nn.Module]) -> boo
     )
 
 
-def _joined(gate: nn.Module, spikes: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
+def _joined(gate: 'Gate', spikes: Tensor, shortcut: Optional[Tensor], time_steps: int) -> Tensor:
     """gate(spikes, shortcut); in float32 where the formula may not hold for bytes."""
+    assert shortcut is not None  # a gate joins two
     if spikes.dtype != torch.uint8 or gate.takes_bytes:
         return gate(spikes, shortcut, time_steps)
     joined = gate(spikes.float(), shortcut.float(), time_steps)
     return joined.to(torch.uint8) if gate.binary else joined
 
 
-def _norm_lif(norm: nn.Module, x: Tensor, options: dict) -> Tensor:
+def _norm_lif(norm: nn.Module, x: Tensor, options: dict[str, Any]) -> Tensor:
     if isinstance(norm, nn.Identity):
         return ops.lif(x, **options)
     if isinstance(norm, SyncTDBN) and norm.synchronises:
         scale, shift = norm.scale_and_shift(x)
         return ops.lif(x, scale=scale, shift=shift, **options)
+    assert isinstance(norm, nn.BatchNorm2d)  # _fuses looked
     return ops.norm_lif(x, **batch_norm_arguments(norm), **options)
 
 
-def _fires(conv: nn.Module, norm: nn.Module) -> bool:
+def _fires(conv: nn.Module, norm: nn.Module) -> 'TypeGuard[_FiringConv]':
     """Whether the conv, an integer one, may have the neurons in it."""
     return hasattr(conv, 'lif') and isinstance(norm, nn.Identity) and not is_hooked(conv)
 
 
-def _is_max_pool(pool: Optional[nn.Module]) -> bool:
+def _is_max_pool(pool: Optional[nn.Module]) -> 'TypeGuard[SpikeMaxPool2d]':
     return type(pool) is SpikeMaxPool2d and not is_hooked(pool)

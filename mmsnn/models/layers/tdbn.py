@@ -50,6 +50,10 @@ class TDBN(nn.BatchNorm2d):
 
     _abbr_ = 'bn'
 
+    # Never None, as they may be in its base: tdBN takes no ``track_running_stats``.
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(
         self,
         num_features: int,

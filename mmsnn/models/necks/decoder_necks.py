@@ -1,7 +1,7 @@
 """Decoder necks: spikes of every level to real-valued maps that any neck or head takes."""
 
 from collections.abc import Sequence
-from typing import Union
+from typing import Optional, Union
 
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule, ModuleList
@@ -51,7 +51,10 @@ class DecoderNeck(BaseModule):
         self.in_channels: list[int] = list(in_channels)
         #: Channels of each map that comes out.
         self.out_channels: list[int] = self.in_channels
-        self.decoders = self.decoder = None
+        #: One decoder a level, or None where one looks at all of them.
+        self.decoders: Optional[ModuleList] = None
+        #: The decoder that looks at all levels, or None.
+        self.decoder: Optional[LevelsDecoder] = None
         cls = lookup(decoder, 'decoder', (SpikeDecoder, LevelsDecoder))
         if issubclass(cls, LevelsDecoder):
             self.decoder = cls(in_channels=self.in_channels, **arguments(decoder))
@@ -81,6 +84,7 @@ class DecoderNeck(BaseModule):
         # as CenterNet's take views of their maps.
         if self.decoder is not None:
             return tuple(level.contiguous() for level in self.decoder(inputs))
+        assert self.decoders is not None  # one of the two is there
         return tuple(decode(x).contiguous() for decode, x in zip(self.decoders, inputs))
 
 
