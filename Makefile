@@ -85,9 +85,10 @@ docs: $(call STAMP,docs)  ## the site, in docs/_build/html/index.html
 figures: $(call STAMP,docs)  ## the pictures of docs/concepts.md, from the code
 	@$(BIN)/python docs/figures.py docs/images
 
-lint: $(call STAMP,lint)  ## ruff
+lint: $(call STAMP,lint)  ## ruff, and mypy over mmsnn/
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m mypy
 
 clean:  ## remove the venv and build leftovers (work_dirs/ and data/ stay)
 	rm -rf $(VENV) $(VENV)-gpu build docs/_build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -102,6 +102,7 @@ setup(
     package_data={
         # Where mim and mmengine look for configs and tools: links in a clone, files in a wheel.
         'mmsnn': [
+            'py.typed',
             '.mim/model-index.yml',
             '.mim/configs/**/*.py',
             '.mim/configs/**/*.yml',
@@ -136,7 +137,7 @@ setup(
         ],
         # What SpikingJelly imports; itself comes without its dependencies (Makefile).
         'bench': ['h5py', 'loguru', 'tensorboard', 'scienceplots'],
-        'lint': ['ruff==0.17.6'],
+        'lint': ['ruff==0.17.6', 'mypy==2.4.1'],
         'docs': [
             'furo',
             'myst-nb>=1.1',

@@ -93,8 +93,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     commands = {key: value for group in COMMANDS.values() for key, value in group.items()}
     if name not in commands:
         near = difflib.get_close_matches(name, commands, n=1)
-        near = f' (did you mean {near[0]}?)' if near else ''
-        print(f'error: mmsnn has no command {name!r}{near}; mmsnn --help has all', file=sys.stderr)
+        hint = f' (did you mean {near[0]}?)' if near else ''
+        print(f'error: mmsnn has no command {name!r}{hint}; mmsnn --help has all', file=sys.stderr)
         sys.exit(2)
     module, _, function = commands[name][0].partition(':')
     try:

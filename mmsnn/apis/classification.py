@@ -9,7 +9,7 @@ import torch
 from mmcv.transforms import Compose
 from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
-from torch import nn
+from mmengine.model import BaseModel
 
 from ..config_types import type_name
 from ..structures import ClsDataSample
@@ -23,7 +23,7 @@ def init_classifier(
     device: str = 'cpu',
     cfg_options: Optional[dict] = None,
     trust_checkpoint: bool = False,
-) -> nn.Module:
+) -> BaseModel:
     """Build a classifier, and load its weights.
 
     Args:
@@ -53,7 +53,7 @@ def init_classifier(
 
 
 def inference_classifier(
-    model: nn.Module, images: Union[Image, Sequence[Image]]
+    model: BaseModel, images: Union[Image, Sequence[Image]]
 ) -> Union[ClsDataSample, list[ClsDataSample]]:
     """Classify pictures with the test pipeline of the model's config.
 
@@ -94,7 +94,7 @@ def inference_classifier(
 
 def _pipelines(cfg: Config) -> tuple[Compose, Compose]:
     """The test pipeline for images that are loaded, and for paths."""
-    transforms = list(test_dataset(cfg).pipeline)
+    transforms = list(test_dataset(cfg)['pipeline'])
     load = dict(type='LoadImageFromFile')
     if type_name(transforms[0]) == 'LoadImageFromFile':
         load = transforms.pop(0)

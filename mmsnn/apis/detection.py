@@ -11,7 +11,7 @@ from mmdet import apis
 from mmdet.structures import DetDataSample
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
-from torch import nn
+from mmengine.model import BaseModel
 
 from .images import Image, as_list, path_or_bgr
 from .model import ConfigLike, init_model, known_classes
@@ -24,7 +24,7 @@ def init_detector(
     device: str = 'cpu',
     cfg_options: Optional[dict] = None,
     trust_checkpoint: bool = False,
-) -> nn.Module:
+) -> BaseModel:
     """Build a detector, and load its weights.
 
     As ``mmdet.apis.init_detector``, except that checkpoints are loaded as weights only and must be
@@ -69,7 +69,7 @@ def init_detector(
 
 
 def inference_detector(
-    model: nn.Module,
+    model: BaseModel,
     imgs: Union[Image, Sequence[Image]],
     test_pipeline: Optional[Compose] = None,
 ) -> Union[DetDataSample, list[DetDataSample]]:

@@ -6,8 +6,8 @@ from typing import Optional, Union
 
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
-from torch import nn
 
 from ..checkpoints import SCHEME, shipped_checkpoints
 from ..compat import load_weights
@@ -24,7 +24,7 @@ def init_model(
     device: str,
     cfg_options: Optional[dict],
     trust_checkpoint: bool,
-) -> nn.Module:
+) -> BaseModel:
     """What :func:`~mmsnn.apis.init_detector` and ``init_classifier`` have in common.
 
     Args:

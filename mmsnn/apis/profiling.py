@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterable
-from typing import Any, Optional, Union
+from typing import Any, Optional, Union, cast
 
 import numpy as np
 from PIL import Image as PILImage
@@ -51,7 +51,7 @@ def profile(
     """
     pictures, _ = as_list(images)
     if not pictures or not isinstance(pictures[0], (str, os.PathLike, np.ndarray, PILImage.Image)):
-        return profile_batches(model, images, max_batches, **kwargs)
+        return profile_batches(model, cast(Iterable[Any], images), max_batches, **kwargs)
     classifies = isinstance(model, SpikingClassifier)
     inference = inference_classifier if classifies else inference_detector
     profiler = SpikeProfiler(model, **kwargs)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -332,7 +332,7 @@ def _fitted_heads(model: Mapping, old: Sequence[int], new: Sequence[int]) -> dic
     """Where heads without a neck name the backbone's channels, the new ones."""
 
     def changed(part: Mapping) -> dict:
-        found = {}
+        found: dict[str, Any] = {}
         roi = type_name(part).endswith('RoIExtractor')
         for key, value in part.items():
             if isinstance(value, Mapping):
@@ -526,7 +526,7 @@ def _values_of(cfg: Any, key: str) -> Iterator[int]:
 
 def _drop_pretrained(cfg: Any) -> None:
     """Take out of a config, at any depth, the weights that would be fetched from the network."""
-    if isinstance(cfg, Mapping):
+    if isinstance(cfg, MutableMapping):
         if type_name(cfg.get('init_cfg')) in ('Pretrained', 'PretrainedInit'):
             cfg['init_cfg'] = None
         cfg = list(cfg.values())

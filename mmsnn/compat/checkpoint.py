@@ -68,7 +68,8 @@ def _numpy_globals() -> list[Any]:
     """What arrays, scalars and their dtypes are rebuilt from."""
     # The function that arrays are rebuilt with, and the one for scalars. Both are pickled with
     # the module name of the NumPy that wrote them, which 2.0 changed: allow either.
-    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
     functions = [
         _named(function, f'numpy.{core}.multiarray', name)
         for core in ('core', '_core')

@@ -7,6 +7,7 @@ call (:mod:`mmsnn.compat.ops`), and explains itself when any other is called.
 """
 
 import importlib
+import importlib.abc
 import importlib.machinery
 import importlib.metadata
 import logging
@@ -69,7 +70,7 @@ def _unsupported(name: str) -> Callable:
     return operator
 
 
-class _StandInLoader:
+class _StandInLoader(importlib.abc.Loader):
     """Loader of the stand-in, so that its ``__spec__`` is a complete one.
 
     ``importlib.util.find_spec`` refuses a loaded module without a spec, and MMCV takes one
@@ -85,8 +86,8 @@ class _StandInLoader:
         for name in _OPERATORS:
             setattr(module, name, getattr(ops, name))
         # Printed in the environment report at the start of a run.
-        module.get_compiler_version = _compiler_version
-        module.get_compiling_cuda_version = _compiler_version
+        for name in ('get_compiler_version', 'get_compiling_cuda_version'):
+            setattr(module, name, _compiler_version)
 
         def missing(name: str) -> Callable:
             # Underscored names are looked up by introspection, never as operators.
@@ -94,7 +95,7 @@ class _StandInLoader:
                 raise AttributeError(f"module '{EXT_NAME}' has no attribute '{name}'")
             return _unsupported(name)
 
-        module.__getattr__ = missing
+        module.__dict__['__getattr__'] = missing
 
 
 def install_ext_standin() -> bool:
@@ -118,11 +119,11 @@ def install_ext_standin() -> bool:
         missing = isinstance(error, ModuleNotFoundError) and error.name == EXT_NAME
         problem = 'MMCV is installed without them' if missing else f'they do not load: {error}'
     if loaded is None:
-        spec = importlib.machinery.ModuleSpec(EXT_NAME, _StandInLoader())
-        loaded = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(loaded)
+        loader = _StandInLoader()
+        loaded = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(EXT_NAME, loader))
+        loader.exec_module(loaded)
         sys.modules[EXT_NAME] = loaded
-        mmcv._ext = loaded
+        vars(mmcv)['_ext'] = loaded
     in_use = isinstance(getattr(getattr(loaded, '__spec__', None), 'loader', None), _StandInLoader)
     _report(in_use, problem)
     return in_use

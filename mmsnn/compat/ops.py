@@ -150,7 +150,8 @@ def softnms(
     table[4] = scores.detach().to('cpu', _compute_dtype(boxes)).numpy()
     table[5] = (table[2] - table[0] + offset) * (table[3] - table[1] + offset)
     inds = np.arange(num)
-    iou_threshold, sigma, min_score = (
+    # Single precision, as the kernel has them.
+    threshold, width_of_decay, least = (
         dtype(np.float32(value)) for value in (iou_threshold, sigma, min_score)
     )
 
@@ -169,12 +170,12 @@ def softnms(
         with np.errstate(divide='ignore', invalid='ignore', over='ignore'):
             iou = inter / (area + rest[5] - inter)
             if method == 0:
-                rest[4] *= ~(iou >= iou_threshold)
+                rest[4] *= ~(iou >= threshold)
             elif method == 1:
-                rest[4] *= np.where(iou >= iou_threshold, 1 - iou, dtype(1))
+                rest[4] *= np.where(iou >= threshold, 1 - iou, dtype(1))
             else:
-                rest[4] *= np.exp(-(iou * iou) / sigma)
-        dropped = rest[4] < min_score
+                rest[4] *= np.exp(-(iou * iou) / width_of_decay)
+        dropped = rest[4] < least
         if dropped.any():
             # The kernel fills each hole, left to right, with the last box that is not dropped.
             num -= int(dropped.sum())
@@ -417,13 +418,15 @@ def roi_align_forward(
         args = (rois, pooled, spatial_scale, sampling_ratio, aligned)
         output.copy_(torchvision_ops.roi_align(input, *args))
         return
-    current, feature = None, None
+    current: Optional[int] = None
+    feature: Optional[Tensor] = None
     for image, group, grid_y, grid_x in _roi_slices(
         rois, input.shape, pooled, spatial_scale, sampling_ratio, aligned, dtype
     ):
         if image != current:
             # Channels last: a row of a RoI's window is then one run of memory.
             current, feature = image, input[image].to(dtype).permute(1, 2, 0).contiguous()
+        assert feature is not None  # no slice is of image None
         group = group.to(output.device)
         if pool_mode == 1:
             output[group] = _average_pool(feature, grid_y, grid_x).to(output.dtype)
@@ -479,7 +482,7 @@ def _max_pool(feature: Tensor, grid_y: _RoIGrid, grid_x: _RoIGrid):
         (y, x), (inside_y, inside_x) = along('coord'), along('inside')
         (low_y, low_x), (high_y, high_x) = along('low'), along('high')
         frac_y, frac_x = along('frac')
-        sampled = 0
+        sampled = cells.new_zeros(())
         for row, share_y in ((low_y, 1 - frac_y), (high_y, frac_y)):
             for column, share_x in ((low_x, 1 - frac_x), (high_x, frac_x)):
                 share = share_y * share_x * (inside_y & inside_x)
@@ -550,20 +553,23 @@ def roi_align_backward(
             aligned_rois = torchvision_ops.roi_align(feature, *args)
             grad_input += torch.autograd.grad(aligned_rois, feature, grad_output)[0]
         return
-    current, grad_feature = None, None
+    current: Optional[int] = None
+    grad_feature: Optional[Tensor] = None
     for image, group, grid_y, grid_x in _roi_slices(
         rois, grad_input.shape, pooled, spatial_scale, sampling_ratio, aligned, dtype
     ):
         if image != current:
-            if current is not None:
+            if current is not None and grad_feature is not None:
                 grad_input[current] += grad_feature.permute(2, 0, 1).to(grad_input.dtype)
             num_channels, height, width = grad_input.shape[1:]
             grad_feature = grad_input.new_zeros(height, width, num_channels, dtype=dtype)
             current = image
+        assert grad_feature is not None  # no slice is of image None
         _average_pool_backward(
             grad_output[group.to(grad_output.device)].to(dtype), grid_y, grid_x, grad_feature
         )
-    grad_input[current] += grad_feature.permute(2, 0, 1).to(grad_input.dtype)
+    if current is not None and grad_feature is not None:
+        grad_input[current] += grad_feature.permute(2, 0, 1).to(grad_input.dtype)
 
 
 def _average_pool_backward(

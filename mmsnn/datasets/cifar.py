@@ -13,7 +13,7 @@ import os
 import os.path as osp
 import pickle
 import pickletools
-from typing import Any, NamedTuple, Optional
+from typing import Any, Literal, NamedTuple, Optional, cast
 
 import numpy as np
 from mmdet.registry import DATASETS
@@ -70,7 +70,7 @@ def _reconstruct(*_: Any) -> _Array:
     return _Array()
 
 
-def _from_buffer(content: Any, _: Any, shape: tuple, order: str = 'C') -> _Array:
+def _from_buffer(content: Any, _: Any, shape: tuple, order: Literal['C', 'F'] = 'C') -> _Array:
     """Stands for NumPy's function of that name: an array by its bytes."""
     array = _Array()
     if isinstance(content, str):  # bytes, as protocol 2 spells them
@@ -121,7 +121,7 @@ def _check_memo(raw: bytes) -> None:
 
 def _memo_places(raw: bytes) -> list[tuple[int, int]]:
     return [
-        (number, argument)
+        (number, cast(int, argument))
         for number, (opcode, argument, _) in enumerate(pickletools.genops(raw))
         if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT')
     ]
@@ -169,7 +169,7 @@ def load_batch(path: str, official: Optional[OfficialFile] = None) -> Batch:
             f'{path} is corrupt: it has the size of the official file, but its MD5 is {md5}, not '
             f'{official.md5}. {advice}'
         )
-    is_official = bool(official) and md5 == official.md5
+    is_official = official is not None and md5 == official.md5
     try:
         if not is_official:
             _check_memo(raw)

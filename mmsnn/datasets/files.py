@@ -3,14 +3,15 @@
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Union
+from typing import Union
 
 # Of a label in a list: more do not fit into its integers, and Python refuses to read thousands.
 MAX_DIGITS = 9
 
 
-def open_file(path: Union[str, Path]) -> BinaryIO:
+def open_file(path: Union[str, Path]) -> BufferedReader:
     """Open a regular file to read its bytes.
 
     Args:

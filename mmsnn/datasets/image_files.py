@@ -48,7 +48,8 @@ def list_images(folder: str) -> tuple[list[str], list[str]]:
     Returns:
         Paths of the images, and of other files, both sorted; hidden ones are in neither.
     """
-    images, others = [], []
+    images: list[str] = []
+    others: list[str] = []
     for where, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not is_by_product(name))
         for name in sorted(files):

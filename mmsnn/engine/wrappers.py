@@ -13,8 +13,8 @@ def wrapper_chain(model: nn.Module) -> list[nn.Module]:
         From the outermost wrapper, if there is any, to the model itself.
     """
     chain = [model]
-    while hasattr(chain[-1], 'module'):
-        chain.append(chain[-1].module)
+    while isinstance(inner := getattr(chain[-1], 'module', None), nn.Module):
+        chain.append(inner)
     return chain
 
 

@@ -10,9 +10,9 @@ import torch
 from matplotlib.figure import Figure
 from mmdet.evaluation import CocoMetric, VOCMetric
 from mmengine.evaluator import DumpResults, Evaluator
+from mmengine.model import BaseModel
 from mmengine.runner import Runner, autocast
 from rich.progress import track
-from torch import nn
 
 from ..evaluation import ClsMetric
 from .cli import ToolError, set_time_steps
@@ -95,7 +95,7 @@ def plain_metrics(metrics: dict[str, float], scores: Iterable[str]) -> dict[str,
 
 def anytime(
     runner: Runner,
-    model: nn.Module,
+    model: BaseModel,
     steps: Sequence[Optional[int]],
     configured: Optional[int],
 ) -> tuple[list[dict[str, float]], dict[str, str]]:
@@ -122,7 +122,9 @@ def anytime(
     """
     scores = score_names(runner.test_evaluator)
     evaluators = {t: _copy(runner.test_evaluator) for t in steps}
-    times: dict[Optional[int], list] = {t: [] for t in sorted({*steps, configured})}
+    times: dict[Optional[int], list] = {
+        t: [] for t in sorted({*steps, configured}, key=lambda t: t or 0)
+    }
     for i, batch in enumerate(track(runner.test_dataloader, 'evaluating at every T')):
         for t in times:
             if t is not None:

@@ -236,10 +236,10 @@ def read_config(path: str, cfg_options: Optional[dict] = None) -> Config:
     except Exception as error:  # a config is a program, which can fail in any way
         raise ToolError(f'config {path} cannot be read: {config_problem(error)}') from error
     if cfg.get('default_scope') is None:
-        cfg.default_scope = 'mmdet'
-    for key, near in misspelt_keys(cfg).items():
+        cfg['default_scope'] = 'mmdet'
+    for key, known in misspelt_keys(cfg).items():
         if is_first_process():
-            text = f'{path}: nothing reads the setting {key!r}; did you mean {near!r}?'
+            text = f'{path}: nothing reads the setting {key!r}; did you mean {known!r}?'
             print_log(text, logger='current', level=logging.WARNING)
     return cfg
 

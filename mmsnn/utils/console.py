@@ -4,6 +4,7 @@ import inspect
 import logging
 import re
 import warnings
+from typing import Any
 
 from mmdet.registry import RUNNERS
 from mmengine.config import Config
@@ -44,7 +45,7 @@ class QuietConsole:
         Returns:
             The logger.
         """
-        logger = super().build_logger(*args, **kwargs)
+        logger = super().build_logger(*args, **kwargs)  # type: ignore[misc]  # the runner's
         quiet_console(logger)
         return logger
 
@@ -62,7 +63,8 @@ def quiet_runner(cfg: Config) -> Runner:
     if isinstance(runner_type, str):
         runner_type = RUNNERS.get(runner_type)
     if inspect.isclass(runner_type) and issubclass(runner_type, Runner):
-        return type(runner_type.__name__, (QuietConsole, runner_type), {}).from_cfg(cfg)
+        quiet: Any = type(runner_type.__name__, (QuietConsole, runner_type), {})
+        return quiet.from_cfg(cfg)
     # Its logger isn't the runner's to build, or there is no such runner, which this says.
     runner = RUNNERS.build(cfg)
     quiet_console(runner.logger)

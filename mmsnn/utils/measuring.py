@@ -158,7 +158,8 @@ def input_batches(
             raise ToolError(f'{why}: give the size of random input by --shape H W')
         about = f'{about} ({why})'
     frames = any(type_name(transform) == 'LoadEventFrames' for transform in pipeline)
-    return _random_batches(cfg.model, tuple(shape), batch_size, frames), about
+    height, width = shape
+    return _random_batches(cfg.model, (height, width), batch_size, frames), about
 
 
 def _pipeline_size(pipeline: list[dict]) -> Optional[tuple[int, int]]:

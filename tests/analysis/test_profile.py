@@ -27,7 +27,7 @@ from mmsnn.analysis import (
     profile,
 )
 from mmsnn.deploy import fuse
-from mmsnn.models.layers import LIFNeuron
+from mmsnn.models.layers import LIFNeuron, SpikingNeuron
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -467,6 +467,23 @@ def test_potentials():
     for layer in result.neuron_layers:
         assert layer.potentials.sum() == pytest.approx(1)
         assert layer.potentials[fires].sum() == pytest.approx(layer.firing_rate)
+
+
+class RecordOnly(SpikingNeuron):
+    """A neuron of one's own that says its constants and nothing else."""
+
+    def record(self):
+        return dict(decay=0.25, v_threshold=self.v_threshold)
+
+
+def test_potentials_of_a_neuron_that_is_but_a_record():
+    # [T, B, C]: h is 0.5, 0.25 * 0.5 + 1 = 1.125, which fires, and 0.75 after the reset to 0.
+    currents = torch.tensor([0.5, 1.0, 0.75]).view(3, 1, 1)
+    layer = profile(nn.Sequential(RecordOnly()), [currents], potentials=True)['0']
+    at = [np.searchsorted(POTENTIAL_EDGES, h, side='right') - 1 for h in (0.5, 1.125, 0.75)]
+    expected = np.zeros(len(POTENTIAL_EDGES) - 1)
+    expected[at] = 1 / 3
+    np.testing.assert_allclose(layer.potentials, expected)
 
 
 def test_energy_by_hand():

@@ -86,7 +86,7 @@ def check_coco_dataset(
     }
 
 
-def is_coco(cls: type) -> bool:
+def is_coco(cls: Any) -> bool:
     """Whether a data set class reads plain COCO files.
 
     Args:

@@ -53,12 +53,11 @@ def is_coco_metric(metric: Mapping[str, Any]) -> bool:
     from mmdet.registry import METRICS
 
     cls = find_type(metric, METRICS)
+    if not isinstance(cls, type) or not issubclass(cls, CocoMetric):
+        return False
     # LVIS and others derive from it but score differently.
-    return (
-        isinstance(cls, type)
-        and issubclass(cls, CocoMetric)
-        and cls.compute_metrics is CocoMetric.compute_metrics
-    )
+    metric_class: Any = cls
+    return metric_class.compute_metrics is CocoMetric.compute_metrics
 
 
 def local_file(metric: Mapping[str, Any]) -> Optional[str]:

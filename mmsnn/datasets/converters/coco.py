@@ -5,7 +5,7 @@ import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Union
 
@@ -187,7 +187,8 @@ def build(
     Returns:
         What the annotation file is to hold.
     """
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for path, boxes in samples:
         images.append(
             {
@@ -213,7 +214,7 @@ def build(
     return {'images': images, 'annotations': annotations, 'categories': categories}
 
 
-def note_shared_images(splits: Mapping[str, Sequence[str]], notes: list[str]) -> None:
+def note_shared_images(splits: Mapping[str, Collection[str]], notes: list[str]) -> None:
     """Note images that are trained on and scored, too.
 
     Args:
@@ -322,7 +323,7 @@ def summary(converted: Converted, out_dir: Union[str, Path]) -> list[str]:
     Returns:
         Lines of text.
     """
-    lines, total = [], Counter()
+    lines, total = [], Counter[int]()
     for name, coco in converted.splits.items():
         labels = Counter(entry['category_id'] for entry in coco['annotations'])
         crowds = sum(entry['iscrowd'] for entry in coco['annotations'])

@@ -13,7 +13,7 @@ import math
 import os
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 from xml.parsers import expat
@@ -94,8 +94,9 @@ def read_voc(
     skipped: Counter = Counter()
     notes: list[str] = []
     images = _list_images(root)
-    lists = _read_lists(root, splits, skipped)
-    if lists is None:
+    listed = _read_lists(root, splits, skipped)
+    lists: Mapping[str, Collection[str]]
+    if listed is None:
         lists = hold_out(_annotated(folder, images, skipped), val_share)
         origin = {name: folder for names in lists.values() for name in names}
         if not val_share:
@@ -107,9 +108,10 @@ def read_voc(
         if val_share:
             raise DatasetError(
                 f'--val-share is for folders without lists of images: {root}/ImageSets/Main has '
-                f'{", ".join(lists)}. Leave it out'
+                f'{", ".join(listed)}. Leave it out'
             )
-        origin = {name: where for names in lists.values() for name, where in names.items()}
+        lists = listed
+        origin = {name: where for names in listed.values() for name, where in names.items()}
     files = {name: _read_xml(folder, name, where) for name, where in origin.items()}
     paths = {name: _find_image(root, images, name, files[name], origin[name]) for name in files}
     classes = _classes(files, classes, root, skipped)
@@ -167,7 +169,7 @@ def _read_lists(root, splits, skipped) -> Optional[dict[str, dict[str, str]]]:
         )
     if not there:
         return None
-    lists = {}
+    lists: dict[str, dict[str, str]] = {}
     for split in wanted:
         path = folder / f'{split}.txt'
         lists[split] = names = {}
@@ -261,9 +263,9 @@ def _read_xml(folder, name, where) -> VOCFile:
         difficult = element.find('difficult') is not None and number(element, 'difficult') != 0
         return VOCObject(name, corners, difficult)
 
-    size = tree.find('size')
-    if size is not None:
-        size = number(size, 'width', 0), number(size, 'height', 0), lines[size]
+    element, size = tree.find('size'), None
+    if element is not None:
+        size = number(element, 'width', 0), number(element, 'height', 0), lines[element]
     file_name = (tree.findtext('filename') or '').strip()
     return VOCFile(file_name, size, [read_object(e) for e in tree.findall('object')])
 

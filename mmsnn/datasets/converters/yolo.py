@@ -267,10 +267,10 @@ def _names_of_text(root) -> tuple[str, Optional[list[str]]]:
 
 
 def _splits_of_folder(root, skipped) -> dict[str, list[str]]:
-    found = {}
+    found: dict[str, list[str]] = {}
     for folder, split in SPLITS.items():
-        for place in (('images', folder), (folder, 'images')):
-            place = os.path.join(root, *place)
+        for places in (('images', folder), (folder, 'images')):
+            place = os.path.join(root, *places)
             if os.path.isdir(place):
                 found[split] = found.get(split, []) + _images_of(place, skipped)
     if found:

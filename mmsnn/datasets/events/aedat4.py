@@ -173,7 +173,7 @@ def _bytes_of_blocks(frame: bytes) -> int:
     if len(frame) < 5:
         return 0
     single, dictionary = frame[4] >> 5 & 1, (0, 1, 2, 4)[frame[4] & 3]
-    at, total, last = 5 + (1 - single) + dictionary, 0, False
+    at, total, last = 5 + (1 - single) + dictionary, 0, 0
     while not last and at + 3 <= len(frame):
         head = int.from_bytes(frame[at : at + 3], 'little')
         last, kind, size = head & 1, head >> 1 & 3, head >> 3

@@ -8,7 +8,7 @@ import io
 import math
 import os
 import zipfile
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Union
 
 import numpy as np
 
@@ -57,9 +57,11 @@ def _parse_head(start: bytes) -> ArrayHead:
     return ArrayHead(shape, is_fortran, dtype, file.tell())
 
 
-def _as_array(head: ArrayHead, data: bytes) -> np.ndarray:
-    order = 'F' if head.is_fortran else 'C'
-    return np.frombuffer(data, head.dtype).reshape(head.shape, order=order)
+def _as_array(head: ArrayHead, data: Union[bytes, memoryview]) -> np.ndarray:
+    values = np.frombuffer(data, head.dtype)
+    if head.is_fortran:
+        return values.reshape(head.shape, order='F')
+    return values.reshape(head.shape)
 
 
 # --- members of an archive -----------------------------------------------------------------------
@@ -84,6 +86,7 @@ def member_head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHead:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         # The other methods unpack as much as there is, at once. NumPy writes these two.
         raise ValueError(f'{info.filename} is packed by method {info.compress_type}')
+    assert archive.fp is not None  # it is open
     if info.compress_size > os.fstat(archive.fp.fileno()).st_size:
         raise ValueError(f'{info.filename} claims to be larger than the archive')
     with archive.open(info) as member:

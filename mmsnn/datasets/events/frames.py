@@ -57,8 +57,8 @@ def frame_index(events: Events, time_steps: int, split_by: str = 'count') -> np.
     # Python's integers, since the difference of two times may not fit into 64 bits.
     first, last = int(events.t[0]), int(events.t[-1])
     starts = (first - -k * (last - first + 1) // time_steps for k in range(1, time_steps))
-    starts = np.array([start for start in starts if start <= last], np.int64)
-    return np.searchsorted(starts, events.t, side='right')
+    reached = np.array([start for start in starts if start <= last], np.int64)
+    return np.searchsorted(reached, events.t, side='right')
 
 
 def to_frames(events: Events, time_steps: int, split_by: str = 'count') -> np.ndarray:

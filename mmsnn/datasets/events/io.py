@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Optional, Union
 
@@ -57,8 +58,8 @@ class Format(NamedTuple):
     - ``read``: gives the columns x, y, t, p and the size of the sensor.
     """
 
-    head: Callable[[BinaryIO, str], tuple[int, Any]]
-    read: Callable[[BinaryIO, str], tuple[tuple[np.ndarray, ...], Any]]
+    head: Callable[[BufferedReader, str], tuple[int, Any]]
+    read: Callable[[BufferedReader, str], tuple[tuple[np.ndarray, ...], Any]]
 
 
 AEDAT2 = Format(records.aedat2_head, records.read_aedat2)
@@ -196,7 +197,7 @@ def read_events(path: Union[str, Path], sensor_size: Optional[tuple[int, int]] =
         sensor_size = check_sensor_size(sensor_size)
     with _open(path) as (kind, file, path):
         columns, said = kind.read(file, path)
-        return _checked(path, *columns, sensor_size or _believe(said, path))
+        return _checked(path, columns, sensor_size or _believe(said, path))
 
 
 def check_event_header(path: Union[str, Path]) -> None:
@@ -242,11 +243,11 @@ def check_sensor_size(size: Any, name: str = 'sensor_size') -> tuple[int, int]:
     Raises:
         DatasetError: If it is not two whole numbers of pixels.
     """
-    sides = tuple(size) if isinstance(size, (Sequence, np.ndarray)) else ()
+    sides: tuple[Any, ...] = tuple(size) if isinstance(size, (Sequence, np.ndarray)) else ()
     if len(sides) != 2 or not all(
         isinstance(side, numbers.Real)
         and not isinstance(side, bool)
-        and 1 <= side <= MAX_SIDE
+        and 1 <= side <= MAX_SIDE  # type: ignore[operator]  # numbers.Real says no order
         and side == math.floor(side)
         for side in sides
     ):
@@ -261,7 +262,7 @@ def check_sensor_size(size: Any, name: str = 'sensor_size') -> tuple[int, int]:
 
 
 @contextmanager
-def _open(path: Union[str, Path]) -> Iterator[tuple[Format, BinaryIO, str]]:
+def _open(path: Union[str, Path]) -> Iterator[tuple[Format, BufferedReader, str]]:
     """Open a file and choose its format; all that is raised inside is the file's fault."""
     path = os.fspath(path)
     suffix = os.path.splitext(path)[1].lower()
@@ -339,8 +340,9 @@ def _times(t, path):
     return t
 
 
-def _checked(path, x, y, t, p, sensor_size):
+def _checked(path, columns, sensor_size):
     """Return the events in the dtypes of :class:`Events`, or say what is wrong with them."""
+    x, y, t, p = columns
     _check_number(len(t), path)
     x, y, t, p = (_whole(values, name, path) for name, values in zip('xytp', (x, y, t, p)))
     t = _times(t, path)

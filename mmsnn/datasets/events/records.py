@@ -5,7 +5,7 @@ Each has a function that reads the head and one that reads the events, see ``FOR
 """
 
 import re
-from typing import BinaryIO
+from io import BufferedReader
 
 import numpy as np
 
@@ -18,7 +18,7 @@ NMNIST_SIZE = (34, 34)
 MAX_HEADER, MAX_LINES = 2**22, 2**16
 
 
-def _header_lines(file: BinaryIO, mark: bytes, path: str) -> bytes:
+def _header_lines(file: BufferedReader, mark: bytes, path: str) -> bytes:
     """The lines at the file's start that begin with a mark; leaves the file behind them."""
     lines, length = [], 0
     while file.peek(1)[:1] == mark:

@@ -175,7 +175,7 @@ class RandomResizedCrop(BaseTransform):
         """
         low, high = map(math.log, self.ratio)
         for _ in range(self.max_attempts):
-            pixels = np.random.uniform(*self.area) * height * width
+            pixels = np.random.uniform(self.area[0], self.area[1]) * height * width
             ratio = math.exp(np.random.uniform(low, high))
             crop_h, crop_w = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
             if 0 < crop_h <= height and 0 < crop_w <= width:

@@ -77,6 +77,8 @@ class CheckpointHook(_CheckpointHook):
     MMEngine's; one that names a backend of its own is left as it is.
     """
 
+    backend_args: Optional[dict]
+
     def before_train(self, runner) -> None:
         """Find out where checkpoints go.
 

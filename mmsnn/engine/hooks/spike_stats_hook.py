@@ -4,13 +4,14 @@ import os.path as osp
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Optional
+from typing import Optional, cast
 
 import numpy as np
 import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.runner import autocast
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from ...analysis import (
     eval_mode,
     neuron_layers,
 )
+from ...analysis.profile import of_neurons
 from ...visualization import draw_spikes, figure_picture, first_image, input_picture
 from ..wrappers import unwrap
 
@@ -174,7 +176,7 @@ class SpikeStatsHook(Hook):
                 self._batches = _first_batches(runner.val_dataloader, self.num_images)
             for i, batch in enumerate(self._batches):
                 with eval_mode(model), torch.no_grad(), recorder, autocast(enabled=fp16):
-                    sample = model.val_step(batch)[0]
+                    sample = cast(BaseModel, model).val_step(batch)[0]
                 name = osp.splitext(osp.basename(sample.metainfo.get('img_path') or ''))[0]
                 picture = _draw(batch['inputs'][0], sample, recorder, name)
                 # Not spikes/...: LocalVisBackend makes no folders.
@@ -196,7 +198,7 @@ class SpikeStatsHook(Hook):
         return profiler
 
     def _shares(self, layer: LayerProfile) -> tuple[float, float]:
-        rates = layer.rate_by_channel / layer.levels
+        rates = of_neurons(layer.rate_by_channel) / layer.levels
         dead, saturated = rates <= self.dead_below, rates >= self.saturated_above
         return float(dead.mean()), float(saturated.mean())
 

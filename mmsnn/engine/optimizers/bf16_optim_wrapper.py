@@ -3,7 +3,7 @@
 import logging
 import timeit
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 
 import torch
 from mmdet.registry import OPTIM_WRAPPERS
@@ -71,5 +71,5 @@ def _slowdown() -> float:
         nn.init.ones_(conv.weight), nn.init.ones_(conv.bias)
         x = torch.ones(1, 64, 20, 20, dtype=dtype)
         conv(x)  # the first call prepares what later ones find done
-        times.append(min(timeit.repeat(lambda conv=conv, x=x: conv(x), number=1, repeat=3)))
+        times.append(min(timeit.repeat(partial(conv, x), number=1, repeat=3)))
     return times[1] / times[0]

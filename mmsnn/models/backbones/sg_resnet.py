@@ -613,9 +613,8 @@ def _check_learns_from_rest(neuron: SpikingNeuron) -> None:
         return
     raise ValueError(
         'zero_init_residual=True starts with silent residual branches, and a '
-        f'{neuron.surrogate!r} surrogate of width {neuron.surrogate_width} has no '
-        f'gradient there (threshold {neuron.v_threshold}): they could never learn. '
-        "Take it away, or choose surrogate='arctan'"
+        f'{neuron.surrogate_words} has no gradient there (threshold {neuron.v_threshold}): they '
+        "could never learn. Take it away, or choose surrogate='arctan'"
     )
 
 

@@ -129,8 +129,8 @@ class LearnedGate(Gate):
         start = self._start * self._leak[1]
         if not self.neuron.learns_at(start):
             raise ValueError(
-                f'LearnedGate starts silent, and a {self.neuron.surrogate!r} surrogate of width '
-                f'{self.neuron.surrogate_width} has no gradient there (potential {start:.2g}, '
+                f'LearnedGate starts silent, and a {self.neuron.surrogate_words} '
+                f'has no gradient there (potential {start:.2g}, '
                 f'threshold {self.neuron.v_threshold}): the gate could never open. Give it a wider '
                 "one: gate_cfg=dict(type='LearnedGate', act_cfg=dict(surrogate='arctan'))"
             )

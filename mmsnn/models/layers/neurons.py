@@ -130,6 +130,14 @@ class SpikingNeuron(nn.Module):
         """
         return True
 
+    @property
+    def surrogate_words(self) -> str:
+        """What to call its surrogate in a message."""
+        record = self.record() or {}
+        if 'surrogate' not in record:
+            return 'surrogate of its own'
+        return f'{record["surrogate"]!r} surrogate of width {record.get("surrogate_width", 1.0)}'
+
     def forward(self, x: Tensor, time_steps: Optional[int] = None) -> Tensor:
         """Turn currents into spikes.
 

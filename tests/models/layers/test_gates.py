@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
 
-from mmsnn.models.layers import LearnedGate, ResidualGate, build_gate
+from mmsnn.models.layers import LearnedGate, ResidualGate, SpikingNeuron, build_gate
 
 NORM = dict(type='TDBN')
 LIF = dict(type='LIFNeuron')
@@ -165,3 +165,16 @@ def test_learned_gate_wants_a_surrogate_with_a_gradient_at_its_start(surrogate, 
 def test_reach_counts_in_thresholds():
     act_cfg = dict(LIF, surrogate='rectangle', surrogate_width=1.0, v_threshold=0.4)
     assert learned_gate(act_cfg=act_cfg).norm.v_threshold == 0.4
+
+
+def test_a_neuron_of_ones_own_without_a_gradient_is_refused_in_words():
+    class Deaf(SpikingNeuron):
+        def fire(self, x):
+            return (x > 1).to(x.dtype)
+
+        def learns_at(self, potential):
+            return False
+
+    MODELS.register_module(name='Deaf', module=Deaf, force=True)
+    with pytest.raises(ValueError, match=r'a surrogate of its own has no gradient .* never open'):
+        learned_gate(act_cfg=dict(type='Deaf'))

@@ -6,7 +6,14 @@ from torch import nn
 
 from mmsnn import ops
 from mmsnn.models import SGResNet
-from mmsnn.models.layers import IFNeuron, LIFNeuron, PLIFNeuron, build_gate, spiking_layer
+from mmsnn.models.layers import (
+    IFNeuron,
+    LIFNeuron,
+    PLIFNeuron,
+    SpikingNeuron,
+    build_gate,
+    spiking_layer,
+)
 from mmsnn.models.layers.pool import SpikeMaxPool2d
 from mmsnn.models.layers.tdbn import TDBN, SyncTDBN
 
@@ -170,3 +177,11 @@ def test_pooled_at_once_the_spikes_are_the_same(shared, dtype, monkeypatch):
     assert torch.equal(out, expected)
     assert torch.equal(observed, expected)
     assert torch.equal(hooked, expected)
+
+
+def test_a_neuron_that_computes_nothing_is_named():
+    class Nothing(SpikingNeuron):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r'Nothing needs a fire\(x\) or a record\(\)'):
+        spiking_layer(nn.Conv2d(3, 4, 1), nn.Identity(), Nothing(), torch.zeros(2, 3, 4, 4), 2)
