@@ -6,15 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from ... import ops
+from .gate import Gate
 from .neurons import SpikingNeuron
 from .pool import SpikeMaxPool2d
 from .spike_conv import conv_of_spikes, is_hooked
 from .tdbn import TDBN, SyncTDBN, batch_norm_arguments
 
-if TYPE_CHECKING:  # gates are made of this layer; Python 3.9 has no TypeGuard
+if TYPE_CHECKING:  # Python 3.9 has no TypeGuard
     from typing import TypeGuard
-
-    from .gates import Gate
 
 
 class _FiringConv(Protocol):
@@ -29,7 +28,7 @@ def spiking_layer(
     neuron: nn.Module,
     x: Tensor,
     time_steps: int,
-    gate: Optional['Gate'] = None,
+    gate: Optional[Gate] = None,
     shortcut: Optional[Tensor] = None,
     *,
     shared: bool = False,
@@ -95,7 +94,7 @@ def spiking_layer(
     return spikes if pool is None else pool(spikes)
 
 
-def _fuses(norm: nn.Module, neuron: nn.Module, gate: Optional['Gate']) -> bool:
+def _fuses(norm: nn.Module, neuron: nn.Module, gate: Optional[Gate]) -> bool:
     batch_norm = type(norm) in (TDBN, SyncTDBN, nn.BatchNorm2d) and norm.affine
     return (
         (batch_norm or type(norm) is nn.Identity)
@@ -106,7 +105,7 @@ def _fuses(norm: nn.Module, neuron: nn.Module, gate: Optional['Gate']) -> bool:
     )
 
 
-def _joined(gate: 'Gate', spikes: Tensor, shortcut: Optional[Tensor], time_steps: int) -> Tensor:
+def _joined(gate: Gate, spikes: Tensor, shortcut: Optional[Tensor], time_steps: int) -> Tensor:
     """gate(spikes, shortcut); in float32 where the formula may not hold for bytes."""
     assert shortcut is not None  # a gate joins two
     if spikes.dtype != torch.uint8 or gate.takes_bytes:
