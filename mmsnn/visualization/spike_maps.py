@@ -39,7 +39,7 @@ on the right a_C; a_S = a_C = 1 and a_T = 1/T leave the spikes as they are"""
 
 Values = Union[np.ndarray, Tensor]
 #: Of the one kind or the other, for what gives back what it takes.
-SameValues = TypeVar('SameValues', np.ndarray, Tensor)
+_SameValues = TypeVar('_SameValues', np.ndarray, Tensor)
 
 
 def heat_map(
@@ -107,8 +107,8 @@ def overlay(
 
 
 def image_part(
-    values: SameValues, img_shape: Sequence[int], batch_input_shape: Sequence[int]
-) -> SameValues:
+    values: _SameValues, img_shape: Sequence[int], batch_input_shape: Sequence[int]
+) -> _SameValues:
     """The part of a feature map that the image covers.
 
     A batch's images are padded on the right and at the bottom. A cell that the image covers in part
