@@ -16,7 +16,7 @@ VERSION = runpy.run_path(str(ROOT / 'mmsnn' / 'version.py'))
 
 
 class BuildKernels(build_ext):
-    """Builds mmsnn/ops/kernels.c into a plain library, which no Python or torch version pins.
+    """Builds mmsnn/ops/csrc into a plain library, which no Python or torch version pins.
 
     Without a compiler the package installs all the same and runs on PyTorch operations.
     """
@@ -111,11 +111,11 @@ setup(
         ],
         'mmsnn.checkpoints': ['*.pth'],
         'mmsnn.samples': ['digits/**/*'],
-        'mmsnn.ops': ['kernels.c'],
+        'mmsnn.ops': ['csrc/**/*.[ch]'],
         'mmsnn.report': ['*.html', '*.css'],
     },
     entry_points={'console_scripts': ['mmsnn = mmsnn_cli:main']},
-    ext_modules=[Extension('mmsnn.ops._kernels', ['mmsnn/ops/kernels.c'], optional=True)],
+    ext_modules=[Extension('mmsnn.ops._kernels', ['mmsnn/ops/csrc/kernels.c'], optional=True)],
     cmdclass=COMMANDS,
     # Before 2.6, loading weights only could run code (CVE-2025-32434).
     install_requires=['torch>=2.6', 'numpy', 'pycocotools', 'pillow', 'rich', 'jinja2'],

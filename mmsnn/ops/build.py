@@ -1,4 +1,4 @@
-"""Builds kernels.c into a plain shared library; needs no torch, for setup.py runs it too.
+"""Builds csrc/kernels.c into a plain shared library; needs no torch, for setup.py runs it too.
 
 The library is not a Python extension and knows no torch: one file serves every version of both.
 OpenMP's symbols are left open on purpose. torch has loaded its OpenMP runtime globally by the time
@@ -15,7 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name('kernels.c')
+#: The one file that is compiled; it includes the others of its folder.
+SOURCE = Path(__file__).with_name('csrc') / 'kernels.c'
 #: Where `pip install` puts the library.
 INSTALLED = Path(__file__).with_name('_kernels.so')
 #: (compile flags, link flags), best first; the next is tried where one doesn't build or load.
@@ -33,8 +34,12 @@ class BuildError(RuntimeError):
 
 
 def source_key() -> str:
-    """Hash of the source, built into the library so that a stale one is told from a fresh one."""
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
+    """Hash of the sources, built into the library so that a stale one is told from a fresh one."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCE.parent.rglob('*.[ch]')):
+        digest.update(path.relative_to(SOURCE.parent).as_posix().encode() + b'\0')
+        digest.update(path.read_bytes() + b'\0')
+    return digest.hexdigest()[:16]
 
 
 def find_compiler() -> list:

@@ -10,7 +10,7 @@ from torch import Tensor
 from . import backend, library, reference, units
 from .spec import LIF
 
-#: Outputs in a block of weights, as in kernels.c.
+#: Outputs in a block of weights, as in the C kernels.
 OUTPUTS = 64
 
 

@@ -36,7 +36,7 @@ if hasattr(os, 'register_at_fork'):
 
 
 class _Lif(ctypes.Structure):
-    """`struct lif` of kernels.c, field by field."""
+    """`struct lif` of the kernels, field by field."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in (
@@ -53,7 +53,7 @@ class _Lif(ctypes.Structure):
 
 
 class _Pool(ctypes.Structure):
-    """`struct pool` of kernels.c."""
+    """`struct pool` of the kernels."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in (
@@ -66,7 +66,7 @@ class _Pool(ctypes.Structure):
 
 
 class _Conv(ctypes.Structure):
-    """`struct conv` of kernels.c."""
+    """`struct conv` of the kernels."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in (
@@ -78,7 +78,7 @@ class _Conv(ctypes.Structure):
 
 
 class _Decode(ctypes.Structure):
-    """`struct decode` of kernels.c."""
+    """`struct decode` of the kernels."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ('steps', 'images', 'rows', 'columns', 'x_step')),
@@ -221,8 +221,11 @@ def _lif(
 
 
 def _run(name: str, *problem: ctypes.Structure) -> None:
-    if not getattr(load(), f'mmsnn_{name}')(*problem):
+    done = getattr(load(), f'mmsnn_{name}')(*problem)
+    if done == 0:
         raise MemoryError(f'mmsnn_{name}: no memory for its work arrays')
+    if done < 0:
+        raise RuntimeError(f'mmsnn_{name}: this CPU lacks the units that it needs')
 
 
 _NO_NEURON = (0.0, 1.0, 1.0, 'hard', False, 'arctan', 1.0)
