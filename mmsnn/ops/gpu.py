@@ -1,8 +1,8 @@
 """The neuron's kernels for CUDA GPUs, in Triton; the functions are those of cpu.py.
 
 Every lane of a program walks one element through all time steps, in memory order, so that any dense
-layout will do. As in the C kernels the order of operations is the reference's and multiply-adds are not
-fused: spikes are equal bit for bit.
+layout will do. As in the C kernels the order of operations is the reference's, and multiply-adds
+are not fused: spikes are equal bit for bit.
 """
 
 import torch
