@@ -1,6 +1,5 @@
 """What a network does on real data: firing rates, operations and an estimate of energy."""
 
-import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..models.layers import Gate, LevelsDecoder, SpikeDecoder, SpikingNeuron
-from ..ops import lif
+from ..ops import LIF, membrane_potentials
 from .observe import check_no_bytes, check_no_observer, check_values, eval_mode, unfold_time
 
 #: Energy of a 32-bit floating-point multiply and add at 45 nm, in joules: 3.7 pJ + 0.9 pJ.
@@ -658,25 +657,15 @@ class _NeuronCount:
 
     def add_potentials(self, neuron: SpikingNeuron, currents: Tensor) -> None:
         """Count membrane potentials h, from currents (T, ...)."""
-        # Half precision is integrated in float32, as in mmsnn.ops.lif.
-        x = currents.float() if currents.dtype in (torch.float16, torch.bfloat16) else currents
         # The record is what runs: a neuron of another class may have no attributes of these names.
-        record = neuron.record()
-        assert record is not None  # else it could not have run
-        call = inspect.signature(lif).bind(x, **record)
-        call.apply_defaults()
-        names = ('decay', 'input_scale', 'v_threshold', 'reset')
-        decay, input_scale, v_threshold, reset = (call.arguments[name] for name in names)
+        record = LIF(**neuron.known_record())
+        v_threshold = record.v_threshold
         bins = len(POTENTIAL_EDGES) - 1
         scale = 1 / float(POTENTIAL_EDGES[1] - POTENTIAL_EDGES[0]) / v_threshold
         last = round(float(POTENTIAL_EDGES[-1] - 1) * scale * v_threshold) - 1
         first = last + 1 - bins
         counts = torch.zeros(bins, dtype=torch.float64)
-        v = torch.zeros_like(x[0])
-        for current in x:
-            h = decay * v + input_scale * current
-            s = (h >= v_threshold).to(h.dtype)
-            v = h * (1 - s) if reset == 'hard' else h - v_threshold * s
+        for h in membrane_potentials(currents, record):
             # Bins are numbered from the threshold: below it h - V_th is negative, however small.
             bin_ = ((h - v_threshold) * scale).floor_().clamp_(first, last)
             counts += torch.histc(bin_, bins, first - 0.5, last + 0.5).double().cpu()

@@ -9,7 +9,7 @@ from .bytes import to_bytes
 from .decode import attention_decode, attention_statistics, last_decode, rate_decode
 from .gate import count_or, iand, select, spike_or
 from .ilif import ilif, ilif_steps
-from .neuron import lif, norm_lif
+from .neuron import lif, membrane_potentials, norm_lif
 from .pool import spike_max_pool2d
 from .spec import LIF, RESETS
 from .spike_conv import spike_conv2d, subsample
@@ -31,6 +31,7 @@ __all__ = [
     'ilif_steps',
     'last_decode',
     'lif',
+    'membrane_potentials',
     'norm_lif',
     'rate_decode',
     'register_surrogate',

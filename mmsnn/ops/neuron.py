@@ -1,6 +1,6 @@
 """The multi-step leaky integrate-and-fire neuron."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Optional, Union
 
 import torch
@@ -116,6 +116,31 @@ def lif(
             return planned
         spikes = _fused(x, scale, shift, shortcut, None, None, neuron, gate, time_steps, dtype)
     return spikes if out is None else out.copy_(spikes)
+
+
+@torch.no_grad()
+def membrane_potentials(x: Tensor, neuron: LIF) -> Iterator[Tensor]:
+    """The membrane potentials h[t] of :func:`lif`, before the reset.
+
+    Args:
+        x: Input currents, (T, ...).
+        neuron: Its constants.
+
+    Yields:
+        One time step after the other, in the dtype that potentials have: float32 for half
+        precision, else that of ``x``.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.ops import LIF, membrane_potentials
+        >>> [h.item() for h in membrane_potentials(torch.tensor([[0.5], [1.0], [0.25]]), LIF())]
+        [0.5, 1.25, 0.25]
+    """
+    currents = (
+        neuron.input_scale * frame.to(reference.compute_dtype(x.dtype)) for frame in x.unbind(0)
+    )
+    for step in reference.integrate(currents, neuron, reference.heaviside):
+        yield step.h
 
 
 def _without_axes(value: Union[float, Tensor]) -> Union[float, Tensor]:

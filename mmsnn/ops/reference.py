@@ -4,13 +4,15 @@
 backward are derivatives by hand, for where an operator has to run without a kernel.
 """
 
-from typing import Optional, Union
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, Optional, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .gate import iand, spike_or
+from .spec import LIF
 from .surrogate import SURROGATES, fire
 
 GATES = {
@@ -34,10 +36,6 @@ def _by_channel(values: Optional[Tensor], x: Tensor, shared: bool) -> Optional[T
     return values.to(compute_dtype(x.dtype)).view(-1, *[1] * behind)
 
 
-def _frames(x: Tensor, time_steps: Optional[int]):
-    return [x] * time_steps if time_steps else x.unbind(0)
-
-
 def _current(
     x: Tensor,
     scale: Optional[Tensor],
@@ -52,6 +50,41 @@ def _current(
     if isinstance(input_scale, Tensor) or input_scale != 1:
         y = input_scale * y
     return y
+
+
+class Step(NamedTuple):
+    """One time step of a neuron: v[t - 1] (None for the 0 that it starts from), h[t] and s[t]."""
+
+    v: Optional[Tensor]
+    h: Tensor
+    s: Tensor
+
+
+def integrate(
+    currents: Iterable[Tensor], neuron: LIF, fires: Callable[[Tensor], Tensor]
+) -> Iterator[Step]:
+    """The recurrence of :func:`mmsnn.ops.lif`, on what :func:`_current` gives.
+
+    Args:
+        currents: input_scale * y[t] for each time step.
+        neuron: Its constants.
+        fires: Spikes by the distance to the threshold, h - V_th.
+
+    Yields:
+        The time steps.
+    """
+    v = None
+    for current in currents:
+        h = current if v is None else neuron.decay * v + current
+        s = fires(h - neuron.v_threshold)
+        yield Step(v, h, s)
+        r = s.detach() if neuron.detach_reset else s
+        v = h * (1 - r) if neuron.reset == 'hard' else h - neuron.v_threshold * r
+
+
+def heaviside(u: Tensor) -> Tensor:
+    """Spikes without a derivative: 1 from 0 on."""
+    return (u >= 0).to(u.dtype)
 
 
 def lif(
@@ -71,16 +104,16 @@ def lif(
     dtype: Optional[torch.dtype] = None,
 ) -> Tensor:
     """:func:`mmsnn.ops.lif` on checked arguments."""
+    neuron = LIF(decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width)
     scale, shift = (_by_channel(values, x, bool(time_steps)) for values in (scale, shift))
-    v = None
+    frames = [x] if time_steps else x.unbind(0)
+    currents = [_current(frame, scale, shift, input_scale) for frame in frames]
     spikes = []
-    for t, frame in enumerate(_frames(x, time_steps)):
-        if t == 0 or not time_steps:
-            current = _current(frame, scale, shift, input_scale)
-        h = current if v is None else decay * v + current
-        s = fire(h - v_threshold, surrogate, surrogate_width)
-        r = s.detach() if detach_reset else s
-        v = h * (1 - r) if reset == 'hard' else h - v_threshold * r
+
+    def fires(u: Tensor) -> Tensor:
+        return fire(u, surrogate, surrogate_width)
+
+    for t, (_, _, s) in enumerate(integrate(currents * (time_steps or 1), neuron, fires)):
         if gate is not None and shortcut is not None:
             s = GATES[gate](s, shortcut[t].to(s.dtype))
         spikes.append(s.to(dtype or x.dtype))
@@ -121,21 +154,16 @@ def lif_backward(
         _by_channel(values, x, shared) for values in (scale, shift, by_grad, by_x, by_one)
     )
     dtype = compute_dtype(x.dtype)
-    frames = _frames(x, time_steps)
-    ys = [_current(frame, scale, shift, 1.0) for frame in frames]
-    hs, vs = [], [torch.zeros_like(ys[0])]
-    for y in ys:
-        h = decay * vs[-1] + input_scale * y
-        s = (h - v_threshold >= 0).to(dtype)
-        hs.append(h)
-        vs.append(h * (1 - s) if reset == 'hard' else h - v_threshold * s)
+    frames = [x] if time_steps else x.unbind(0)
+    ys = [_current(frame, scale, shift, 1.0) for frame in frames] * (time_steps or 1)
+    neuron = LIF(decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width)
+    steps = list(integrate((input_scale * y for y in ys), neuron, heaviside))
 
     v_grad = torch.zeros_like(ys[0])
     y_grads, shortcut_grads = [], []
     leak_sums = torch.zeros(2, dtype=torch.float64, device=x.device)
-    for t in reversed(range(len(hs))):
-        h, g = hs[t], grad[t].to(dtype)
-        s = (h - v_threshold >= 0).to(dtype)
+    for t in reversed(range(len(steps))):
+        (v, h, s), g = steps[t], grad[t].to(dtype)
         if gate in ('or', 'and', 'iand') and shortcut is not None:
             other = shortcut[t].to(dtype)
             shortcut_grads.append(g * s if gate == 'and' else g * (1 - s))
@@ -146,7 +174,8 @@ def lif_backward(
             g = g - (h if reset == 'hard' else v_threshold) * v_grad
         slope = SURROGATES[surrogate](h - v_threshold, surrogate_width)
         h_grad = (v_grad * (1 - s) if reset == 'hard' else v_grad) + slope * g
-        leak_sums[0] += (h_grad * vs[t]).sum(dtype=torch.float64)
+        if v is not None:
+            leak_sums[0] += (h_grad * v).sum(dtype=torch.float64)
         leak_sums[1] += (h_grad * ys[t]).sum(dtype=torch.float64)
         y_grads.append(input_scale * h_grad)
         v_grad = decay * h_grad
