@@ -16,7 +16,7 @@ VERSION = runpy.run_path(str(ROOT / 'mmsnn' / 'version.py'))
 
 
 class BuildKernels(build_ext):
-    """Builds mmsnn/ops/csrc into a plain library, which no Python or torch version pins.
+    """Builds mmsnn/ops/backends/c/src into a plain library, which no Python or torch version pins.
 
     Without a compiler the package installs all the same and runs on PyTorch operations.
     """
@@ -25,7 +25,7 @@ class BuildKernels(build_ext):
         return str(Path(*fullname.split('.'))) + '.so'
 
     def build_extension(self, ext):
-        kernels = runpy.run_path(str(ROOT / 'mmsnn' / 'ops' / 'build.py'))
+        kernels = runpy.run_path(str(ROOT / 'mmsnn' / 'ops' / 'backends' / 'c' / 'build.py'))
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         try:
             kernels['build_any'](target)
@@ -111,11 +111,15 @@ setup(
         ],
         'mmsnn.checkpoints': ['*.pth'],
         'mmsnn.samples': ['digits/**/*'],
-        'mmsnn.ops': ['csrc/**/*.[ch]'],
+        'mmsnn.ops.backends.c': ['src/**/*.[ch]'],
         'mmsnn.report': ['*.html', '*.css'],
     },
     entry_points={'console_scripts': ['mmsnn = mmsnn_cli:main']},
-    ext_modules=[Extension('mmsnn.ops._kernels', ['mmsnn/ops/csrc/kernels.c'], optional=True)],
+    ext_modules=[
+        Extension(
+            'mmsnn.ops.backends.c._kernels', ['mmsnn/ops/backends/c/src/kernels.c'], optional=True
+        )
+    ],
     cmdclass=COMMANDS,
     # Before 2.6, loading weights only could run code (CVE-2025-32434).
     install_requires=['torch>=2.6', 'numpy', 'pycocotools', 'pillow', 'rich', 'jinja2'],

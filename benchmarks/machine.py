@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mmsnn.ops import backend
+from mmsnn.ops import dispatch
 
 PACKAGES = (
     'torch', 'mmsnn', 'spikingjelly', 'numpy', 'triton',
@@ -31,7 +31,7 @@ def facts() -> dict:
         python=platform.python_version(),
         versions=_versions(),
         commit=_commit(),
-        kernels={name: backend.why_not(name) or 'ready' for name in backend.KERNELS},
+        kernels={name: dispatch.why_not(name) or 'ready' for name in dispatch.names()},
     )
 
 

@@ -100,18 +100,18 @@ def check_kernels() -> Iterator[Finding]:
     """The kernels of mmsnn."""
     import torch
 
-    from mmsnn.ops import backend
+    from mmsnn import ops
 
-    chosen = backend.get_backend()
+    chosen = ops.get_backend()
     by_hand = '' if chosen == 'auto' else f'; MMSNN_BACKEND={chosen}'
-    why = backend.why_not('c')
+    why = ops.why_not('c')
     mend = 'install a C compiler (gcc or clang): they are built at the first use' if why else ''
     if chosen == 'reference':
         mend = 'unset MMSNN_BACKEND: with kernels it is several times faster'
     said = f'not used, slower: {why}' if why else 'C: built, equal to the reference'
     yield Finding('kernels', said + by_hand, mend)
     if torch.cuda.is_available():
-        why = backend.why_not('triton')
+        why = ops.why_not('triton')
         said = f'not used, slower: {why}' if why else 'Triton: equal to the reference'
         yield Finding('', said, 'pip install triton' if why else '')
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..models.layers import Gate, LevelsDecoder, SpikeDecoder, SpikingNeuron
-from ..ops import LIF, membrane_potentials
+from ..ops import membrane_potentials
 from .observe import check_no_bytes, check_no_observer, check_values, eval_mode, unfold_time
 
 #: Energy of a 32-bit floating-point multiply and add at 45 nm, in joules: 3.7 pJ + 0.9 pJ.
@@ -658,7 +658,7 @@ class _NeuronCount:
     def add_potentials(self, neuron: SpikingNeuron, currents: Tensor) -> None:
         """Count membrane potentials h, from currents (T, ...)."""
         # The record is what runs: a neuron of another class may have no attributes of these names.
-        record = LIF(**neuron.known_record())
+        record = neuron.known_record()
         v_threshold = record.v_threshold
         bins = len(POTENTIAL_EDGES) - 1
         scale = 1 / float(POTENTIAL_EDGES[1] - POTENTIAL_EDGES[0]) / v_threshold

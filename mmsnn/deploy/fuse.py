@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from ..models.backbones.sg_resnet import SpikingBlock
 from ..models.layers import Gate, SpikingNeuron
 from ..models.layers.spike_conv import is_plain_conv
-from ..ops.units import has_amx
+from ..ops import has_amx
 from .fold import CONVS, fold
 from .integer_conv import IntegerConv2d, integer_convs
 

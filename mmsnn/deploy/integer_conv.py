@@ -3,15 +3,14 @@
 import math
 from collections.abc import Iterator
 from functools import cache
-from typing import Optional, Union
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
-from ..ops import conv_lif
-from ..ops.units import has_vnni
+from ..ops import LIF, conv_lif, has_vnni
 
 #: Bytes of currents from which on bands are faster than one piece: the C library gives larger
 #: pieces back to the system, which clears every page of them when they are asked for again.
@@ -98,13 +97,7 @@ class IntegerConv2d(nn.Module):
     def lif(
         self,
         x: Tensor,
-        decay: Union[float, Tensor],
-        input_scale: Union[float, Tensor],
-        v_threshold: float,
-        reset: str,
-        detach_reset: bool,
-        surrogate: str,
-        surrogate_width: float,
+        neuron: LIF,
         *,
         shortcut: Optional[Tensor] = None,
         gate: Optional[str] = None,
@@ -114,30 +107,22 @@ class IntegerConv2d(nn.Module):
 
         Args:
             x: Spikes (T, B, C, H, W).
-            decay: This and the rest: as of :func:`mmsnn.ops.lif`.
-            input_scale: Likewise.
-            v_threshold: Likewise.
-            reset: Likewise.
-            detach_reset: Likewise.
-            surrogate: Likewise.
-            surrogate_width: Likewise.
-            shortcut: Likewise.
+            neuron: Its constants.
+            shortcut: As of :func:`mmsnn.ops.lif`.
             gate: Likewise.
             dtype: Likewise.
 
         Returns:
             Spikes (T, B, C_out, H', W'), or None: call the conv, and then the neurons.
         """
-        if x.dtype != torch.uint8 or ops.library.is_watched(x):
+        if x.dtype != torch.uint8 or ops.is_watched(x):
             return None
-        neuron = decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width
-        learns = isinstance(decay, Tensor) or isinstance(input_scale, Tensor)
         in_bytes = dtype == torch.uint8 and (shortcut is None or shortcut.dtype == torch.uint8)
-        if self._fits_tiles and in_bytes and not learns and conv_lif.is_fast(x):
+        if self._fits_tiles and in_bytes and not neuron.learns and conv_lif.is_fast(x):
             if self._tiles is None:
                 self._tiles = conv_lif.pack_weights(*self._round())
             geometry = self._geometry[:3]
-            return conv_lif.conv_lif(x, self._tiles, geometry, neuron, shortcut, gate, kernel='c')
+            return conv_lif.conv_lif(x, self._tiles, geometry, neuron, shortcut, gate)
         if not self.takes_bands(x):
             return None
         size = (*x.shape[:2], *self.output_size(x))

@@ -4,7 +4,8 @@ import math
 
 from torch import Tensor
 
-from . import library
+from .layout import is_dense
+from .operators import decode
 
 
 def to_bytes(x: Tensor) -> tuple[Tensor, float, int]:
@@ -32,11 +33,11 @@ def to_bytes(x: Tensor) -> tuple[Tensor, float, int]:
     """
     x = x.detach()
     # In memory order: otherwise aminmax would copy channels_last first.
-    values = x.as_strided((x.numel(),), (1,)) if library.is_dense(x) else x
+    values = x.as_strided((x.numel(),), (1,)) if is_dense(x) else x
     low, high = (v.item() for v in values.aminmax())
     low, high = min(low, 0.0), max(high, 0.0)
     if not math.isfinite(high - low):
         raise ValueError(f'bytes are for finite values, got some from {low} to {high}')
     scale = max((high - low) / 255, 1e-30)
     zero = round(-low / scale)
-    return library.to_bytes(x, scale, zero), scale, zero
+    return decode.to_bytes(x, scale, zero), scale, zero

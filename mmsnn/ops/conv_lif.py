@@ -7,7 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import backend, library, reference, units
+from . import units
+from .backends.base import Backend
+from .checks import check_gate, check_steps
+from .dispatch import REFERENCE, BackendError, choose
+from .layout import steps_laid_out
 from .spec import LIF
 
 #: Outputs in a block of weights, as in the C kernels.
@@ -60,10 +64,10 @@ def conv_lif(
     x: Tensor,
     weights: ConvWeights,
     geometry: tuple,
-    neuron: tuple,
+    neuron: LIF,
     shortcut: Optional[Tensor] = None,
     gate: Optional[str] = None,
-    kernel: Optional[str] = None,
+    backend: Optional[Backend] = None,
 ) -> Tensor:
     r"""Spikes in bytes to spikes in bytes: conv, neuron and gate.
 
@@ -79,11 +83,10 @@ def conv_lif(
         x: (T, B, C, H, W) in ``torch.uint8``.
         weights: Of :func:`pack_weights`.
         geometry: Stride, padding and dilation, in pairs.
-        neuron: decay, input_scale, v_threshold, reset, detach_reset, surrogate and surrogate_width,
-            checked, as of :func:`mmsnn.ops.lif`.
+        neuron: Its constants, checked.
         shortcut: (T, B, C_out, H', W') in ``torch.uint8``, for the gate.
         gate: As of :func:`mmsnn.ops.lif`.
-        kernel: ``'c'``, where :func:`is_fast`; default the reference.
+        backend: What computes; by default what :func:`mmsnn.ops.set_backend` says.
 
     Returns:
         (T, B, C_out, H', W') in ``torch.uint8``, channels last.
@@ -92,7 +95,7 @@ def conv_lif(
         ValueError: An input or a shortcut of another shape or dtype, a gate without a shortcut or
             the other way round, a geometry of no conv, or weights that :func:`pack_weights` doesn't
             make.
-        BackendError: A kernel was named that this machine hasn't.
+        BackendError: A backend was named that this machine hasn't.
     """
     _check_weights(weights, x)
     stride, padding, dilation = geometry
@@ -116,21 +119,20 @@ def conv_lif(
             f'shortcut needs bytes of the shape {expected} of the spikes, got {shortcut.dtype} of '
             f'shape {tuple(shortcut.shape)}'
         )
-    library.check_lif(x, None, None, None, None, None)
-    library.check_gate(gate, shortcut)
+    check_steps(x, None)
+    check_gate(gate, shortcut)
     neuron = LIF(*neuron[:5])  # spikes are the same with any surrogate
-    if kernel is None:
-        return _reference(x, weights, geometry, neuron, shortcut, gate)
-    if not library.engine(kernel).has_dot_products():
-        raise backend.BackendError('convs with their neurons have no kernel here: it needs VNNI')
     last = torch.channels_last
-    x = library.steps_laid_out(x.resolve_neg(), last)
+    x = steps_laid_out(x.resolve_neg(), last)
     if shortcut is not None:
-        shortcut = library.steps_laid_out(shortcut.resolve_neg(), last)
+        shortcut = steps_laid_out(shortcut.resolve_neg(), last)
     maps = x.shape[0] * x.shape[1], *expected[2:]
     out = torch.empty(maps, dtype=torch.uint8, memory_format=last).unflatten(0, x.shape[:2])
+    if backend is not None and backend.supports('conv_lif', x):
+        raise BackendError(backend.supports('conv_lif', x))
     if out.numel():
-        library.engine(kernel).conv_lif(x, weights, geometry, neuron, shortcut, gate, out)
+        backend = backend or choose('conv_lif', x)
+        backend.conv_lif(x, weights, geometry, neuron, shortcut, gate, out)
     return out
 
 
@@ -163,18 +165,5 @@ def output_size(size: Sequence[int], kernel_size: Sequence[int], geometry: tuple
 
 def is_fast(x: Tensor) -> bool:
     """Whether there is a kernel for this input, and nothing faster."""
-    if x.dtype != torch.uint8 or backend.ready_kernel_for(x, backend.MAP_KERNELS) != 'c':
-        return False
     # With AMX, oneDNN's convs do eight times the products in the time, and neurons may come behind.
-    return not units.has_amx() and library.engine('c').has_dot_products()
-
-
-def _reference(x, weights, geometry, neuron: LIF, shortcut, gate) -> Tensor:
-    q = weights.q.permute(0, 1, 5, 4, 6, 2, 3).flatten(3, 4).flatten(1, 2)
-    images = x.flatten(0, 1).double()  # in which all sums are exact
-    y = weights.shift.view(-1, 1, 1)
-    for part, scale in zip(q, weights.scale):
-        sums = F.conv2d(images, part.double(), None, *geometry)
-        y = sums.float() * scale.view(-1, 1, 1) + y
-    y = y[:, : weights.out_channels].unflatten(0, x.shape[:2])
-    return reference.lif(y, *neuron, shortcut=shortcut, gate=gate, dtype=torch.uint8)
+    return not units.has_amx() and choose('conv_lif', x) is not REFERENCE

@@ -7,7 +7,9 @@ elsewhere PyTorch's operations do, and autograd with them.
 import torch
 from torch import Tensor
 
-from . import library, reference
+from . import reference
+from .checks import expand_weights
+from .operators import decode
 
 
 def _differentiable(*tensors: Tensor) -> bool:
@@ -31,7 +33,7 @@ def rate_decode(spikes: Tensor) -> Tensor:
     """
     if _differentiable(spikes):
         return reference.rate_decode(spikes)
-    return library.rate_decode(spikes)
+    return decode.rate_decode(spikes)
 
 
 def last_decode(spikes: Tensor) -> Tensor:
@@ -70,7 +72,7 @@ def attention_statistics(spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     if _differentiable(spikes):
         return reference.attention_statistics(spikes)
-    return library.attention_statistics(spikes)
+    return decode.attention_statistics(spikes)
 
 
 def attention_decode(spikes: Tensor, temporal: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
@@ -92,6 +94,6 @@ def attention_decode(spikes: Tensor, temporal: Tensor, channel: Tensor, spatial:
             size of 1 stands for any.
     """
     if _differentiable(spikes, temporal, channel, spatial):
-        weights = library.expand_weights(spikes, temporal, channel, spatial)
+        weights = expand_weights(spikes, temporal, channel, spatial)
         return reference.attention_decode(spikes, *weights)
-    return library.attention_decode(spikes, temporal, channel, spatial)
+    return decode.attention_decode(spikes, temporal, channel, spatial)

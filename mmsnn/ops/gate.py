@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .spec import Gate
+
 
 def select(gate: Tensor, residual: Tensor, shortcut: Tensor) -> Tensor:
     """Binary selection O = G * R + (1 - G) * S.
@@ -68,3 +70,16 @@ def count_or(residual: Tensor, shortcut: Tensor) -> Tensor:
     larger = residual.where(residual > shortcut, shortcut)
     # 0, whose gradient is the residual's share where both are equal.
     return larger + (residual == shortcut) * (residual - residual.detach())
+
+
+#: Gates that the pass of a neuron can do, by name; the codes are those of the kernels. The
+#: derivatives are those of the forms above.
+GATES: dict[str, Gate] = {
+    gate.name: gate
+    for gate in (
+        Gate('or', 1, spike_or, lambda g, s, other: (g * (1 - other), g * (1 - s))),
+        Gate('add', 2, torch.add, lambda g, s, other: (g, g), needs_shortcut=False),
+        Gate('and', 3, torch.mul, lambda g, s, other: (g * other, g * s)),
+        Gate('iand', 4, iand, lambda g, s, other: (-g * other, g * (1 - s))),
+    )
+}

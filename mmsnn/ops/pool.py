@@ -5,7 +5,8 @@ from typing import Optional, Union
 
 from torch import Tensor
 
-from . import library
+from . import checks
+from .operators import pool
 
 _Size = Union[int, Sequence[int]]
 
@@ -54,7 +55,7 @@ def spike_max_pool2d(
         torch.Size([2, 8, 3, 3])
     """
     windows = check_windows(x, kernel_size, stride, padding)
-    return library.max_pool(x, *windows)
+    return pool.max_pool(x, *windows)
 
 
 def check_windows(x: Tensor, kernel_size: _Size, stride: Optional[_Size], padding: _Size) -> list:
@@ -67,5 +68,5 @@ def check_windows(x: Tensor, kernel_size: _Size, stride: Optional[_Size], paddin
         [v, v] if isinstance(v, int) else list(v)
         for v in (kernel_size, kernel_size if stride is None else stride, padding)
     )
-    library.check_windows(x, kernel, stride, padding)
+    checks.check_windows(x, kernel, stride, padding)
     return [kernel, stride, padding]

@@ -11,21 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .gate import iand, spike_or
-from .spec import LIF
+from .gate import GATES
+from .spec import LIF, LIFCall, compute_dtype
 from .surrogate import SURROGATES, fire
-
-GATES = {
-    'or': spike_or,
-    'add': lambda residual, shortcut: residual + shortcut,
-    'and': lambda residual, shortcut: residual * shortcut,
-    'iand': iand,
-}
-
-
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What is computed in: float32 for half precision and bytes, else the input's own dtype."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16, torch.uint8) else dtype
 
 
 def _by_channel(values: Optional[Tensor], x: Tensor, shared: bool) -> Optional[Tensor]:
@@ -87,112 +75,93 @@ def heaviside(u: Tensor) -> Tensor:
     return (u >= 0).to(u.dtype)
 
 
-def lif(
-    x: Tensor,
-    decay: Union[float, Tensor],
-    input_scale: Union[float, Tensor],
-    v_threshold: float,
-    reset: str,
-    detach_reset: bool,
-    surrogate: str,
-    surrogate_width: float,
-    scale: Optional[Tensor] = None,
-    shift: Optional[Tensor] = None,
-    shortcut: Optional[Tensor] = None,
-    gate: Optional[str] = None,
-    time_steps: Optional[int] = None,
-    dtype: Optional[torch.dtype] = None,
-) -> Tensor:
+def lif(call: LIFCall, dtype: Optional[torch.dtype] = None) -> Tensor:
     """:func:`mmsnn.ops.lif` on checked arguments."""
-    neuron = LIF(decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width)
+    x, neuron, scale, shift, shortcut, gate, time_steps = call
     scale, shift = (_by_channel(values, x, bool(time_steps)) for values in (scale, shift))
     frames = [x] if time_steps else x.unbind(0)
-    currents = [_current(frame, scale, shift, input_scale) for frame in frames]
+    currents = [_current(frame, scale, shift, neuron.input_scale) for frame in frames]
     spikes = []
 
     def fires(u: Tensor) -> Tensor:
-        return fire(u, surrogate, surrogate_width)
+        return fire(u, neuron.surrogate, neuron.surrogate_width)
 
     for t, (_, _, s) in enumerate(integrate(currents * (time_steps or 1), neuron, fires)):
         if gate is not None and shortcut is not None:
-            s = GATES[gate](s, shortcut[t].to(s.dtype))
+            s = GATES[gate].join(s, shortcut[t].to(s.dtype))
         spikes.append(s.to(dtype or x.dtype))
     return torch.stack(spikes)
 
 
-def lif_backward(
-    grad: Tensor,
-    x: Tensor,
-    decay: float,
-    input_scale: float,
-    v_threshold: float,
-    reset: str,
-    detach_reset: bool,
-    surrogate: str,
-    surrogate_width: float,
-    scale: Optional[Tensor],
-    shift: Optional[Tensor],
-    shortcut: Optional[Tensor],
-    gate: Optional[str],
-    time_steps: Optional[int],
-    by_grad: Optional[Tensor],
-    by_x: Optional[Tensor],
-    by_one: Optional[Tensor],
-) -> tuple[Tensor, Optional[Tensor], Optional[Tensor], Tensor]:
+class Gradients(NamedTuple):
+    """Of :func:`lif`: dL/dcurrent, dL/dshortcut, and the sums of :class:`mmsnn.ops.LIFGrads`."""
+
+    current: Tensor
+    shortcut: Optional[Tensor]
+    channel_sums: Optional[Tensor]
+    leak_sums: Tensor
+
+
+def lif_backward(grad: Tensor, call: LIFCall) -> Gradients:
     r"""Gradients of :func:`lif`, with :math:`y = scale \cdot x + shift`.
 
     With primes for total derivatives: r' from the gate; s' = r' - h v' (hard) or r' - V_th v'
     (soft), or r' alone where the reset is detached; h' = (1 - s) v' + g(h - V_th) s' (hard) or
     v' + g s' (soft); v[t - 1]' = decay h'; y' = input_scale h'.
 
+    Args:
+        grad: Gradient of the spikes behind the gate.
+        call: What they were made from.
+
     Returns:
-        by_grad y' + by_x x + by_one; dL/d shortcut; sums of y' and y' x by channel (2, C); sums
-        h' v[t - 1] and h' y, the gradients of decay and input_scale.
+        y', summed over time where all steps share ``x``; dL/d shortcut; sums of y' and y' x by
+        channel (2, C); sums h' v[t - 1] and h' y, the gradients of decay and input_scale.
     """
-    shared = bool(time_steps)
-    scale, shift, by_grad, by_x, by_one = (
-        _by_channel(values, x, shared) for values in (scale, shift, by_grad, by_x, by_one)
-    )
+    x, neuron, scale, shift, shortcut, gate, time_steps = call
+    hard = neuron.reset == 'hard'
+    scale, shift = (_by_channel(values, x, bool(time_steps)) for values in (scale, shift))
     dtype = compute_dtype(x.dtype)
     frames = [x] if time_steps else x.unbind(0)
     ys = [_current(frame, scale, shift, 1.0) for frame in frames] * (time_steps or 1)
-    neuron = LIF(decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width)
-    steps = list(integrate((input_scale * y for y in ys), neuron, heaviside))
+    steps = list(integrate((neuron.input_scale * y for y in ys), neuron, heaviside))
+    slope_of = SURROGATES[neuron.surrogate].derivative
 
     v_grad = torch.zeros_like(ys[0])
     y_grads, shortcut_grads = [], []
     leak_sums = torch.zeros(2, dtype=torch.float64, device=x.device)
     for t in reversed(range(len(steps))):
         (v, h, s), g = steps[t], grad[t].to(dtype)
-        if gate in ('or', 'and', 'iand') and shortcut is not None:
-            other = shortcut[t].to(dtype)
-            shortcut_grads.append(g * s if gate == 'and' else g * (1 - s))
-            g = {'or': g * (1 - other), 'and': g * other, 'iand': -g * other}[gate]
-        elif gate == 'add':
-            shortcut_grads.append(g)
-        if not detach_reset:
-            g = g - (h if reset == 'hard' else v_threshold) * v_grad
-        slope = SURROGATES[surrogate](h - v_threshold, surrogate_width)
-        h_grad = (v_grad * (1 - s) if reset == 'hard' else v_grad) + slope * g
+        if gate is not None:
+            # One that doesn't read the shortcut may have been given none.
+            other = s if shortcut is None else shortcut[t].to(dtype)
+            g, shortcut_grad = GATES[gate].derivative(g, s, other)
+            shortcut_grads.append(shortcut_grad)
+        if not neuron.detach_reset:
+            g = g - (h if hard else neuron.v_threshold) * v_grad
+        slope = slope_of(h - neuron.v_threshold, neuron.surrogate_width)
+        h_grad = (v_grad * (1 - s) if hard else v_grad) + slope * g
         if v is not None:
             leak_sums[0] += (h_grad * v).sum(dtype=torch.float64)
         leak_sums[1] += (h_grad * ys[t]).sum(dtype=torch.float64)
-        y_grads.append(input_scale * h_grad)
-        v_grad = decay * h_grad
+        y_grads.append(neuron.input_scale * h_grad)
+        v_grad = neuron.decay * h_grad
 
-    y_grad = sum(y_grads[1:], y_grads[0]) if shared else torch.stack(y_grads[::-1])
+    y_grad = sum(y_grads[1:], y_grads[0]) if time_steps else torch.stack(y_grads[::-1])
     channel_sums = None
-    axis = 1 if shared else 2
+    axis = call.channel_axis
     if x.dim() > axis:
         others = [i for i in range(x.dim()) if i != axis]
         products = (y_grad, y_grad * x)
         channel_sums = torch.stack([p.sum(others, dtype=torch.float64) for p in products])
-    if by_grad is not None:
-        y_grad = by_grad * y_grad
-    if by_x is not None and by_one is not None:
-        y_grad = y_grad + (by_x * x + by_one)
     shortcut_grad = torch.stack(shortcut_grads[::-1]).to(x.dtype) if shortcut_grads else None
-    return y_grad.to(x.dtype), shortcut_grad, channel_sums, leak_sums
+    return Gradients(y_grad, shortcut_grad, channel_sums, leak_sums)
+
+
+def input_grad(y_grad: Tensor, x: Tensor, channel_axis: int, by: tuple) -> Tensor:
+    """by[0] * y_grad + by[1] * x + by[2], the coefficients by channel."""
+    behind = x.dim() - channel_axis - 1
+    a, b, c = (values.view(-1, *[1] * behind) for values in by)
+    return a * y_grad + (b * x + c)
 
 
 def channel_stats(x: Tensor, channel_axis: int) -> tuple[Tensor, Tensor]:

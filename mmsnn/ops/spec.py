@@ -1,14 +1,33 @@
-"""What a neuron of the kernels is, as one record."""
+"""The records that operations and backends hand on: a neuron, a surrogate, a gate, one call."""
 
-from typing import NamedTuple, Union
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Optional, Union
 
+import torch
 from torch import Tensor
 
-RESETS = ('hard', 'soft')
+#: Ways to reset a neuron that fired, and their codes in the kernels.
+RESETS = {'hard': 0, 'soft': 1}
 
 
 class LIF(NamedTuple):
-    """The constants of :func:`mmsnn.ops.lif`, in the order of its arguments."""
+    """The constants of a leaky integrate-and-fire neuron (:func:`mmsnn.ops.lif`).
+
+    Args:
+        decay: Leak factor, in [0, 1]; a tensor with one element is learnable.
+        input_scale: Factor on the input; a tensor with one element is learnable.
+        v_threshold: Firing threshold V_th, in units of the membrane potential.
+        reset: ``'hard'`` (to 0) or ``'soft'`` (subtract V_th).
+        detach_reset: Whether the gradient ignores the spike in the reset.
+        surrogate: A key of ``SURROGATES``, also one of :func:`mmsnn.ops.register_surrogate`.
+        surrogate_width: Its width, in units of the membrane potential.
+
+    Example:
+        >>> from mmsnn.ops import LIF
+        >>> LIF(decay=0.25, reset='soft').v_threshold
+        1.0
+    """
 
     decay: Union[float, Tensor] = 0.5
     input_scale: Union[float, Tensor] = 1.0
@@ -17,3 +36,98 @@ class LIF(NamedTuple):
     detach_reset: bool = False
     surrogate: str = 'arctan'
     surrogate_width: float = 1.0
+
+    @property
+    def learns(self) -> bool:
+        """Whether a constant of it is a tensor."""
+        return isinstance(self.decay, Tensor) or isinstance(self.input_scale, Tensor)
+
+
+class Surrogate(NamedTuple):
+    """A stand-in for the derivative of the step function.
+
+    Args:
+        name: What neurons call it.
+        derivative: g(u, width), of u = h - V_th of any shape.
+        reach: How many widths away from the threshold it is exactly zero from.
+        code: Its number in the kernels, or None where they don't have it.
+    """
+
+    name: str
+    derivative: Callable[[Tensor, float], Tensor]
+    reach: float = math.inf
+    code: Optional[int] = None
+
+
+class Gate(NamedTuple):
+    """A way to join the spikes of a neuron with those of a shortcut.
+
+    Args:
+        name: What calls name it.
+        code: Its number in the kernels.
+        join: (spikes s, shortcut) to what comes out.
+        derivative: (gradient of that, s, shortcut) to the gradients of s and of the shortcut.
+        needs_shortcut: Whether the derivative reads the shortcut.
+    """
+
+    name: str
+    code: int
+    join: Callable[[Tensor, Tensor], Tensor]
+    derivative: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    needs_shortcut: bool = True
+
+
+class LIFCall(NamedTuple):
+    """One call of a neuron: what it gets and what it is.
+
+    Args:
+        x: (T, B, C, ...), time first; or (B, C, ...), shared by all of ``time_steps``.
+        neuron: Its constants.
+        scale: Factor on each channel of ``x``, (C,).
+        shift: Added to each channel behind ``scale``, (C,).
+        shortcut: What meets the spikes at the gate, of their shape; bits in rows of a time step
+            where a backward pass kept them so.
+        gate: Name of the gate.
+        time_steps: T of an ``x`` that all share, else 0.
+    """
+
+    x: Tensor
+    neuron: LIF
+    scale: Optional[Tensor] = None
+    shift: Optional[Tensor] = None
+    shortcut: Optional[Tensor] = None
+    gate: Optional[str] = None
+    time_steps: int = 0
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return self.time_steps or (self.x.shape[0] if self.x.dim() else 0)
+
+    @property
+    def channel_axis(self) -> int:
+        """Axis of the channels in ``x``."""
+        return 1 if self.time_steps else 2
+
+
+class LIFGrads(NamedTuple):
+    """Where the gradients of a call go that are wanted; None for the others.
+
+    Args:
+        x: x_coef * dL/dcurrent, of the shape of ``x``, summed over time where all steps share it.
+        x_coef: (C,), or None for 1.
+        shortcut: dL/dshortcut, (T, B, C, ...).
+        channel_sums: (2, C) float64: sums of dL/dcurrent and of dL/dcurrent * x by channel.
+        leak_sums: (2,) float64: the gradients of decay and input_scale.
+    """
+
+    x: Optional[Tensor] = None
+    x_coef: Optional[Tensor] = None
+    shortcut: Optional[Tensor] = None
+    channel_sums: Optional[Tensor] = None
+    leak_sums: Optional[Tensor] = None
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What is computed in: float32 for half precision and bytes, else the input's own dtype."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16, torch.uint8) else dtype

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import library, units
+from . import units
+from .layout import is_dense
+from .operators import pack_or_keep, unpack_spikes
 
 _Size = Union[int, Sequence[int]]
 
@@ -57,8 +59,8 @@ class _SpikeConv(torch.autograd.Function):
         # Values other than 0 and 1 are kept as they are: a plain conv then.
         kept = None
         if ctx.needs_input_grad[1]:
-            x = x if library.is_dense(x) else x.contiguous()
-            kept = library.pack_or_keep(x) if binary else x
+            x = x if is_dense(x) else x.contiguous()
+            kept = pack_or_keep(x) if binary else x
         ctx.layout = x.shape, x.stride()
         ctx.dtypes = [None if v is None else v.dtype for v in (x, weight, bias)]
         ctx.bias_sizes = None if bias is None else [bias.shape[0]]
@@ -74,7 +76,7 @@ class _SpikeConv(torch.autograd.Function):
         if kept is None:  # only its shape is asked for
             x = weight.new_empty(()).expand(ctx.layout[0])
         elif kept.dtype == torch.uint8:
-            x = library.unpack_spikes(kept, *ctx.layout, compute)
+            x = unpack_spikes(kept, *ctx.layout, compute)
         else:
             x = kept.to(compute)
         stride, padding, dilation, groups = ctx.options

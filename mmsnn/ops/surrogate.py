@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .spec import Surrogate
+
 
 def _rectangle(u: Tensor, width: float) -> Tensor:
     return (u.abs() < width / 2).to(u.dtype) / width
@@ -25,18 +27,16 @@ def _sigmoid(u: Tensor, width: float) -> Tensor:
     return 4 / width * p * (1 - p)
 
 
-SURROGATES: dict[str, Callable[[Tensor, float], Tensor]] = {
-    'rectangle': _rectangle,
-    'triangle': _triangle,
-    'arctan': _arctan,
-    'sigmoid': _sigmoid,
+#: By name; the codes are those of the kernels.
+SURROGATES: dict[str, Surrogate] = {
+    surrogate.name: surrogate
+    for surrogate in (
+        Surrogate('rectangle', _rectangle, reach=0.5, code=0),
+        Surrogate('triangle', _triangle, reach=1.0, code=1),
+        Surrogate('arctan', _arctan, code=2),
+        Surrogate('sigmoid', _sigmoid, code=3),
+    )
 }
-#: Surrogates that are exactly zero farther than `reach * width` from the threshold.
-FINITE_REACH = {'rectangle': 0.5, 'triangle': 1.0}
-
-
-#: Those that the kernels have.
-KERNEL_SURROGATES = frozenset(SURROGATES)
 
 logger = logging.getLogger('mmsnn')
 
@@ -69,9 +69,7 @@ def register_surrogate(
         raise ValueError(f'surrogate {name!r} is there already: choose another name')
     if not reach > 0:
         raise ValueError(f'reach must be a positive number of widths, got {reach!r}')
-    SURROGATES[name] = derivative
-    if reach < math.inf:
-        FINITE_REACH[name] = reach
+    SURROGATES[name] = Surrogate(name, derivative, reach)
     logger.info('surrogate %r is none of the kernels: training runs in PyTorch operations', name)
 
 
@@ -116,7 +114,7 @@ def surrogate_gradient(u: Tensor, surrogate: str = 'arctan', width: float = 1.0)
         tensor([0., 1., 1.])
     """
     check_surrogate(surrogate, width)
-    return SURROGATES[surrogate](u, width)
+    return SURROGATES[surrogate].derivative(u, width)
 
 
 class _Fire(torch.autograd.Function):
@@ -129,7 +127,7 @@ class _Fire(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         (u,) = ctx.saved_tensors
-        return grad * SURROGATES[ctx.surrogate](u, ctx.width), None, None
+        return grad * SURROGATES[ctx.surrogate].derivative(u, ctx.width), None, None
 
 
 def fire(u: Tensor, surrogate: str = 'arctan', width: float = 1.0) -> Tensor:

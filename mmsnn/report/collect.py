@@ -11,9 +11,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner, autocast
 from torch import nn
 
+from .. import ops
 from ..analysis import POTENTIAL_EDGES, SpikeProfile, SpikeProfiler, neuron_layers, profile
 from ..analysis.profile import of_neurons, plain_numbers
-from ..ops.backend import ready_kernel_for
 from ..utils import (
     anytime,
     get_time_steps,
@@ -155,12 +155,12 @@ def _known(value: float) -> Optional[float]:
 
 def _machine() -> dict[str, Any]:
     gpu = torch.cuda.is_available()
-    kernels = ready_kernel_for(torch.zeros(1, device='cuda' if gpu else 'cpu'))
+    kernels = ops.choose('lif', torch.zeros(1, device='cuda' if gpu else 'cpu')).name
     return dict(
         device=torch.cuda.get_device_name() if gpu else f'CPU, {os.cpu_count()} cores',
         threads=torch.get_num_threads(),
         torch=torch.__version__,
-        kernels=kernels or 'reference',
+        kernels=kernels,
     )
 
 

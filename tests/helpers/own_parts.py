@@ -20,7 +20,7 @@ def forgotten(package: str = '') -> Iterator[None]:
         package: Package to unload too.
     """
     models = dict(MODELS.module_dict)
-    tables = [(table, set(table)) for table in (io.FORMATS, ops.SURROGATES)]
+    tables = [(table, set(table)) for table in (io.FORMATS, ops.SURROGATES, ops.BACKENDS)]
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from PIL import Image
 from rich.progress import track
 
 from ...config_types import find_type
-from ...ops.build import cache_folder
+from ...ops import cache_folder
 from ..errors import DatasetError
 from ..files import open_file
 

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from ...ops.spike_conv import SLOW_DTYPES
+from ...ops import SLOW_DTYPES
 
 
 @OPTIM_WRAPPERS.register_module()

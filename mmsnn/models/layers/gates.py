@@ -101,7 +101,7 @@ class LearnedGate(Gate):
         if record is None:
             return 1.0, 1.0
         # PLIF's are tensors.
-        decay, scale = (torch.as_tensor(record[key]).item() for key in ('decay', 'input_scale'))
+        decay, scale = (torch.as_tensor(leak).item() for leak in record[:2])
         return decay, scale
 
     @property

@@ -82,8 +82,8 @@ class SpikingNeuron(nn.Module):
                 f'{name} must be a whole number of spikes from 1 to {most}, got {levels!r}'
             )
 
-    def record(self) -> Optional[dict]:
-        """The neuron as arguments of :func:`mmsnn.ops.lif`, or None where it is none of its."""
+    def record(self) -> Optional[ops.LIF]:
+        """The constants of :func:`mmsnn.ops.lif`, or None where the neuron is none of its."""
         return None
 
     def fire(self, x: Tensor) -> Tensor:
@@ -95,9 +95,9 @@ class SpikingNeuron(nn.Module):
         Returns:
             Spikes of the same shape; whole numbers as ``values`` and ``levels`` say.
         """
-        return ops.lif(x, **self.known_record(), dtype=self.spike_dtype)
+        return ops.lif(x, *self.known_record(), dtype=self.spike_dtype)
 
-    def known_record(self) -> dict:
+    def known_record(self) -> ops.LIF:
         """The :meth:`record` of a neuron that has no :meth:`fire` of its own.
 
         Raises:
@@ -133,10 +133,10 @@ class SpikingNeuron(nn.Module):
     @property
     def surrogate_words(self) -> str:
         """What to call its surrogate in a message."""
-        record = self.record() or {}
-        if 'surrogate' not in record:
+        record = self.record()
+        if record is None:
             return 'surrogate of its own'
-        return f'{record["surrogate"]!r} surrogate of width {record.get("surrogate_width", 1.0)}'
+        return f'{record.surrogate!r} surrogate of width {record.surrogate_width}'
 
     def forward(self, x: Tensor, time_steps: Optional[int] = None) -> Tensor:
         """Turn currents into spikes.
@@ -233,7 +233,7 @@ class LIFNeuron(SpikingNeuron):
             raise ValueError(f'decay must lie in [0, 1], got {decay!r}')
         if reset not in ops.RESETS:
             raise ValueError(f'unknown reset {reset!r}: choose one of {list(ops.RESETS)}')
-        ops.surrogate.check_surrogate(surrogate, surrogate_width)
+        ops.check_surrogate(surrogate, surrogate_width)
         if tau is not None:
             self._leak = (1 - 1 / tau, 1 / tau)
         else:
@@ -262,12 +262,12 @@ class LIFNeuron(SpikingNeuron):
         Returns:
             True unless the surrogate ends before it.
         """
-        reach = ops.surrogate.FINITE_REACH.get(self.surrogate, math.inf)
+        reach = ops.SURROGATES[self.surrogate].reach
         return reach * self.surrogate_width > self.v_threshold - potential
 
-    def record(self) -> dict:
-        """The neuron as keyword arguments of :func:`mmsnn.ops.lif`."""
-        return dict(
+    def record(self) -> ops.LIF:
+        """The constants of :func:`mmsnn.ops.lif`."""
+        return ops.LIF(
             decay=self.decay,
             input_scale=self.input_scale,
             v_threshold=self.v_threshold,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # Python 3.9 has no TypeGuard
 class _FiringConv(Protocol):
     """A conv that may have the neurons behind it in it (mmsnn.deploy)."""
 
-    def lif(self, x: Tensor, **options: Any) -> Optional[Tensor]: ...
+    def lif(self, x: Tensor, neuron: ops.LIF, **options: Any) -> Optional[Tensor]: ...
 
 
 def spiking_layer(
@@ -70,14 +70,15 @@ def spiking_layer(
         return x if pool is None else pool(x)
     assert isinstance(neuron, SpikingNeuron)  # _fuses looked
     fold = (time_steps, -1)
-    options = dict(neuron.known_record(), dtype=neuron.spike_dtype)
+    record = neuron.known_record()
+    options: dict[str, Any] = dict(dtype=neuron.spike_dtype)
     gate_apart = None if neuron.observer is None else gate
     if gate is not None and gate_apart is None:
         assert shortcut is not None  # a gate joins two
         options.update(gate=gate.fused, shortcut=shortcut.unflatten(0, fold))
     spikes: Optional[Tensor] = None
     if not shared and _fires(conv, norm):
-        spikes = conv.lif(x.unflatten(0, fold), **options)
+        spikes = conv.lif(x.unflatten(0, fold), record, **options)
     if spikes is None:
         x = conv_of_spikes(conv, x, binary)
         if shared:
@@ -87,7 +88,7 @@ def spiking_layer(
         if neuron.observer is None and _is_max_pool(pool):
             options['pool'] = pool.kernel_size, pool.stride, pool.padding
             pool = None
-        spikes = _norm_lif(norm, x, options)
+        spikes = _norm_lif(norm, x, record, options)
     spikes = neuron.observed(spikes).flatten(0, 1)
     if gate_apart is not None:
         spikes = _joined(gate_apart, spikes, shortcut, time_steps)
@@ -114,14 +115,14 @@ def _joined(gate: Gate, spikes: Tensor, shortcut: Optional[Tensor], time_steps: 
     return joined.to(torch.uint8) if gate.binary else joined
 
 
-def _norm_lif(norm: nn.Module, x: Tensor, options: dict[str, Any]) -> Tensor:
+def _norm_lif(norm: nn.Module, x: Tensor, neuron: ops.LIF, options: dict[str, Any]) -> Tensor:
     if isinstance(norm, nn.Identity):
-        return ops.lif(x, **options)
+        return ops.lif(x, *neuron, **options)
     if isinstance(norm, SyncTDBN) and norm.synchronises:
         scale, shift = norm.scale_and_shift(x)
-        return ops.lif(x, scale=scale, shift=shift, **options)
+        return ops.lif(x, *neuron, scale=scale, shift=shift, **options)
     assert isinstance(norm, nn.BatchNorm2d)  # _fuses looked
-    return ops.norm_lif(x, **batch_norm_arguments(norm), **options)
+    return ops.norm_lif(x, **batch_norm_arguments(norm), **neuron._asdict(), **options)
 
 
 def _fires(conv: nn.Module, norm: nn.Module) -> 'TypeGuard[_FiringConv]':

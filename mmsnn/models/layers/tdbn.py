@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from ...ops.reference import channel_stats, compute_dtype
+from ...ops import channel_stats, compute_dtype
 
 
 @MODELS.register_module()

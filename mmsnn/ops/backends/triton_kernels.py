@@ -1,4 +1,4 @@
-"""The neuron's kernels for CUDA GPUs, in Triton; the functions are those of cpu.py.
+"""The neuron's kernels for CUDA GPUs, in Triton.
 
 Every lane of a program walks one element through all time steps, in memory order, so that any dense
 layout will do. As in the C kernels the order of operations is the reference's, and multiply-adds
@@ -9,14 +9,15 @@ import torch
 import triton
 import triton.language as tl
 
+from ..gate import GATES
+from ..spec import RESETS, LIFCall, LIFGrads
+from ..surrogate import SURROGATES
+
 BLOCK = 512
-RESETS = {'hard': 0, 'soft': 1}
-SURROGATES = {'rectangle': 0, 'triangle': 1, 'arctan': 2, 'sigmoid': 3}
-GATES = {None: 0, 'or': 1, 'add': 2, 'and': 3, 'iand': 4}
 
 
-def load() -> None:
-    """Nothing to build; Triton compiles at first use.
+def check_device() -> None:
+    """Raise where there is nothing to compile for.
 
     Raises:
         RuntimeError: No GPU that torch can use.
@@ -193,13 +194,14 @@ def _unpack(bits_pointer, x_pointer, n, SIZE: tl.constexpr):
     tl.store(x_pointer + offsets, x.to(x_pointer.dtype.element_ty), offsets < n)
 
 
-def _extent(x, time_steps) -> tuple:
+def _extent(call: LIFCall) -> tuple:
     """T, elements of a step, channels, elements inside a channel, distance between steps."""
+    x, time_steps = call.x, call.time_steps
     inner = x if time_steps else x[0]
     n = inner.numel()
     channels = inner.shape[1] if inner.dim() > 1 else 1
     return (
-        time_steps or x.shape[0],
+        call.steps,
         n,
         channels,
         inner.stride(1) if channels > 1 else n,
@@ -216,66 +218,46 @@ def _shortcut_step(shortcut) -> int:
     return 0 if shortcut is None else shortcut.stride(0)
 
 
-def lif(x, scale, shift, shortcut, gate, time_steps, neuron, out) -> None:
-    """Forward into `out`."""
-    decay, gain, v_threshold, reset, *_ = neuron
-    steps, n, channels, inner, x_step = _extent(x, time_steps)
-    if n == 0:
-        return
+def _gate_code(gate) -> int:
+    return 0 if gate is None else GATES[gate].code
+
+
+def lif(call: LIFCall, out) -> None:
+    """See :meth:`mmsnn.ops.Backend.lif`."""
+    x, neuron, scale, shift, shortcut, gate, _ = call
+    steps, n, channels, inner, x_step = _extent(call)
     _forward[(triton.cdiv(n, BLOCK),)](
         x, scale, shift, shortcut, out, steps, n, channels, inner, x_step,
-        _shortcut_step(shortcut), decay, gain, v_threshold, SCALE=scale is not None,
-        SHIFT=shift is not None, RESET=RESETS[reset], GATE=GATES[gate],
-        WIDE=_wide(n), SIZE=BLOCK, enable_fp_fusion=False,
+        _shortcut_step(shortcut), neuron.decay, neuron.input_scale, neuron.v_threshold,
+        SCALE=scale is not None, SHIFT=shift is not None, RESET=RESETS[neuron.reset],
+        GATE=_gate_code(gate), WIDE=_wide(n), SIZE=BLOCK, enable_fp_fusion=False,
     )  # fmt: skip
 
 
-def lif_backward(
-    grad, x, scale, shift, shortcut, gate, time_steps, neuron, by, grad_x, grad_shortcut,
-    channel_sums, leak_sums,
-) -> None:  # fmt: skip
-    """Gradients into the last four, where they are given; see reference.lif_backward."""
-    decay, gain, v_threshold, reset, detach, surrogate, width = neuron
-    by_grad, *by_x_and_one = by
-    assert by_x_and_one == [None, None]  # `input_grad` adds what they stand for
-    steps, n, channels, inner, x_step = _extent(x, time_steps)
-    if n == 0:
-        return
+def lif_backward(grad, call: LIFCall, grads: LIFGrads) -> None:
+    """See :meth:`mmsnn.ops.Backend.lif_backward`."""
+    x, neuron, scale, shift, shortcut, gate, time_steps = call
+    steps, n, channels, inner, x_step = _extent(call)
     h = x.new_empty(steps, n, dtype=torch.float32)
-    sums = None if channel_sums is None else x.new_empty(2, n, dtype=torch.float32)
-    leak = None if leak_sums is None else x.new_empty(2, n, dtype=torch.float32)
+    sums = None if grads.channel_sums is None else x.new_empty(2, n, dtype=torch.float32)
+    leak = None if grads.leak_sums is None else x.new_empty(2, n, dtype=torch.float32)
     _backward[(triton.cdiv(n, BLOCK),)](
-        grad, x, scale, shift, shortcut, h, by_grad, grad_x, grad_shortcut, sums, leak, steps, n,
-        channels, inner, x_step, _shortcut_step(shortcut), grad.stride(0), decay, gain, v_threshold,
-        width, SCALE=scale is not None, SHIFT=shift is not None, RESET=RESETS[reset],
-        DETACH=bool(detach), SURROGATE=SURROGATES[surrogate], GATE=GATES[gate],
+        grad, x, scale, shift, shortcut, h, grads.x_coef, grads.x, grads.shortcut, sums, leak,
+        steps, n, channels, inner, x_step, _shortcut_step(shortcut), grad.stride(0), neuron.decay,
+        neuron.input_scale, neuron.v_threshold, neuron.surrogate_width, SCALE=scale is not None,
+        SHIFT=shift is not None, RESET=RESETS[neuron.reset], DETACH=bool(neuron.detach_reset),
+        SURROGATE=SURROGATES[neuron.surrogate].code, GATE=_gate_code(gate),
         PACKED=shortcut is not None and shortcut.dtype == torch.uint8, SHARED=time_steps > 0,
-        BY_GRAD=by_grad is not None, GRAD_X=grad_x is not None,
-        GRAD_SHORTCUT=grad_shortcut is not None, SUMS=sums is not None, LEAK=leak is not None,
+        BY_GRAD=grads.x_coef is not None, GRAD_X=grads.x is not None,
+        GRAD_SHORTCUT=grads.shortcut is not None, SUMS=sums is not None, LEAK=leak is not None,
         WIDE=_wide(n), SIZE=BLOCK, enable_fp_fusion=False,
     )  # fmt: skip
     # Summed over time by the kernel; the rest is a sum that torch does as well and repeatably.
     if sums is not None:
         by_channel = sums.view(2, -1, channels, inner)
-        torch.sum(by_channel, (1, 3), dtype=torch.float64, out=channel_sums)
+        torch.sum(by_channel, (1, 3), dtype=torch.float64, out=grads.channel_sums)
     if leak is not None:
-        torch.sum(leak, 1, dtype=torch.float64, out=leak_sums)
-
-
-def input_grad(y_grad, x, time_steps, by, grad_x) -> None:
-    """by[0] * dL/dcurrent + by[1] * x + by[2] into `grad_x`, which may be `y_grad` itself."""
-    axis = 1 if time_steps else 2
-    a, b, c = (v.view(-1, *[1] * (x.dim() - axis - 1)) for v in by)
-    grad_x.copy_(y_grad.mul_(a).add_(torch.addcmul(c, b, x)))
-
-
-def channel_moments(x, origin, time_steps, channel_sums) -> None:
-    """Sums of x - origin and of its square by channel, into (2, C) float64."""
-    axis = 1 if time_steps else 2
-    others = [i for i in range(x.dim()) if i != axis]
-    d = x.float() - origin.view(-1, *[1] * (x.dim() - axis - 1))
-    torch.sum(d, others, dtype=torch.float64, out=channel_sums[0])
-    torch.sum(d * d, others, dtype=torch.float64, out=channel_sums[1])
+        torch.sum(leak, 1, dtype=torch.float64, out=grads.leak_sums)
 
 
 def pack(x, rows: int, bits) -> bool:

@@ -6,10 +6,12 @@ from typing import Optional, Union
 import torch
 from torch import Tensor
 
-from . import backend, library, plan, reference
+from . import dispatch, operators, reference
+from .checks import check_call, check_steps
+from .operators.lif import Arguments
 from .pool import check_windows, spike_max_pool2d
-from .spec import LIF, RESETS
-from .surrogate import KERNEL_SURROGATES, check_surrogate
+from .spec import LIF, RESETS, LIFCall
+from .surrogate import SURROGATES, check_surrogate
 
 
 def lif(
@@ -86,35 +88,38 @@ def lif(
         >>> lif(torch.tensor([[0.6], [0.8], [0.2]])).flatten()
         tensor([0., 1., 0.])
     """
-    _check_neuron(v_threshold, reset, surrogate, surrogate_width)
-    library.check_lif(x, scale, shift, shortcut, gate, time_steps)
+    neuron = LIF(decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width)
+    _check_neuron(neuron)
+    check_steps(x, time_steps)
+    call = LIFCall(x, _by_kernels(neuron), scale, shift, shortcut, gate, time_steps or 0)
+    check_call(call)
     if out is not None:
         _check_out(x, time_steps, dtype, out)
         dtype = out.dtype
-    surrogate, surrogate_width = _by_kernels(surrogate, surrogate_width)
-    neuron = LIF(decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width)
     if pool is not None:
         if out is not None:
             raise ValueError('out takes spikes as they come, not those behind a pool')
-        if _pools_in_one(x, gate, surrogate):
-            return _fused(x, scale, shift, None, None, None, neuron, None, time_steps, dtype, pool)
+        if _pools_in_one(call):
+            return _pooled(Arguments.of(call), dtype, pool)
+        return _then_pool(lambda dtype: _spikes(call, dtype), x, dtype, pool)
+    return _spikes(call, dtype, out)
 
-        def fire(dtype: Optional[torch.dtype]) -> Tensor:
-            return lif(
-                x, *neuron, scale=scale, shift=shift, shortcut=shortcut, gate=gate,
-                time_steps=time_steps, dtype=dtype,
-            )  # fmt: skip
 
-        return _then_pool(fire, x, dtype, pool)
-    if not _has_kernel(x, surrogate):
+def _spikes(
+    call: LIFCall, dtype: Optional[torch.dtype], out: Optional[Tensor] = None
+) -> Tensor:
+    """A checked call."""
+    if not _has_kernel(call):
         # Without axes a tensor doesn't promote the potentials to its dtype.
-        neuron = neuron._replace(decay=_without_axes(decay), input_scale=_without_axes(input_scale))
-        spikes = reference.lif(x, *neuron, scale, shift, shortcut, gate, time_steps, dtype)
-    else:
-        planned = plan.lif(x, scale, shift, shortcut, neuron, gate, time_steps or 0, dtype, out)
+        decay, input_scale = (_without_axes(v) for v in call.neuron[:2])
+        neuron = call.neuron._replace(decay=decay, input_scale=input_scale)
+        spikes = reference.lif(call._replace(neuron=neuron), dtype)
+        return spikes if out is None else out.copy_(spikes)
+    if not operators.is_watched(call.x):
+        planned = dispatch.choose('lif', call.x).planned_lif(call, dtype, out)
         if planned is not None:
             return planned
-        spikes = _fused(x, scale, shift, shortcut, None, None, neuron, gate, time_steps, dtype)
+    spikes = _operator(Arguments.of(call), dtype)
     return spikes if out is None else out.copy_(spikes)
 
 
@@ -147,12 +152,12 @@ def _without_axes(value: Union[float, Tensor]) -> Union[float, Tensor]:
     return value.reshape(()) if isinstance(value, Tensor) else value
 
 
-def _check_neuron(v_threshold, reset, surrogate, surrogate_width) -> None:
-    check_surrogate(surrogate, surrogate_width)
-    if reset not in RESETS:
-        raise ValueError(f'unknown reset {reset!r}: choose one of {list(RESETS)}')
-    if not v_threshold > 0:
-        raise ValueError(f'v_threshold must be positive, got {v_threshold!r}')
+def _check_neuron(neuron: LIF) -> None:
+    check_surrogate(neuron.surrogate, neuron.surrogate_width)
+    if neuron.reset not in RESETS:
+        raise ValueError(f'unknown reset {neuron.reset!r}: choose one of {list(RESETS)}')
+    if not neuron.v_threshold > 0:
+        raise ValueError(f'v_threshold must be positive, got {neuron.v_threshold!r}')
 
 
 def _check_out(x, time_steps, dtype, out) -> None:
@@ -168,41 +173,40 @@ def _check_out(x, time_steps, dtype, out) -> None:
         )
 
 
-def _fused(
-    x, scale, shift, shortcut, mean, invstd, neuron: LIF, gate, time_steps, dtype, pool=None
-) -> Tensor:
-    """Schemas cannot type float-or-Tensor, so pass both: a learnable leak as a tensor."""
-    leaks = neuron.decay, neuron.input_scale
-    tensors = [v if isinstance(v, Tensor) else None for v in leaks]
-    floats = [1.0 if isinstance(v, Tensor) else float(v) for v in leaks]
-    args = (
-        x, scale, shift, shortcut, *tensors, mean, invstd, *floats, float(neuron.v_threshold),
-        neuron.reset, bool(neuron.detach_reset), neuron.surrogate, float(neuron.surrogate_width),
-        gate, time_steps or 0,
-    )  # fmt: skip
-    dtype = dtype or x.dtype
-    if pool is not None:
-        windows = check_windows(x if time_steps else x[0], *pool)
-        shape = (time_steps or x.shape[0], x.shape[-4])
-        return library.lif_pool(*args, *windows)[0].to(dtype).unflatten(0, shape)
-    return library.lif(*args) if dtype == x.dtype else library.lif_as(*args, dtype)
+def _operator(arguments: Arguments, dtype: Optional[torch.dtype]) -> Tensor:
+    if dtype in (None, arguments.x.dtype):
+        return operators.lif.lif(*arguments)
+    return operators.lif.lif_as(*arguments, dtype)
 
 
-def _by_kernels(surrogate: str, width: float) -> tuple[str, float]:
-    """A surrogate that the kernels have, where it isn't asked for: spikes are the same with any."""
-    known = surrogate in KERNEL_SURROGATES or torch.is_grad_enabled()
-    return (surrogate, width) if known else ('arctan', 1.0)
+def _pooled(arguments: Arguments, dtype: Optional[torch.dtype], pool: Sequence) -> Tensor:
+    x, time_steps = arguments.x, arguments.time_steps
+    windows = check_windows(x if time_steps else x[0], *pool)
+    spikes, _ = operators.lif_pool.lif_pool(*arguments, *windows)
+    return spikes.to(dtype or x.dtype).unflatten(0, (time_steps or x.shape[0], x.shape[-4]))
 
 
-def _has_kernel(x: Tensor, surrogate: str) -> bool:
-    return surrogate in KERNEL_SURROGATES and backend.kernel_for(x) is not None
+def _in_kernels(neuron: LIF) -> bool:
+    return SURROGATES[neuron.surrogate].code is not None
 
 
-def _pools_in_one(x: Tensor, gate: Optional[str], surrogate: str) -> bool:
+def _by_kernels(neuron: LIF) -> LIF:
+    """With a surrogate that the kernels have, where none is needed: spikes are the same by any."""
+    if _in_kernels(neuron) or torch.is_grad_enabled():
+        return neuron
+    return neuron._replace(surrogate='arctan', surrogate_width=1.0)
+
+
+def _has_kernel(call: LIFCall) -> bool:
+    expected = dispatch.expected('lif', call.x)
+    return _in_kernels(call.neuron) and expected is not dispatch.REFERENCE
+
+
+def _pools_in_one(call: LIFCall) -> bool:
     """Whether there is an operator for neuron and pool, whose gradient is the point of it."""
-    known = surrogate in KERNEL_SURROGATES
-    fast = known and backend.kernel_for(x, backend.MAP_KERNELS) is not None
-    return fast and gate is None and torch.is_grad_enabled()
+    expected = dispatch.expected('pooled_lif_backward', call.x)
+    fast = _in_kernels(call.neuron) and expected is not dispatch.REFERENCE
+    return fast and call.gate is None and torch.is_grad_enabled()
 
 
 def _then_pool(fire: Callable, x: Tensor, dtype: Optional[torch.dtype], pool: Sequence) -> Tensor:
@@ -288,19 +292,19 @@ def norm_lif(
         if running_mean is None or running_var is None:
             raise ValueError('without statistics of its own a norm needs the running ones')
         return affine_lif(running_mean, torch.rsqrt(running_var + eps))
-    axis = 2 if time_steps is None else 1
-    _check_neuron(v_threshold, reset, surrogate, surrogate_width)
-    surrogate, surrogate_width = _by_kernels(surrogate, surrogate_width)
-    neuron = neuron._replace(surrogate=surrogate, surrogate_width=surrogate_width)
-    library.check_lif(x, weight, bias, shortcut, gate, time_steps)
+    _check_neuron(neuron)
+    check_steps(x, time_steps)
+    call = LIFCall(x, _by_kernels(neuron), weight, bias, shortcut, gate, time_steps or 0)
+    check_call(call)
+    axis = call.channel_axis
     count = x.numel() // max(x.shape[axis], 1)
     if count < 2:
         raise ValueError(
             f'statistics need more than one value a channel, got an input of shape {tuple(x.shape)}'
         )
-    fast = _has_kernel(x, surrogate)
+    fast = _has_kernel(call)
     if fast:
-        mean, var = library.channel_stats(x.detach(), time_steps or 0)
+        mean, var = operators.lif.channel_stats(x.detach(), call.time_steps)
     else:
         mean, var = reference.channel_stats(x, axis)
     if running_mean is not None and running_var is not None:
@@ -310,11 +314,9 @@ def norm_lif(
     invstd = torch.rsqrt(var + eps)
     if not fast:
         return affine_lif(mean, invstd)
-
-    def fire(dtype: Optional[torch.dtype], pool: Optional[Sequence] = None) -> Tensor:
-        affine = x, weight, bias, shortcut, mean, invstd
-        return _fused(*affine, neuron, gate, time_steps, dtype, pool)
-
-    if pool is None or _pools_in_one(x, gate, surrogate):
-        return fire(dtype, pool)
-    return _then_pool(fire, x, dtype, pool)
+    arguments = Arguments.of(call, mean, invstd)
+    if pool is None:
+        return _operator(arguments, dtype)
+    if _pools_in_one(call):
+        return _pooled(arguments, dtype, pool)
+    return _then_pool(lambda dtype: _operator(arguments, dtype), x, dtype, pool)

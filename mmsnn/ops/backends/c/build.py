@@ -1,4 +1,4 @@
-"""Builds csrc/kernels.c into a plain shared library; needs no torch, for setup.py runs it too.
+"""Builds src/kernels.c into a plain shared library; needs no torch, for setup.py runs it too.
 
 The library is not a Python extension and knows no torch: one file serves every version of both.
 OpenMP's symbols are left open on purpose. torch has loaded its OpenMP runtime globally by the time
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 #: The one file that is compiled; it includes the others of its folder.
-SOURCE = Path(__file__).with_name('csrc') / 'kernels.c'
+SOURCE = Path(__file__).with_name('src') / 'kernels.c'
 #: Where `pip install` puts the library.
 INSTALLED = Path(__file__).with_name('_kernels.so')
 #: (compile flags, link flags), best first; the next is tried where one doesn't build or load.

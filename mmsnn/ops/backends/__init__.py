@@ -1,0 +1,1 @@
+"""The kernels behind the operators: the reference, C and Triton."""

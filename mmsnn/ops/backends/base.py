@@ -1,0 +1,177 @@
+"""What a backend is: a name, what it supports, and one method an operation."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from ..spec import LIF, LIFCall, LIFGrads
+
+#: What there is to compute, each a method of :class:`Backend`.
+OPERATIONS = (
+    'lif',
+    'lif_backward',
+    'pooled_lif_backward',
+    'input_grad',
+    'channel_stats',
+    'pack',
+    'unpack',
+    'max_pool',
+    'max_pool_backward',
+    'attention_decode',
+    'attention_statistics',
+    'rate_decode',
+    'to_bytes',
+    'conv_lif',
+)
+
+
+class Backend:
+    """Kernels for one kind of device; register one of your own by :func:`register_backend`.
+
+    A backend has the operations that :attr:`dtypes` names, on tensors of its device in the dtypes
+    that it names there. Another backend takes all others, in the end the reference: one method is
+    enough to begin with. Before a backend is used, each of its operations is compared with the
+    reference on small inputs; one that gives other numbers is not used, and the log says so.
+
+    What comes to a method is checked and laid out: a tensor with a time axis is (T, B, C, ...) with
+    dense steps any distance apart, all tensors of a call in one inner layout. Results go into the
+    tensors that are given for them. Spikes equal the reference's bit for bit.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.ops import Backend
+        >>> class Sums(Backend):
+        ...     name, device = 'sums', 'cpu'
+        ...     dtypes = {'rate_decode': (torch.float64,)}
+        ...
+        ...     def rate_decode(self, spikes, out):
+        ...         torch.sum(spikes, 0, out=out).div_(len(spikes))
+        >>> Sums().supports('rate_decode', torch.ones(2, 3, dtype=torch.float64))
+        ''
+        >>> Sums().supports('lif', torch.ones(2, 3, dtype=torch.float64))
+        'sums has no lif'
+    """
+
+    #: What MMSNN_BACKEND and :func:`mmsnn.ops.set_backend` call it.
+    name = ''
+    #: Type of the device that it computes on, as of ``torch.device``.
+    device = ''
+    #: Dtypes of the first tensor of each operation that it has.
+    dtypes: Mapping[str, tuple[torch.dtype, ...]] = {}
+    #: Dtypes that it writes spikes in; for others they are made in float32 and converted.
+    spike_dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.uint8)
+    #: Whether :meth:`lif` reads its input and shortcut whatever their strides and dtypes.
+    takes_any_layout = False
+
+    def load(self) -> None:
+        """Make ready, once, before the first use.
+
+        Raises:
+            Exception: It can't be used here; the message says why in one line.
+        """
+
+    def supports(self, operation: str, x: Tensor) -> str:
+        """Why it doesn't compute this operation on this tensor, or '' if it does.
+
+        Args:
+            operation: One of ``OPERATIONS``.
+            x: The first tensor of the operation; only dtype and device are looked at.
+
+        Returns:
+            The reason in a few words.
+        """
+        known = self.dtypes.get(operation)
+        if known is None:
+            return f'{self.name} has no {operation}'
+        if x.device.type != self.device:
+            return f'{self.name} computes on {self.device}, not on {x.device.type}'
+        if x.dtype not in known:
+            return f'{self.name} has no {operation} for {x.dtype}'
+        return ''
+
+    def gives(self, dtype: torch.dtype, shortcut: Optional[Tensor], gate: Optional[str]) -> bool:
+        """Whether it writes spikes of this dtype behind this gate."""
+        if gate == 'add' and shortcut is not None and dtype not in (torch.float32, shortcut.dtype):
+            return False  # only the sum is rounded
+        return dtype in self.spike_dtypes
+
+    def lif(self, call: LIFCall, out: Tensor) -> None:
+        """Spikes of a neuron behind its gate, (T, ...), into ``out`` (:func:`mmsnn.ops.lif`)."""
+        raise NotImplementedError
+
+    def planned_lif(
+        self, call: LIFCall, dtype: Optional[torch.dtype], out: Optional[Tensor]
+    ) -> Optional[Tensor]:
+        """:meth:`lif` past PyTorch's dispatcher, without a gradient, if it has a way; else None."""
+        return None
+
+    def lif_backward(self, grad: Tensor, call: LIFCall, grads: LIFGrads) -> None:
+        """Gradients of :meth:`lif`, those that have a place in ``grads``."""
+        raise NotImplementedError
+
+    def pooled_lif_backward(
+        self, grad: Tensor, call: LIFCall, grads: LIFGrads, bits: Tensor, windows: Sequence
+    ) -> None:
+        """:meth:`lif_backward` of maps whose spikes, kept as ``bits``, went through a max pool."""
+        raise NotImplementedError
+
+    def input_grad(self, y_grad: Tensor, call: LIFCall, by: tuple, grad_x: Tensor) -> None:
+        """by[0] * y_grad + by[1] * x + by[2] by channel into ``grad_x``, maybe ``y_grad``."""
+        raise NotImplementedError
+
+    def channel_stats(self, x: Tensor, time_steps: int) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance by channel, over all other axes, in at least float32."""
+        raise NotImplementedError
+
+    def pack(self, x: Tensor, rows: int, bits: Tensor) -> bool:
+        """Dense ``x`` to rows of bits in memory order; False where it isn't 0 or 1."""
+        raise NotImplementedError
+
+    def unpack(self, bits: Tensor, x: Tensor) -> None:
+        """One row of bits to the values of dense ``x``, in memory order."""
+        raise NotImplementedError
+
+    def max_pool(self, x: Tensor, windows: Sequence, channels_last: bool, out: Tensor) -> None:
+        """Maxima of maps (N, C, H, W) into ``out``; windows: kernel size, stride and padding."""
+        raise NotImplementedError
+
+    def max_pool_backward(
+        self, grad: Tensor, kept: Tensor, windows: Sequence, channels_last: bool, grad_x: Tensor
+    ) -> None:
+        """Gradient of :meth:`max_pool`, from its input: bits, or as it was."""
+        raise NotImplementedError
+
+    def attention_decode(
+        self, spikes: Tensor, weights: Sequence[Tensor], channels_last: bool, out: Tensor
+    ) -> None:
+        """:func:`mmsnn.ops.attention_decode` into ``out``, with weights of full shape."""
+        raise NotImplementedError
+
+    def attention_statistics(
+        self, spikes: Tensor, channels_last: bool, out: Sequence[Tensor]
+    ) -> None:
+        """:func:`mmsnn.ops.attention_statistics` into the three of ``out``."""
+        raise NotImplementedError
+
+    def rate_decode(self, spikes: Tensor, out: Tensor) -> None:
+        """:func:`mmsnn.ops.rate_decode` into ``out``."""
+        raise NotImplementedError
+
+    def to_bytes(self, x: Tensor, scale: float, zero: int, out: Tensor) -> None:
+        """round(x / scale + zero) of dense ``x``, clipped to a byte, into ``out``."""
+        raise NotImplementedError
+
+    def conv_lif(
+        self,
+        x: Tensor,
+        weights: Any,
+        geometry: tuple,
+        neuron: LIF,
+        shortcut: Optional[Tensor],
+        gate: Optional[str],
+        out: Tensor,
+    ) -> None:
+        """Spikes in bytes through a conv and its neuron, into ``out``; channels last."""
+        raise NotImplementedError

@@ -1,0 +1,597 @@
+"""The C kernels on tensors: finds or builds the library, and calls it through ctypes.
+
+Tensors that come here are checked and laid out by the operators; nothing here knows autograd.
+"""
+
+import ctypes
+import math
+import os
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from ... import units
+from ...gate import GATES
+from ...spec import LIF, RESETS, LIFCall, LIFGrads
+from ...surrogate import SURROGATES
+from ..base import Backend
+from . import build, plan
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2}
+NO_GATE = 0
+
+#: Elements below which a second thread costs more than it brings (torch's own grain size).
+GRAIN = 32768
+
+_forked = False
+
+
+def _after_fork() -> None:
+    # libgomp's threads stay in the parent, and a child that asks for them waits for ever.
+    global _forked
+    _forked = True
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Lif(ctypes.Structure):
+    """`struct lif` of the kernels, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in (
+            'steps', 'n', 'channels', 'inner', 'x_step', 'shortcut_step', 'out_step', 'grad_step',
+            'grad_start')),
+        *((name, ctypes.c_int32) for name in (
+            'dtype', 'spike_dtype', 'grad_x_dtype', 'reset', 'detach', 'surrogate', 'gate',
+            'packed', 'shared', 'threads')),
+        *((name, ctypes.c_float) for name in ('decay', 'gain', 'v_threshold', 'width')),
+        *((name, ctypes.c_void_p) for name in (
+            'x', 'scale', 'shift', 'shortcut', 'out', 'grad', 'by_grad', 'by_x', 'by_one',
+            'y_grad', 'grad_x', 'grad_shortcut', 'channel_sums', 'leak_sums')),
+    ]  # fmt: skip
+
+
+class _Pool(ctypes.Structure):
+    """`struct pool` of the kernels."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in (
+            'images', 'height', 'width', 'inner', 'out_height', 'out_width', 'kernel_height',
+            'kernel_width', 'stride_height', 'stride_width', 'pad_height', 'pad_width',
+            'out_start')),
+        *((name, ctypes.c_int32) for name in ('dtype', 'packed', 'threads')),
+        *((name, ctypes.c_void_p) for name in ('x', 'grad', 'out')),
+    ]  # fmt: skip
+
+
+class _Conv(ctypes.Structure):
+    """`struct conv` of the kernels."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in (
+            'images', 'height', 'width', 'channels', 'out_height', 'out_width', 'out_channels',
+            'kernel_height', 'kernel_width', 'stride_height', 'stride_width', 'pad_height',
+            'pad_width', 'dilation_height', 'dilation_width', 'x_step', 'parts')),
+        *((name, ctypes.c_void_p) for name in ('x', 'weight', 'scale', 'shift')),
+    ]  # fmt: skip
+
+
+class _Decode(ctypes.Structure):
+    """`struct decode` of the kernels."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ('steps', 'images', 'rows', 'columns', 'x_step')),
+        *((name, ctypes.c_int32) for name in ('dtype', 'out_dtype', 'last', 'threads')),
+        *((name, ctypes.c_void_p) for name in (
+            'x', 'by_row', 'by_column', 'out', 'row_mean', 'column_mean', 'max')),
+    ]  # fmt: skip
+
+
+@cache
+def load() -> ctypes.CDLL:
+    """The library: the installed one, one in the user's cache, or one built now.
+
+    Where units are hidden from it or $MMSNN_KERNEL_FLAGS is set, it is another than the installed
+    one.
+
+    Raises:
+        mmsnn.ops.build.BuildError: There is none and none can be built.
+    """
+    flags = (*units.build_flags(), *build.kernel_flags())
+    if not flags and build.INSTALLED.exists():
+        try:
+            return _open(build.INSTALLED)
+        except OSError:
+            pass  # stale or of another platform
+    reason = ''
+    for variant in range(len(build.VARIANTS)):
+        try:
+            path = build.cached_path(variant, flags)
+            try:
+                return _open(path)
+            except OSError:
+                build.build(path, variant, flags)
+            return _open(path)
+        except (build.BuildError, OSError) as error:
+            # The first reason is the telling one; the variants after it are poorer.
+            reason = reason or str(error)
+    raise build.BuildError(reason)
+
+
+def _open(path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    library.mmsnn_source.restype = ctypes.c_char_p
+    if library.mmsnn_source().decode() != build.source_key():
+        raise OSError(f'{path} was built from another source')
+    _check_codes(library)
+    pointer, count, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    for structure, names in (
+        (_Lif, ('lif_forward', 'lif_backward', 'input_grad_of', 'channel_stats')),
+        (_Pool, ('max_pool', 'max_pool_backward')),
+        (_Decode, ('attention_decode', 'rate_decode', 'attention_statistics')),
+    ):
+        for name in names:
+            getattr(library, f'mmsnn_{name}').argtypes = [ctypes.POINTER(structure)]
+    library.mmsnn_pooled_lif_backward.argtypes = [ctypes.POINTER(_Lif), ctypes.POINTER(_Pool)]
+    library.mmsnn_conv_lif.argtypes = [ctypes.POINTER(_Lif), ctypes.POINTER(_Conv)]
+    library.mmsnn_pack.argtypes = [pointer, pointer, count, count, number, number]
+    library.mmsnn_unpack.argtypes = [pointer, pointer, count, number, number]
+    real = ctypes.c_float
+    library.mmsnn_to_bytes.argtypes = [pointer, pointer, count, real, real, number]
+    return library
+
+
+def _check_codes(library: ctypes.CDLL) -> None:
+    """Refuse a library in which a number of the structs means something else than here."""
+    library.mmsnn_code.argtypes = [ctypes.c_char_p]
+    names = {str(dtype).removeprefix('torch.'): code for dtype, code in DTYPES.items()}
+    surrogates = {s.name: s.code for s in SURROGATES.values() if s.code is not None}
+    gates = {'no gate': NO_GATE, **{gate.name: gate.code for gate in GATES.values()}}
+    for codes in (names, RESETS, surrogates, gates):
+        for name, code in codes.items():
+            theirs = library.mmsnn_code(name.encode())
+            if theirs != code:
+                raise OSError(f'{name!r} is {code} in mmsnn and {theirs} in its C kernels')
+
+
+def _threads(elements: int) -> int:
+    return 1 if _forked or elements < GRAIN else torch.get_num_threads()
+
+
+def _pointer(tensor: Optional[Tensor], dtype: Optional[torch.dtype] = None) -> Optional[int]:
+    """Where the values of a tensor are; with a dtype, one after the other in that.
+
+    Raises:
+        ValueError: They are elsewhere or otherwise: what a kernel would read isn't theirs.
+    """
+    if tensor is None:
+        return None
+    address = tensor.data_ptr()
+    plain = tensor.is_cpu and not tensor.is_neg() and (address or not tensor.numel())
+    if not plain or (dtype and (tensor.dtype != dtype or not tensor.is_contiguous())):
+        form = f'one {dtype} after the other' if dtype else 'memory of the CPU'
+        raise ValueError(
+            f'a kernel needs {form}, got {tensor.dtype} on {tensor.device} of shape '
+            f'{tuple(tensor.shape)} and strides {tensor.stride()}'
+        )
+    return address
+
+
+def _vector(values: Optional[Tensor], n: int) -> Optional[int]:
+    """Where n values in float32 are."""
+    if values is not None and values.numel() != n:
+        raise ValueError(f'a kernel needs {n} values, got {values.numel()}')
+    return _pointer(values, torch.float32)
+
+
+def _gate_code(gate: Optional[str]) -> int:
+    return NO_GATE if gate is None else GATES[gate].code
+
+
+def _lif(call: LIFCall, **fields) -> _Lif:
+    """A `struct lif` of what is common to all and `fields`, without addresses but those."""
+    x, time_steps, neuron = call.x, call.time_steps, call.neuron
+    inner = x if time_steps else x[0]
+    n = inner.numel()
+    channels = inner.shape[1] if inner.dim() > 1 else 1
+    common = dict(
+        steps=call.steps,
+        n=n,
+        channels=channels,
+        # In dense memory the axes with smaller strides than the channels' lie inside a channel.
+        inner=inner.stride(1) if channels > 1 else n,
+        x_step=0 if time_steps else x.stride(0),
+        dtype=DTYPES[x.dtype],
+        spike_dtype=DTYPES[x.dtype],
+        reset=RESETS[neuron.reset],
+        detach=neuron.detach_reset,
+        surrogate=SURROGATES[neuron.surrogate].code,
+        gate=_gate_code(call.gate),
+        shared=time_steps > 0,
+        threads=_threads(x.numel()),
+        decay=neuron.decay,
+        gain=neuron.input_scale,
+        v_threshold=neuron.v_threshold,
+        width=neuron.surrogate_width,
+    )
+    return _Lif(**{**common, **fields})
+
+
+def _run(name: str, *problem: ctypes.Structure) -> None:
+    done = getattr(load(), f'mmsnn_{name}')(*problem)
+    if done == 0:
+        raise MemoryError(f'mmsnn_{name}: no memory for its work arrays')
+    if done < 0:
+        raise RuntimeError(f'mmsnn_{name}: this CPU lacks the units that it needs')
+
+
+def _shortcut(shortcut: Optional[Tensor], packed: bool) -> dict:
+    if shortcut is None:
+        return {}
+    address = _pointer(shortcut, torch.uint8 if packed else None)
+    step = 0 if packed else shortcut.stride(0)
+    return dict(shortcut=address, packed=packed, shortcut_step=step)
+
+
+def lif_struct(call: LIFCall, out: Tensor) -> _Lif:
+    """What :func:`run_lif` runs for data of this layout: without addresses."""
+    return _lif(
+        call,
+        spike_dtype=DTYPES[out.dtype],
+        out_step=out.stride(0),
+        shortcut_step=0 if call.shortcut is None else call.shortcut.stride(0),
+    )
+
+
+def run_lif(struct: _Lif, call: LIFCall, out: Tensor) -> None:
+    """Forward into `out`."""
+    struct = _Lif.from_buffer_copy(struct)  # its own: several threads may be here
+    if (call.shortcut is None) != (struct.gate == NO_GATE):
+        raise ValueError('a gate joins spikes with a shortcut: there is one without the other')
+    struct.x, struct.out = _pointer(call.x), _pointer(out)
+    struct.scale = _vector(call.scale, struct.channels)
+    struct.shift = _vector(call.shift, struct.channels)
+    struct.shortcut = _pointer(call.shortcut)
+    struct.threads = _threads(call.x.numel())
+    _run('lif_forward', struct)
+
+
+def _backward(grad: Tensor, call: LIFCall, grads: LIFGrads) -> _Lif:
+    x = call.x
+    # Of one value where there is no axis of channels.
+    channels = x.shape[call.channel_axis] if x.dim() > call.channel_axis else 1
+    return _lif(
+        call,
+        x=_pointer(x),
+        scale=_vector(call.scale, channels),
+        shift=_vector(call.shift, channels),
+        grad=_pointer(grad),
+        grad_step=grad.stride(0),
+        by_grad=_vector(grads.x_coef, channels),
+        grad_x=_pointer(grads.x),
+        grad_x_dtype=DTYPES[x.dtype if grads.x is None else grads.x.dtype],
+        grad_shortcut=_pointer(grads.shortcut),
+        channel_sums=_pointer(grads.channel_sums, torch.float64),
+        leak_sums=_pointer(grads.leak_sums, torch.float64),
+        # Backward has no other use for bytes: they are bits.
+        **_shortcut(call.shortcut, packed=_is_packed(call.shortcut)),
+    )
+
+
+def _is_packed(shortcut: Optional[Tensor]) -> bool:
+    return shortcut is not None and shortcut.dtype == torch.uint8
+
+
+@cache
+def has_dot_products() -> bool:
+    """Whether :meth:`C.conv_lif` can be called: a compiler and a CPU that have what it needs."""
+    if not units.has_vnni():
+        return False
+    try:
+        return bool(load().mmsnn_has_dot_products())
+    except (build.BuildError, OSError):
+        return False
+
+
+@lru_cache(maxsize=1024)
+def _conv_lif(
+    size, x_step, weight_size, out_size, out_step, shortcut_step, geometry, neuron, gate, *_
+) -> tuple[_Lif, _Conv]:
+    """The structs of :meth:`C.conv_lif` without addresses."""
+    steps, images, channels, height, width = size
+    _, _, out_channels, out_height, out_width = out_size
+    parts, _, kernel_height, kernel_width = weight_size[:4]
+    pairs = zip(('stride', 'pad', 'dilation'), geometry)
+    axes = 'height', 'width'
+    conv = _Conv(
+        images=images,
+        height=height,
+        width=width,
+        channels=channels,
+        out_height=out_height,
+        out_width=out_width,
+        out_channels=out_channels,
+        kernel_height=kernel_height,
+        kernel_width=kernel_width,
+        **{f'{name}_{axis}': v for name, pair in pairs for axis, v in zip(axes, pair)},
+        x_step=x_step,
+        parts=parts,
+    )
+    work = math.prod(out_size) * channels * kernel_height * kernel_width // 64
+    lif = _Lif(
+        steps=steps,
+        n=math.prod(out_size[1:]),
+        channels=out_channels,
+        inner=1,
+        shortcut_step=shortcut_step,
+        out_step=out_step,
+        spike_dtype=DTYPES[torch.uint8],
+        reset=RESETS[neuron.reset],
+        gate=_gate_code(gate),
+        threads=_threads(work),
+        decay=neuron.decay,
+        gain=neuron.input_scale,
+        v_threshold=neuron.v_threshold,
+    )
+    return lif, conv
+
+
+def _pool(size, channels_last: bool, windows, out_size, dtype, **fields) -> _Pool:
+    n, channels, height, width = size
+    pairs = zip(('kernel', 'stride', 'pad'), windows)
+    return _Pool(
+        images=n if channels_last else n * channels,
+        height=height,
+        width=width,
+        inner=channels if channels_last else 1,
+        out_height=out_size[0],
+        out_width=out_size[1],
+        **{f'{key}_{axis}': v for key, pair in pairs for axis, v in zip(('height', 'width'), pair)},
+        dtype=DTYPES[dtype],
+        threads=_threads(n * channels * height * width),
+        **fields,
+    )
+
+
+def _decode(name: str, spikes: Tensor, channels_last: bool, **fields) -> None:
+    steps, images, channels, *size = spikes.shape
+    matrix = channels, size[0] * size[1]
+    rows, columns = reversed(matrix) if channels_last else matrix
+    problem = _Decode(
+        steps=steps,
+        images=images,
+        rows=rows,
+        columns=columns,
+        x_step=spikes.stride(0),
+        dtype=DTYPES[spikes.dtype],
+        last=channels_last,
+        threads=_threads(spikes.numel()),
+        x=_pointer(spikes),
+        **fields,
+    )
+    _run(name, problem)
+
+
+_REAL = torch.float32, torch.bfloat16
+_MAPS = torch.float32, torch.bfloat16, torch.uint8
+
+
+class C(Backend):
+    """Kernels in C for CPUs: vector code of the instruction sets that the machine has."""
+
+    name = 'c'
+    device = 'cpu'
+    dtypes = {
+        **dict.fromkeys(('lif', 'lif_backward', 'input_grad', 'channel_stats'), _REAL),
+        **dict.fromkeys(('pack', 'unpack', 'max_pool', 'max_pool_backward'), _MAPS),
+        **dict.fromkeys(('attention_decode', 'attention_statistics', 'rate_decode'), _MAPS),
+        'pooled_lif_backward': _REAL,
+        'to_bytes': (torch.float32,),
+        'conv_lif': (torch.uint8,),
+    }
+    spike_dtypes = _MAPS
+
+    def load(self) -> None:
+        """Find or build the library.
+
+        Raises:
+            mmsnn.ops.backends.c.build.BuildError: There is none and none can be built.
+        """
+        load()
+
+    def supports(self, operation: str, x: Tensor) -> str:
+        """As of the base; convs with their neurons need units of the CPU."""
+        reason = super().supports(operation, x)
+        if not reason and operation == 'conv_lif' and not has_dot_products():
+            return 'convs with their neurons have no kernel here: it needs VNNI'
+        return reason
+
+    def lif(self, call: LIFCall, out: Tensor) -> None:
+        """See the base."""
+        run_lif(lif_struct(call, out), call, out)
+
+    def planned_lif(
+        self, call: LIFCall, dtype: Optional[torch.dtype], out: Optional[Tensor]
+    ) -> Optional[Tensor]:
+        """See the base."""
+        planned = plan.find(self, lif_struct, call, dtype, out)
+        if planned is None:
+            return None
+        struct, out = planned
+        run_lif(struct, call, out)
+        return out
+
+    def lif_backward(self, grad: Tensor, call: LIFCall, grads: LIFGrads) -> None:
+        """See the base."""
+        _run('lif_backward', _backward(grad, call, grads))
+
+    def pooled_lif_backward(
+        self, grad: Tensor, call: LIFCall, grads: LIFGrads, bits: Tensor, windows: Sequence
+    ) -> None:
+        """See the base."""
+        x = call.x
+        lif = _backward(grad, call, grads)
+        size = (call.steps * x.shape[-4], *x.shape[-3:])
+        pool = _pool(
+            size, lif.inner == 1, windows, grad.shape[2:], x.dtype, packed=True,
+            x=_pointer(bits, torch.uint8), grad=_pointer(grad),
+        )  # fmt: skip
+        _run('pooled_lif_backward', lif, pool)
+
+    def input_grad(self, y_grad: Tensor, call: LIFCall, by: tuple, grad_x: Tensor) -> None:
+        """See the base."""
+        by_grad, by_x, by_one = (_vector(v, call.x.shape[call.channel_axis]) for v in by)
+        _run(
+            'input_grad_of',
+            _lif(
+                call._replace(gate=None),
+                x=_pointer(call.x),
+                by_grad=by_grad,
+                by_x=by_x,
+                by_one=by_one,
+                y_grad=_pointer(y_grad),
+                grad_x=_pointer(grad_x),
+                grad_x_dtype=DTYPES[grad_x.dtype],
+            ),
+        )
+
+    def channel_stats(self, x: Tensor, time_steps: int) -> tuple[Tensor, Tensor]:
+        """See the base."""
+        channels = x.shape[1 if time_steps else 2]
+        # Against cancellation, sums are taken from a value near the mean. One of the channel's own,
+        # and not the running mean, for a pass that is recomputed later must give the same bits.
+        origin = (x[0] if time_steps else x[0, 0]).reshape(channels, -1)[:, 0].float().contiguous()
+        sums = torch.zeros(2, channels, dtype=torch.float64)
+        _run(
+            'channel_stats',
+            # One time step: how often a shared input is shown makes no difference.
+            _lif(
+                LIFCall(x, LIF(), time_steps=min(time_steps, 1)),
+                x=_pointer(x),
+                shift=_vector(origin, channels),
+                channel_sums=_pointer(sums, torch.float64),
+            ),
+        )
+        mean, square = sums * (channels / x.numel())
+        return (mean + origin).float(), (square - mean * mean).clamp_min(0).float()
+
+    def pack(self, x: Tensor, rows: int, bits: Tensor) -> bool:
+        """See the base."""
+        n = x.numel() // rows
+        addresses = _pointer(x), _pointer(bits, torch.uint8)
+        return bool(load().mmsnn_pack(*addresses, rows, n, DTYPES[x.dtype], _threads(n)))
+
+    def unpack(self, bits: Tensor, x: Tensor) -> None:
+        """See the base."""
+        n = x.numel()
+        addresses = _pointer(bits, torch.uint8), _pointer(x)
+        load().mmsnn_unpack(*addresses, n, DTYPES[x.dtype], _threads(n))
+
+    def to_bytes(self, x: Tensor, scale: float, zero: int, out: Tensor) -> None:
+        """See the base."""
+        n = x.numel()
+        load().mmsnn_to_bytes(_pointer(x), _pointer(out), n, 1 / scale, zero, _threads(n))
+
+    def max_pool(self, x: Tensor, windows: Sequence, channels_last: bool, out: Tensor) -> None:
+        """See the base."""
+        _run(
+            'max_pool',
+            _pool(
+                x.shape, channels_last, windows, out.shape[2:], x.dtype, x=_pointer(x),
+                out=_pointer(out),
+            ),
+        )  # fmt: skip
+
+    def max_pool_backward(
+        self, grad: Tensor, kept: Tensor, windows: Sequence, channels_last: bool, grad_x: Tensor
+    ) -> None:
+        """See the base."""
+        _run(
+            'max_pool_backward',
+            _pool(
+                grad_x.shape, channels_last, windows, grad.shape[2:], grad_x.dtype,
+                packed=kept.dtype == torch.uint8, x=_pointer(kept), grad=_pointer(grad),
+                out=_pointer(grad_x),
+            ),
+        )  # fmt: skip
+
+    def attention_decode(
+        self, spikes: Tensor, weights: Sequence[Tensor], channels_last: bool, out: Tensor
+    ) -> None:
+        """See the base."""
+        steps, images, channels, height, width = spikes.shape
+        temporal, channel, spatial = (w.float().contiguous() for w in weights)
+        by_channel = temporal[..., None] * channel
+        addresses = (
+            _vector(by_channel, steps * images * channels),
+            _vector(spatial, steps * images * height * width),
+        )
+        by_row, by_column = reversed(addresses) if channels_last else addresses
+        _decode(
+            'attention_decode',
+            spikes,
+            channels_last,
+            by_row=by_row,
+            by_column=by_column,
+            out=_pointer(out),
+            out_dtype=DTYPES[out.dtype],
+        )
+
+    def attention_statistics(
+        self, spikes: Tensor, channels_last: bool, out: Sequence[Tensor]
+    ) -> None:
+        """See the base."""
+        *means, spatial_max = (_pointer(v, torch.float32) for v in out)
+        row_mean, column_mean = reversed(means) if channels_last else means
+        _decode(
+            'attention_statistics',
+            spikes,
+            channels_last,
+            row_mean=row_mean,
+            column_mean=column_mean,
+            max=spatial_max,
+        )
+
+    def rate_decode(self, spikes: Tensor, out: Tensor) -> None:
+        """See the base."""
+        _run(
+            'rate_decode',
+            _Decode(
+                steps=spikes.shape[0],
+                columns=out.numel(),
+                x_step=spikes.stride(0),
+                dtype=DTYPES[spikes.dtype],
+                out_dtype=DTYPES[out.dtype],
+                threads=_threads(spikes.numel()),
+                x=_pointer(spikes),
+                out=_pointer(out),
+            ),
+        )
+
+    def conv_lif(
+        self,
+        x: Tensor,
+        weights: Any,
+        geometry: tuple,
+        neuron: LIF,
+        shortcut: Optional[Tensor],
+        gate: Optional[str],
+        out: Tensor,
+    ) -> None:
+        """See the base."""
+        shortcut_step = 0 if shortcut is None else shortcut.stride(0)
+        shapes = x.shape, x.stride(0), weights.q.shape, out.shape, out.stride(0), shortcut_step
+        # Fifty fields take longer than the conv of a small map, and are the same every time.
+        structs = _conv_lif(*shapes, geometry, neuron, gate, torch.get_num_threads(), _forked)
+        lif, conv = _Lif.from_buffer_copy(structs[0]), _Conv.from_buffer_copy(structs[1])
+        outputs = weights.q.shape[1] * weights.q.shape[5]
+        lif.out, lif.shortcut = _pointer(out), _pointer(shortcut)
+        conv.x, conv.weight = _pointer(x), _pointer(weights.q, torch.int8)
+        conv.scale = _vector(weights.scale, outputs * conv.parts)
+        conv.shift = _vector(weights.shift, outputs)
+        _run('conv_lif', lif, conv)

@@ -1,0 +1,129 @@
+"""The reference as a backend: everything on any device and dtype, in PyTorch operations."""
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import reference
+from ..spec import LIF, LIFCall, LIFGrads
+from .base import OPERATIONS, Backend
+
+
+class Reference(Backend):
+    """:mod:`mmsnn.ops.reference`, method by method."""
+
+    name = 'reference'
+    takes_any_layout = True
+
+    def supports(self, operation: str, x: Tensor) -> str:
+        """'' for all but ``'pooled_lif_backward'``, which is two operations here."""
+        fine = operation in OPERATIONS and operation != 'pooled_lif_backward'
+        return '' if fine else f'reference has no {operation}'
+
+    def gives(self, dtype: torch.dtype, shortcut: Optional[Tensor], gate: Optional[str]) -> bool:
+        """Always."""
+        return True
+
+    def lif(self, call: LIFCall, out: Tensor) -> None:
+        """See the base."""
+        out.copy_(reference.lif(call, out.dtype))
+
+    def lif_backward(self, grad: Tensor, call: LIFCall, grads: LIFGrads) -> None:
+        """See the base."""
+        shortcut = call.shortcut
+        if call.gate is not None and shortcut is not None and shortcut.dtype == torch.uint8:
+            size = (call.steps, *call.x.shape[0 if call.time_steps else 1 :])
+            inner = call.x if call.time_steps else call.x[0]
+            spikes = call.x.new_empty_strided(size, (inner.numel(), *inner.stride()))
+            flat = spikes.as_strided((call.steps, inner.numel()), (inner.numel(), 1))
+            flat.copy_(reference.unpack(shortcut, inner.numel(), call.x.dtype))
+            call = call._replace(shortcut=spikes)
+        current, *others = reference.lif_backward(grad, call)
+        if grads.x is not None:
+            if grads.x_coef is not None:
+                behind = call.x.dim() - call.channel_axis - 1
+                current = grads.x_coef.to(current.dtype).view(-1, *[1] * behind) * current
+            grads.x.copy_(current)
+        for out, value in zip((grads.shortcut, grads.channel_sums, grads.leak_sums), others):
+            if out is not None and value is not None:
+                out.copy_(value)
+
+    def input_grad(self, y_grad: Tensor, call: LIFCall, by: tuple, grad_x: Tensor) -> None:
+        """See the base."""
+        grad_x.copy_(reference.input_grad(y_grad, call.x, call.channel_axis, by))
+
+    def channel_stats(self, x: Tensor, time_steps: int) -> tuple[Tensor, Tensor]:
+        """See the base."""
+        return reference.channel_stats(x, 1 if time_steps else 2)
+
+    def pack(self, x: Tensor, rows: int, bits: Tensor) -> bool:
+        """See the base."""
+        n = x.numel() // rows
+        packed = reference.pack(x.as_strided((rows, n), (n, 1)))
+        if packed is None:
+            return False
+        bits.copy_(packed)
+        return True
+
+    def unpack(self, bits: Tensor, x: Tensor) -> None:
+        """See the base."""
+        n = x.numel()
+        x.as_strided((1, n), (n, 1)).copy_(reference.unpack(bits, n, x.dtype))
+
+    def max_pool(self, x: Tensor, windows: Sequence, channels_last: bool, out: Tensor) -> None:
+        """See the base."""
+        out.copy_(reference.max_pool2d(x, *windows))
+
+    def max_pool_backward(
+        self, grad: Tensor, kept: Tensor, windows: Sequence, channels_last: bool, grad_x: Tensor
+    ) -> None:
+        """See the base."""
+        if kept.dtype == torch.uint8:
+            x = torch.empty_like(grad_x)
+            self.unpack(kept, x)
+            kept = x
+        grad_x.copy_(reference.max_pool2d_backward(grad, kept, *windows))
+
+    def attention_decode(
+        self, spikes: Tensor, weights: Sequence[Tensor], channels_last: bool, out: Tensor
+    ) -> None:
+        """See the base."""
+        out.copy_(reference.attention_decode(spikes, *weights))
+
+    def attention_statistics(
+        self, spikes: Tensor, channels_last: bool, out: Sequence[Tensor]
+    ) -> None:
+        """See the base."""
+        for place, value in zip(out, reference.attention_statistics(spikes)):
+            place.copy_(value)
+
+    def rate_decode(self, spikes: Tensor, out: Tensor) -> None:
+        """See the base."""
+        out.copy_(reference.rate_decode(spikes))
+
+    def to_bytes(self, x: Tensor, scale: float, zero: int, out: Tensor) -> None:
+        """See the base."""
+        out.copy_(reference.to_bytes(x, scale, zero))
+
+    def conv_lif(
+        self,
+        x: Tensor,
+        weights: Any,
+        geometry: tuple,
+        neuron: LIF,
+        shortcut: Optional[Tensor],
+        gate: Optional[str],
+        out: Tensor,
+    ) -> None:
+        """See the base."""
+        q = weights.q.permute(0, 1, 5, 4, 6, 2, 3).flatten(3, 4).flatten(1, 2)
+        images = x.flatten(0, 1).double()  # in which all sums are exact
+        y = weights.shift.view(-1, 1, 1)
+        for part, scale in zip(q, weights.scale):
+            sums = F.conv2d(images, part.double(), None, *geometry)
+            y = sums.float() * scale.view(-1, 1, 1) + y
+        y = y[:, : weights.out_channels].unflatten(0, x.shape[:2])
+        out.copy_(reference.lif(LIFCall(y, neuron, shortcut=shortcut, gate=gate), torch.uint8))

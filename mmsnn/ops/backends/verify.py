@@ -1,0 +1,197 @@
+"""What a backend has to get right before it is used: each of its operations on small inputs."""
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from .. import conv_lif
+from ..operators import bits, decode, lif, lif_pool, pool
+from ..spec import LIF, LIFCall
+from .base import Backend
+from .reference import Reference
+
+_REFERENCE = Reference()
+
+
+def _sample(*shape, step):  # numbers without a generator, whose state belongs to the user
+    n = torch.Size(shape).numel()
+    return (torch.arange(n, dtype=torch.float32) * step).sin().view(shape)
+
+
+def compare_with_reference(backend: Backend) -> str:
+    """Compare a backend with the reference on small inputs; '' or what differs."""
+    checks = (_check_neurons, _check_stats_and_bits, _check_pools, _check_decoding, _check_bytes)
+    for check in (*checks, _check_conv):
+        wrong = check(backend)
+        if wrong:
+            return f'its self-check found wrong {wrong}'
+    return ''
+
+
+def _has(backend: Backend, operation: str, x: Tensor) -> bool:
+    return not backend.supports(operation, x)
+
+
+def _dtypes(backend: Backend, *operations: str) -> list:
+    found = dict.fromkeys(d for name in operations for d in backend.dtypes.get(name, ()))
+    return list(found)
+
+
+def _close(ours: tuple, theirs: tuple, tolerance: float) -> bool:
+    return all(torch.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in zip(ours, theirs))
+
+
+def _check_neurons(backend: Backend) -> str:
+    cases = [
+        ('hard', False, 'arctan', 'or', 0),
+        ('soft', False, 'sigmoid', 'iand', 0),
+        ('hard', True, 'triangle', 'and', 3),
+        ('soft', True, 'rectangle', 'add', 0),
+        ('hard', False, 'arctan', None, 3),
+    ]
+    device = backend.device
+    for dtype in _dtypes(backend, 'lif', 'lif_backward'):
+        for reset, detach, surrogate, gate, time_steps in cases:
+            shape = (2, 5, 9, 8) if time_steps else (3, 2, 5, 9, 8)
+            x = (1.5 * _sample(*shape, step=1.7)).to(device, dtype)
+            if gate == 'iand':
+                x = x.transpose(-1, -3).contiguous().transpose(-1, -3)
+            scale, shift = (1 + _sample(5, step=0.9)).to(device), _sample(5, step=1.1).to(device) / 4
+            shortcut = (_sample(3, 2, 5, 9, 8, step=2.3) > 0.3).to(device, dtype) if gate else None
+            leak = x.new_tensor(0.5, dtype=torch.float32)
+            neuron = LIF(leak, leak + 0.25, 0.6, reset, detach, surrogate, 0.8)
+            call = LIFCall(x, neuron, scale, shift, shortcut, gate, time_steps)
+            stats = (None, None) if gate in (None, 'add') else (shift, scale.abs() + 0.5)
+            arguments = lif.Arguments.of(call, *stats)
+            if _has(backend, 'lif', x):
+                ours, theirs = (lif._lif(*arguments, backend=b) for b in (backend, _REFERENCE))
+                in_bytes = lif._lif(*arguments, dtype=torch.uint8, backend=backend)
+                if not torch.equal(ours, theirs) or not torch.equal(in_bytes.to(dtype), ours):
+                    return f'spikes ({dtype}, {reset} reset, gate {gate})'
+            if _has(backend, 'lif_backward', x):
+                grad = _sample(3, 2, 5, 9, 8, step=0.3).to(device, dtype)
+                needs = [True, True, True, gate is not None, True, True]
+                ours, theirs = (
+                    lif._lif_backward(grad, *arguments, needs, backend=b)
+                    for b in (backend, _REFERENCE)
+                )
+                for a, b in zip(ours, theirs):
+                    tolerance = 1e-4 if a.dtype == torch.float32 else 2e-2
+                    if not torch.allclose(a, b, rtol=tolerance, atol=tolerance):
+                        return f'gradients ({dtype}, {surrogate} surrogate)'
+    return ''
+
+
+def _check_stats_and_bits(backend: Backend) -> str:
+    for dtype in _dtypes(backend, 'channel_stats', 'pack', 'unpack'):
+        x = (1.5 * _sample(3, 2, 5, 9, 8, step=1.7)).to(backend.device, dtype)
+        spikes = (_sample(3, 2, 5, 9, 8, step=1.7).to(backend.device) > 0).to(dtype)
+        if _has(backend, 'channel_stats', x):
+            for given, time_steps in ((x, 0), (x[0], 3)):
+                ours, theirs = (
+                    lif._channel_stats(given, time_steps, backend=b) for b in (backend, _REFERENCE)
+                )
+                if not _close(ours, theirs, 1e-4):
+                    return f'statistics or bits ({dtype})'
+        packed = bits._pack(spikes, 1, backend=_REFERENCE)
+        if _has(backend, 'pack', x) and not torch.equal(bits._pack(spikes, 1, backend), packed):
+            return f'statistics or bits ({dtype})'
+        if _has(backend, 'unpack', x):
+            back = bits._unpack(packed, x.shape, x.stride(), dtype, backend=backend)
+            if not torch.equal(back, spikes):
+                return f'statistics or bits ({dtype})'
+    return ''
+
+
+_SHAPE = (3, 2, 19, 7, 9)
+_LAYOUTS = torch.contiguous_format, torch.channels_last
+
+
+def _spikes(backend: Backend, dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
+    """(T * B, C, H, W)."""
+    spikes = (_sample(*_SHAPE, step=2.3) > 0.3).to(backend.device, dtype)
+    return spikes.flatten(0, 1).contiguous(memory_format=layout)
+
+
+def _check_pools(backend: Backend) -> str:
+    both = backend, _REFERENCE
+    operations = 'max_pool', 'max_pool_backward', 'pooled_lif_backward'
+    for dtype, layout in itertools.product(_dtypes(backend, *operations), _LAYOUTS):
+        spikes = _spikes(backend, dtype, layout)
+        packed = bits._pack(spikes, 1, backend=_REFERENCE)
+        last = layout == torch.channels_last
+        for windows in (([3, 3], [2, 2], [1, 1]), ([2, 4], [1, 3], [0, 2])):
+            theirs = pool._max_pool(spikes, *windows, backend=_REFERENCE)
+            if _has(backend, 'max_pool', spikes) and not torch.equal(
+                pool._max_pool(spikes, *windows, backend=backend), theirs
+            ):
+                return f'maxima ({dtype}, {layout})'
+            if dtype == torch.uint8:
+                continue
+            grad = _sample(*theirs.shape, step=0.3).to(backend.device, dtype)
+            if _has(backend, 'max_pool_backward', grad):
+                for kept in (packed, spikes):
+                    args = grad, kept, spikes.shape, last, *windows
+                    ours, theirs = (pool._max_pool_backward(*args, backend=b) for b in both)
+                    if not _close((ours,), (theirs,), 1e-5 if dtype == torch.float32 else 1e-2):
+                        return f'gradients of maxima ({dtype}, {layout})'
+            if _has(backend, 'pooled_lif_backward', grad):
+                x = _sample(*_SHAPE, step=1.7).to(backend.device, dtype).flatten(0, 1)
+                x = x.contiguous(memory_format=layout).unflatten(0, _SHAPE[:2])
+                arguments = lif.Arguments.of(LIFCall(x, LIF(v_threshold=0.6, surrogate_width=0.8)))
+                args = grad, *arguments, packed, *windows, [True] + [False] * 5
+                ours, theirs = (lif_pool._lif_pool_backward(*args, backend=b)[0] for b in both)
+                if not _close((ours,), (theirs,), 1e-4 if dtype == torch.float32 else 2e-2):
+                    return f'gradients behind a pool ({dtype}, {layout})'
+    return ''
+
+
+def _check_decoding(backend: Backend) -> str:
+    steps, batch, channels, height, width = _SHAPE
+    weights = [
+        _sample(*size, step=step).to(backend.device)
+        for size, step in (
+            ((steps, batch), 0.3),
+            ((steps, batch, channels), 0.7),
+            ((steps, batch, height, width), 1.1),
+        )
+    ]
+    operations = {
+        'attention_decode': lambda spikes, b: (decode._attention_decode(spikes, *weights, b),),
+        'rate_decode': lambda spikes, b: (decode._rate_decode(spikes, b).float(),),
+        'attention_statistics': decode._attention_statistics,
+    }
+    for name, run in operations.items():
+        for dtype, layout in itertools.product(_dtypes(backend, name), _LAYOUTS):
+            spikes = _spikes(backend, dtype, layout).unflatten(0, _SHAPE[:2])
+            ours, theirs = run(spikes, backend), run(spikes, _REFERENCE)
+            rtol = 1e-2 if dtype == torch.bfloat16 else 1e-4
+            if not all(torch.allclose(a, b, rtol=rtol, atol=1e-4) for a, b in zip(ours, theirs)):
+                return f'decoding ({dtype}, {layout})'
+    return ''
+
+
+def _check_bytes(backend: Backend) -> str:
+    for dtype in _dtypes(backend, 'to_bytes'):
+        x = _sample(3, 100, step=0.7).to(backend.device, dtype)
+        ours, theirs = (decode._to_bytes(x, 0.01, 90, b) for b in (backend, _REFERENCE))
+        if not torch.equal(ours, theirs):
+            return 'bytes'
+    return ''
+
+
+def _check_conv(backend: Backend) -> str:
+    x = (_sample(3, 2, 12, 9, 5, step=2.3) > 0.3).to(torch.uint8)
+    if not _has(backend, 'conv_lif', x):
+        return ''
+    neuron = LIF(0.5, 0.8, 0.6, 'soft')
+    parts = [
+        ((100 * _sample(70, 12, 3, 3, step=step)).round(), 0.01 * (1 + _sample(70, step=step)))
+        for step in (0.7, 1.9)
+    ]
+    weights = conv_lif.pack_weights(parts, _sample(70, step=1.3))
+    shortcut = (_sample(3, 2, 70, 5, 3, step=2.9) > 0.3).to(torch.uint8)
+    args = x, weights, ((2, 2), (1, 1), (1, 1)), neuron, shortcut, 'iand'
+    ours, theirs = (conv_lif.conv_lif(*args, backend=b) for b in (backend, _REFERENCE))
+    return '' if torch.equal(ours, theirs) else 'spikes of a conv'

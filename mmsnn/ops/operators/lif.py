@@ -1,0 +1,344 @@
+"""The neuron, its gradient, and the statistics of a norm in front of it.
+
+Autocast has no rule here because it needs none: a neuron takes what comes, computes in float32
+inside and gives spikes in the dtype it was given. Spikes that backward needs again are kept as bits
+in memory order, whatever the layout.
+"""
+
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+from ..backends.base import Backend
+from ..checks import check_bits, check_call, check_channels, check_fits
+from ..dispatch import REFERENCE, choose
+from ..gate import GATES
+from ..layout import (
+    empty_steps,
+    inner_layout,
+    input_laid_out,
+    is_dense,
+    laid_out,
+    lif_layout,
+)
+from ..spec import LIF, LIFCall, LIFGrads, compute_dtype
+from .base import define, differentiate
+from .bits import pack_or_keep
+
+INPUTS = 'Tensor x, Tensor? scale, Tensor? shift, Tensor? shortcut, Tensor? decay_tensor, ' \
+    'Tensor? input_scale_tensor, Tensor? mean, Tensor? invstd'  # fmt: skip
+NEURON = 'float decay, float input_scale, float v_threshold, str reset, bool detach_reset, ' \
+    'str surrogate, float surrogate_width, str? gate, int time_steps'  # fmt: skip
+
+
+class Arguments(NamedTuple):
+    """A neuron as schemas have it: ``INPUTS``, then ``NEURON``.
+
+    Schemas cannot type float-or-Tensor, so a learnable decay or input_scale is passed as a tensor
+    beside the float. Where mean and invstd are given, x is first normalised by them, and they are
+    differentiated through as statistics of x itself over all axes but the channels'.
+    """
+
+    x: Tensor
+    scale: Optional[Tensor]
+    shift: Optional[Tensor]
+    shortcut: Optional[Tensor]
+    decay_tensor: Optional[Tensor]
+    input_scale_tensor: Optional[Tensor]
+    mean: Optional[Tensor]
+    invstd: Optional[Tensor]
+    decay: float
+    input_scale: float
+    v_threshold: float
+    reset: str
+    detach_reset: bool
+    surrogate: str
+    surrogate_width: float
+    gate: Optional[str]
+    time_steps: int
+
+    @classmethod
+    def of(
+        cls, call: LIFCall, mean: Optional[Tensor] = None, invstd: Optional[Tensor] = None
+    ) -> 'Arguments':
+        """The arguments of a call."""
+        neuron = call.neuron
+        leaks = neuron.decay, neuron.input_scale
+        tensors = [v if isinstance(v, Tensor) else None for v in leaks]
+        floats = [1.0 if isinstance(v, Tensor) else float(v) for v in leaks]
+        return cls(
+            call.x, call.scale, call.shift, call.shortcut, *tensors, mean, invstd, *floats,
+            float(neuron.v_threshold), neuron.reset, bool(neuron.detach_reset), neuron.surrogate,
+            float(neuron.surrogate_width), call.gate, call.time_steps,
+        )  # fmt: skip
+
+    def call(self) -> LIFCall:
+        """The call, with the values of tensors for constants and without the statistics."""
+        decay, input_scale = (
+            number if tensor is None else float(tensor)
+            for number, tensor in (
+                (self.decay, self.decay_tensor),
+                (self.input_scale, self.input_scale_tensor),
+            )
+        )
+        neuron = LIF(decay, input_scale, *self[10:15])
+        return LIFCall(self.x, neuron, *self[1:4], self.gate, self.time_steps)
+
+    def check_statistics(self) -> None:
+        """Refuse statistics that don't belong to the input.
+
+        Raises:
+            ValueError: Says what was given.
+        """
+        given = [v is not None for v in (self.mean, self.invstd, self.scale, self.shift)]
+        if any(given[:2]) and not all(given):
+            raise ValueError('mean and invstd come together, with a scale and a shift')
+        call = LIFCall(self.x, LIF(), time_steps=self.time_steps)
+        check_channels(call, mean=self.mean, invstd=self.invstd)
+
+    def affine(self) -> tuple[Optional[Tensor], Optional[Tensor]]:
+        """(C,) scale and shift in the dtype that potentials have, statistics folded in."""
+        dtype = compute_dtype(self.x.dtype)
+        scale, shift, mean, invstd = (
+            None if v is None else v.to(dtype).contiguous()
+            for v in (self.scale, self.shift, self.mean, self.invstd)
+        )
+        if mean is not None:
+            scale = scale * invstd
+            shift = shift - mean * scale
+        return scale, shift
+
+
+# ---- forward -------------------------------------------------------------------------------------
+
+
+def _lif(*args, dtype: Optional[torch.dtype] = None, backend: Optional[Backend] = None):
+    arguments = Arguments(*args)
+    call = arguments.call()
+    check_call(call)
+    arguments.check_statistics()
+    scale, shift = arguments.affine()
+    call = call._replace(scale=scale, shift=shift)
+    backend = backend or choose('lif', call.x)
+    if backend.gives(dtype or call.x.dtype, call.shortcut, call.gate):
+        if backend.takes_any_layout:
+            layout = inner_layout(call.x, call.time_steps)
+            out = empty_steps(call.x, call.steps, layout, dtype)
+        else:
+            call, out = lif_layout(call, dtype)
+        if out.numel():
+            backend.lif(call, out)
+        return out
+    # Exact in float32, and rounded to what was asked for as the reference does it.
+    call, out = lif_layout(call, torch.float32)
+    if out.numel():
+        backend.lif(call, out)
+    return out.to(dtype or call.x.dtype)
+
+
+def _lif_fake(x, *args):
+    time_steps = args[-1]
+    inner = torch.empty_like(x if time_steps else x[0])
+    return empty_steps(x, time_steps or x.shape[0], (inner.shape, inner.stride()))
+
+
+lif = define(f'lif({INPUTS}, {NEURON}) -> Tensor', _lif, _lif_fake)
+
+
+def _lif_as(*args):
+    return _lif(*args[:-1], dtype=args[-1])
+
+
+def _lif_as_fake(x, *args):
+    return _lif_fake(x, *args[:-1]).to(args[-1])
+
+
+# Spikes in another dtype than the currents: for inference, without a gradient.
+lif_as = define(
+    f'lif_as({INPUTS}, {NEURON}, ScalarType dtype) -> Tensor', _lif_as, _lif_as_fake
+)
+
+
+# ---- backward ------------------------------------------------------------------------------------
+
+
+class Needs(NamedTuple):
+    """Which gradients are wanted."""
+
+    x: bool
+    scale: bool
+    shift: bool
+    shortcut: bool
+    decay: bool
+    input_scale: bool
+
+
+def _lif_backward(grad, *args, backend: Optional[Backend] = None, pooled=None):
+    """Gradients of what is differentiable, in the order of :class:`Needs`.
+
+    Where the spikes went through a max pool, ``pooled`` is their bits and the pool's windows, and
+    ``grad`` (T * B, C, H', W') is that of what came out of it.
+    """
+    arguments, needs = Arguments(*args[:-1]), Needs(*args[-1])
+    call = arguments.call()
+    _check_backward(grad, call, pooled)
+    arguments.check_statistics()
+    x, time_steps = call.x, call.time_steps
+    scale, shift = arguments.affine()
+    mean, invstd = arguments.mean, arguments.invstd
+    if mean is not None:
+        mean, invstd = mean.to(scale.dtype), invstd.to(scale.dtype)
+    layout = inner_layout(x, time_steps)
+    shortcut = call.shortcut
+    if shortcut is not None:
+        in_bits = shortcut.dtype == torch.uint8
+        shortcut = shortcut.contiguous() if in_bits else laid_out(shortcut, x, layout)
+    x = input_laid_out(x, time_steps, layout)
+    call = call._replace(x=x, scale=scale, shift=shift, shortcut=shortcut)
+    through_stats = mean is not None and needs.x
+    need_sums = needs.scale or needs.shift or through_stats
+    channels = x.shape[call.channel_axis] if need_sums else 0
+
+    def like_x(dtype):
+        if time_steps:
+            return torch.empty_strided(x.shape, x.stride(), dtype=dtype, device=x.device)
+        return empty_steps(x, x.shape[0], layout, dtype)
+
+    # Through the statistics, the sums come before the gradient they are part of: dL/dcurrent stays
+    # behind for a light second pass, unrounded, so that half precision is rounded once.
+    double = dict(dtype=torch.float64, device=x.device)
+    grads = LIFGrads(
+        x=like_x(compute_dtype(x.dtype) if through_stats else x.dtype) if needs.x else None,
+        x_coef=None if through_stats else scale,
+        shortcut=empty_steps(x, call.steps, layout) if needs.shortcut else None,
+        channel_sums=torch.zeros(2, channels, **double) if need_sums else None,
+        leak_sums=torch.zeros(2, **double) if needs.decay or needs.input_scale else None,
+    )
+    backend = backend or choose('lif_backward', x)
+    if pooled is not None:
+        backend.pooled_lif_backward(grad, call, grads, *pooled)
+    elif x.numel():
+        backend.lif_backward(laid_out(grad, x, layout), call, grads)
+    grad_x, sums = grads.x, grads.channel_sums
+    if through_stats:
+        dtype = scale.dtype
+        share = channels / max(x.numel(), 1)
+        mean_grad = (sums[0] * share).to(dtype)
+        slope = ((sums[1] - mean * sums[0]) * invstd * share).to(dtype) * invstd
+        by = (scale, -scale * slope, scale * (slope * mean - mean_grad))
+        y_grad, grad_x = grad_x, grad_x if x.dtype == grad_x.dtype else like_x(x.dtype)
+        if x.numel():
+            last = choose('input_grad', x) if backend.supports('input_grad', x) else backend
+            last.input_grad(y_grad, call, by, grad_x)
+    grad_scale = None
+    if needs.scale:
+        grad_scale = sums[1] if mean is None else (sums[1] - mean * sums[0]) * invstd
+        grad_scale = grad_scale.to(arguments.scale.dtype)
+    results = (
+        grad_x,
+        grad_scale,
+        sums[0].to(arguments.shift.dtype) if needs.shift else None,
+        grads.shortcut,
+        *(
+            grads.leak_sums[i].to(tensor.dtype).view(tensor.shape) if need else None
+            for i, (need, tensor) in enumerate(
+                (
+                    (needs.decay, arguments.decay_tensor),
+                    (needs.input_scale, arguments.input_scale_tensor),
+                )
+            )
+        ),
+    )
+    return tuple(x.new_empty(0) if g is None else g for g in results)
+
+
+def _check_backward(grad: Tensor, call: LIFCall, pooled) -> None:
+    x, shortcut, steps = call.x, call.shortcut, call.steps
+    # The shortcut may have come as bits, or not at all where the gradient doesn't need it.
+    if shortcut is None and call.gate in GATES and not GATES[call.gate].needs_shortcut:
+        call = call._replace(gate=None)
+    elif shortcut is not None and shortcut.dtype == torch.uint8:
+        check_bits(shortcut, steps, x.numel() if call.time_steps else x.numel() // max(steps, 1))
+        check_fits('shortcut', shortcut, shortcut.shape, x)
+        spikes = x.expand(steps, *x.shape) if call.time_steps else x
+        call = call._replace(shortcut=spikes)
+    check_call(call)
+    if pooled is None:
+        shape = (call.time_steps, *x.shape) if call.time_steps else x.shape
+        check_fits('the gradient', grad, shape, x)
+
+
+def _lif_backward_fake(grad, *args):
+    arguments, needs = Arguments(*args[:-1]), args[-1]
+    x, time_steps = arguments.x, arguments.time_steps
+    inner = torch.empty_like(x if time_steps else x[0])
+    layout = (inner.shape, inner.stride())
+    like = (
+        inner if time_steps else empty_steps(x, x.shape[0], layout),
+        arguments.scale,
+        arguments.shift,
+        empty_steps(x, grad.shape[0], layout),
+        arguments.decay_tensor,
+        arguments.input_scale_tensor,
+    )
+    return tuple(torch.empty_like(g) if need else x.new_empty(0) for g, need in zip(like, needs))
+
+
+lif_backward = define(
+    f'lif_backward(Tensor grad, {INPUTS}, {NEURON}, bool[] needs) '
+    '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
+    _lif_backward,
+    _lif_backward_fake,
+)
+
+
+def _keep(ctx, inputs, output):
+    arguments = Arguments(*inputs)
+    x, shortcut, gate = arguments.x, arguments.shortcut, arguments.gate
+    kept = None
+    if gate is not None and GATES[gate].needs_shortcut:
+        layout = inner_layout(x, arguments.time_steps)
+        kept = laid_out(shortcut, x, layout)
+        if not is_dense(kept):  # packing would choose an order of axes of its own
+            kept = empty_steps(x, shortcut.shape[0], layout).copy_(kept)
+        kept = pack_or_keep(kept, shortcut.shape[0])
+    ctx.save_for_backward(x, arguments.scale, arguments.shift, kept, *inputs[4:8])
+    ctx.neuron = inputs[8:]
+
+
+def _differentiate(ctx, grad):
+    needs = list(ctx.needs_input_grad[:6])
+    grads = lif_backward(grad, *ctx.saved_tensors, *ctx.neuron, needs)
+    grads = [g if need else None for g, need in zip(grads, needs)]
+    return (*grads, *[None] * (2 + len(ctx.neuron)))
+
+
+differentiate('lif', _differentiate, _keep)
+
+
+# ---- statistics ----------------------------------------------------------------------------------
+
+
+def _channel_stats(x, time_steps, backend: Optional[Backend] = None):
+    if x.dim() < (2 if time_steps else 3):
+        form = '(B, C, ...)' if time_steps else '(T, B, C, ...)'
+        raise ValueError(f'statistics by channel need {form}, got the shape {tuple(x.shape)}')
+    backend = backend or choose('channel_stats', x)
+    if not x.numel():
+        backend = REFERENCE
+    x = input_laid_out(x, time_steps, inner_layout(x, time_steps))
+    return backend.channel_stats(x, time_steps)
+
+
+def _channel_stats_fake(x, time_steps):
+    channels = x.shape[1 if time_steps else 2]
+    dtype = compute_dtype(x.dtype)
+    return x.new_empty(channels, dtype=dtype), x.new_empty(channels, dtype=dtype)
+
+
+channel_stats = define(
+    'channel_stats(Tensor x, int time_steps) -> (Tensor mean, Tensor var)',
+    _channel_stats,
+    _channel_stats_fake,
+)
