@@ -19,7 +19,7 @@ MODULES = [
 @pytest.mark.parametrize('name', MODULES)
 def test_examples(name, monkeypatch):
     monkeypatch.chdir(ROOT)
-    if name == 'mmsnn.ops.gpu' and importlib.util.find_spec('triton') is None:
+    if name == 'mmsnn.ops.backends.triton_kernels' and importlib.util.find_spec('triton') is None:
         pytest.skip('needs Triton')
     module = importlib.import_module(name)
     # Without the module's own names: an example imports what it uses, as its reader must.

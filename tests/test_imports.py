@@ -63,6 +63,4 @@ def test_no_circle():
     assert {'mmsnn.models.layers.neurons', 'mmsnn.models.layers.builder'} <= graph[
         'mmsnn.models.layers.gates'
     ]
-    # The kernels' modules still have theirs.
-    inside = [c for c in circles(graph) if not all(name.startswith('mmsnn.ops') for name in c)]
-    assert inside == []
+    assert circles(graph) == []

@@ -17,6 +17,7 @@ from .dispatch import (
     BackendError,
     choose,
     get_backend,
+    named,
     set_backend,
     use_backend,
     why_not,
@@ -37,7 +38,6 @@ from .surrogate import (
     surrogate_gradient,
 )
 from .units import capabilities, has_amx, has_vnni
-
 
 
 def register_backend(backend: Backend) -> None:
@@ -105,6 +105,7 @@ __all__ = [
     'last_decode',
     'lif',
     'membrane_potentials',
+    'named',
     'norm_lif',
     'rate_decode',
     'register_backend',

@@ -171,8 +171,6 @@ def choose(operation: str, x: Tensor) -> Backend:
         if not reason:
             return backend
         if _chosen == backend.name:
-            raise BackendError(
-                f'backend {backend.name!r} (MMSNN_BACKEND) cannot be used: {reason}'
-            )
+            raise BackendError(f'backend {backend.name!r} (MMSNN_BACKEND) cannot be used: {reason}')
         logger.warning('mmsnn runs without its %s kernels, slower: %s', backend.name, reason)
     return REFERENCE

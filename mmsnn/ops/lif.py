@@ -105,9 +105,7 @@ def lif(
     return _spikes(call, dtype, out)
 
 
-def _spikes(
-    call: LIFCall, dtype: Optional[torch.dtype], out: Optional[Tensor] = None
-) -> Tensor:
+def _spikes(call: LIFCall, dtype: Optional[torch.dtype], out: Optional[Tensor] = None) -> Tensor:
     """A checked call."""
     if not _has_kernel(call):
         # Without axes a tensor doesn't promote the potentials to its dtype.

@@ -134,8 +134,8 @@ def lif_backward(grad: Tensor, call: LIFCall) -> Gradients:
         if gate is not None:
             # One that doesn't read the shortcut may have been given none.
             other = s if shortcut is None else shortcut[t].to(dtype)
-            g, shortcut_grad = GATES[gate].derivative(g, s, other)
-            shortcut_grads.append(shortcut_grad)
+            g, other_grad = GATES[gate].derivative(g, s, other)
+            shortcut_grads.append(other_grad)
         if not neuron.detach_reset:
             g = g - (h if hard else neuron.v_threshold) * v_grad
         slope = slope_of(h - neuron.v_threshold, neuron.surrogate_width)

@@ -28,6 +28,7 @@ from mmsnn.analysis import (
 )
 from mmsnn.deploy import fuse
 from mmsnn.models.layers import LIFNeuron, SpikingNeuron
+from mmsnn.ops import LIF
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -473,7 +474,7 @@ class RecordOnly(SpikingNeuron):
     """A neuron of one's own that says its constants and nothing else."""
 
     def record(self):
-        return dict(decay=0.25, v_threshold=self.v_threshold)
+        return LIF(decay=0.25, v_threshold=self.v_threshold)
 
 
 def test_potentials_of_a_neuron_that_is_but_a_record():

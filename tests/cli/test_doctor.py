@@ -9,7 +9,7 @@ import torch
 
 import mmsnn
 import mmsnn_cli
-from mmsnn.ops import backend
+from mmsnn.ops import dispatch
 from mmsnn_cli import doctor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ def test_this_machine(capsys):
     assert said['torch'] == torch.__version__
     assert 'mmengine' in said['stack']
     assert said['threads'].startswith(f'{torch.get_num_threads()} on ')
-    kernels = 'not used' if backend.why_not('c') else 'C: built'
+    kernels = 'not used' if dispatch.why_not('c') else 'C: built'
     assert said['kernels'].startswith(kernels)
     assert said['precisions'].startswith('fp32, bf16')
     assert said['configs'].startswith(f'{len(list(ROOT.glob("configs/[!_]*/*.py")))} in ')
@@ -44,7 +44,7 @@ def test_this_machine(capsys):
 
 
 def test_hidden_units_and_kernels_are_said(monkeypatch):
-    monkeypatch.setitem(backend._tried, 'c', 'no compiler')
+    monkeypatch.setitem(dispatch._tried, 'c', 'no compiler')
     monkeypatch.setattr(mmsnn.ops.units, 'NEWEST', 'avx2')
     found = by_name()
     assert found['kernels'].said == 'not used, slower: no compiler'

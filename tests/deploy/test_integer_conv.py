@@ -139,7 +139,7 @@ def test_bands_are_the_whole_to_the_last_bit(conv, band, bits, monkeypatch):
     assert count == {1: 3 * whole.shape[3], 1 << 20: 3}.get(band, count)
 
 
-NEURON = dict(
+NEURON = ops.LIF(
     decay=0.5,
     input_scale=1.0,
     v_threshold=0.1,
@@ -150,9 +150,9 @@ NEURON = dict(
 )
 
 
-def after(conv, x, **options):
+def after(conv, x, neuron=NEURON, **options):
     """The neurons behind the conv, one after the other."""
-    return ops.lif(conv(x.flatten(0, 1)).unflatten(0, x.shape[:2]), **options)
+    return ops.lif(conv(x.flatten(0, 1)).unflatten(0, x.shape[:2]), *neuron, **options)
 
 
 @needs_integers
@@ -163,17 +163,19 @@ def after(conv, x, **options):
 def test_neurons_in_the_conv_are_those_behind_it(gate, way, bits, monkeypatch):
     x = spikes(6, 8, 17, 12).unflatten(0, (2, 3))
     conv = IntegerConv2d(nn.Conv2d(8, 70, 3, stride=2, padding=1), bits)
-    options = dict(dtype=torch.uint8, **NEURON)
+    options = dict(dtype=torch.uint8)
     if gate:
         options.update(gate=gate, shortcut=spikes(6, 70, 9, 6).unflatten(0, (2, 3)))
     if way == 'bands':
         monkeypatch.setattr(conv_lif, 'is_fast', lambda x: False)
-        assert conv.lif(x, **options) is None, 'small maps are no slower one after the other'
+        assert conv.lif(x, NEURON, **options) is None, (
+            'small maps are no slower one after the other'
+        )
         monkeypatch.setattr(integer_conv, 'LARGE', 0)
         monkeypatch.setattr(integer_conv, 'BAND', 5000)
     elif not conv_lif.is_fast(x):
         pytest.skip('no kernel for neurons in a conv on this CPU, or faster convs')
-    out = conv.lif(x, **options)
+    out = conv.lif(x, NEURON, **options)
     assert out.dtype == torch.uint8
     assert torch.equal(out, after(conv, x, **options))
     assert (conv._tiles is not None) == (way == 'tiles')
@@ -194,9 +196,10 @@ def test_what_does_not_fire_in_the_conv(why):
     )  # fmt: skip
     conv = IntegerConv2d(nn.Conv2d(**shape), 8)
     x = spikes(2, 3, shape['in_channels'], 9, 7)
-    options = dict(dtype=torch.uint8, **NEURON)
+    options = dict(dtype=torch.uint8)
+    neuron = NEURON
     if why == 'learnt leak':
-        options['decay'] = torch.tensor(0.5)
+        neuron = NEURON._replace(decay=torch.tensor(0.5))
     elif why == 'floats':
         options['dtype'] = torch.float32
     elif why == 'real input':
@@ -204,8 +207,8 @@ def test_what_does_not_fire_in_the_conv(why):
     elif why == 'real shortcut':
         options.update(gate='or', shortcut=torch.zeros(2, 3, 64, 7, 5))
     with torch.set_grad_enabled(why == 'watched'):
-        assert conv.lif(x, **options) is None
-    assert after(conv, x, **options).shape == (2, 3, shape['out_channels'], 7, 5)
+        assert conv.lif(x, neuron, **options) is None
+    assert after(conv, x, neuron, **options).shape == (2, 3, shape['out_channels'], 7, 5)
 
 
 @needs_integers
@@ -281,7 +284,7 @@ def test_copies_and_checkpoints():
     x = spikes(1, 4, 5, 5)
     out = conv(x)
     with torch.no_grad():
-        conv.lif(x.unsqueeze(0), dtype=torch.uint8, **NEURON)
+        conv.lif(x.unsqueeze(0), NEURON, dtype=torch.uint8)
     copied = copy.deepcopy(conv)
     assert (copied._packed, copied._tiles) == (None, None), 'weights may be changed in a copy'
     assert torch.equal(copied(x), out)

@@ -21,7 +21,7 @@ parent.__path__ = [{str(PACKAGE)!r}]
 sys.modules['mmsnn'] = parent
 import torch
 from mmsnn import ops
-from mmsnn.ops import backend
+from mmsnn.ops import dispatch
 x = torch.randn(4, 2, 8, 40, 80, generator=torch.Generator().manual_seed(0))
 torch.set_num_threads(2)
 """

@@ -11,10 +11,11 @@ import torch
 from children import child, needs_compiler
 
 from mmsnn import ops
-from mmsnn.ops import backend, build, cpu, units
+from mmsnn.ops import dispatch, units
+from mmsnn.ops.backends.c import build, calls
 
 PACKAGE = Path(ops.__file__).parents[1]
-HAS_DOT_PRODUCTS = not backend.why_not('c') and cpu.has_dot_products()
+HAS_DOT_PRODUCTS = not dispatch.why_not('c') and calls.has_dot_products()
 needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 SLOWER = 'mmsnn runs without its c kernels, slower: '
 
@@ -26,19 +27,19 @@ with ops.use_backend('reference'):
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """A checkout at its first use: a copy of the source, no library, an empty cache."""
-    monkeypatch.setattr(build, 'SOURCE', tmp_path / 'csrc' / 'kernels.c')
+    monkeypatch.setattr(build, 'SOURCE', tmp_path / 'src' / 'kernels.c')
     monkeypatch.setattr(build, 'INSTALLED', tmp_path / '_kernels.so')
-    shutil.copytree(PACKAGE / 'ops' / 'csrc', build.SOURCE.parent)
-    monkeypatch.setattr(backend, '_tried', {})
-    monkeypatch.setattr(backend, '_chosen', 'auto')
+    shutil.copytree(PACKAGE / 'ops' / 'backends' / 'c' / 'src', build.SOURCE.parent)
+    monkeypatch.setattr(dispatch, '_tried', {})
+    monkeypatch.setattr(dispatch, '_chosen', 'auto')
     monkeypatch.setenv('MMSNN_CACHE_DIR', str(tmp_path / 'cache'))
     monkeypatch.setenv('CFLAGS', '-O0')  # a second less each time
     # Else neither the installed library nor a plain one of the cache would be meant.
     monkeypatch.setattr(units, 'NEWEST', None)
     monkeypatch.delenv('MMSNN_KERNEL_FLAGS', raising=False)
-    cpu.load.cache_clear()
+    calls.load.cache_clear()
     yield tmp_path
-    cpu.load.cache_clear()
+    calls.load.cache_clear()
 
 
 def no_compiler(fresh, monkeypatch):
@@ -48,27 +49,31 @@ def no_compiler(fresh, monkeypatch):
 
 def next_process(monkeypatch):
     """What another process would start with, as far as backends go."""
-    monkeypatch.setattr(backend, '_tried', {})
-    cpu.load.cache_clear()
+    monkeypatch.setattr(dispatch, '_tried', {})
+    calls.load.cache_clear()
 
 
 @needs_compiler
 @pytest.mark.parametrize('codes', ['DTYPES', 'RESETS', 'SURROGATES', 'GATES'])
 def test_a_number_that_means_something_else_in_the_kernels_is_refused(fresh, monkeypatch, codes):
     # As where one of them was given a new case and the other was not.
-    first, second, *_ = getattr(cpu, codes)
-    swapped = {**getattr(cpu, codes)}
-    swapped[first], swapped[second] = swapped[second], swapped[first]
-    monkeypatch.setattr(cpu, codes, swapped)
+    first, second, *_ = table = getattr(calls, codes)
+    swapped = {**table}
+    swapped[first], swapped[second] = table[second], table[first]
+    if codes in ('SURROGATES', 'GATES'):  # records that say their name
+        swapped[first] = table[first]._replace(code=table[second].code)
+        swapped[second] = table[second]._replace(code=table[first].code)
+    monkeypatch.setattr(calls, codes, swapped)
     with pytest.raises(build.BuildError, match=r'is \d in mmsnn and \d in its C kernels'):
-        cpu.load()
+        calls.load()
 
 
 @needs_compiler
 def test_a_name_that_the_kernels_lack_is_refused(fresh, monkeypatch):
-    monkeypatch.setattr(cpu, 'SURROGATES', {**cpu.SURROGATES, 'laplace': 4})
+    laplace = calls.SURROGATES['arctan']._replace(name='laplace', code=4)
+    monkeypatch.setattr(calls, 'SURROGATES', {**calls.SURROGATES, 'laplace': laplace})
     with pytest.raises(build.BuildError, match="'laplace' is 4 in mmsnn and -1 in its C kernels"):
-        cpu.load()
+        calls.load()
 
 
 def check_everything_runs():
@@ -92,8 +97,8 @@ def check_everything_runs():
 @needs_compiler
 def test_a_checkout_builds_once_and_keeps_it(fresh, monkeypatch):
     check_everything_runs()
-    assert backend.kernel_for(X) == 'c'
-    assert backend.why_not('c') == ''
+    assert dispatch.expected('lif', X).name == 'c'
+    assert dispatch.why_not('c') == ''
     (built,) = (fresh / 'cache').iterdir()
     before = built.stat().st_mtime_ns
     next_process(monkeypatch)
@@ -107,18 +112,18 @@ def test_a_broken_library_in_the_cache_is_built_again(fresh):
     path.parent.mkdir()
     path.write_bytes(b'not a library')
     assert torch.equal(ops.lif(X), EXPECTED)
-    assert backend.why_not('c') == ''
+    assert dispatch.why_not('c') == ''
     assert path.stat().st_size > 1000
 
 
 @needs_compiler
 def test_the_installed_library_is_taken_unless_the_source_is_another(fresh, monkeypatch):
     build.build_any(build.INSTALLED)
-    assert cpu.load()._name == str(build.INSTALLED)
+    assert calls.load()._name == str(build.INSTALLED)
     with (build.SOURCE.parent / 'pool.c').open('a') as source:  # any of them
         source.write('\n/* changed */\n')
     next_process(monkeypatch)
-    assert Path(cpu.load()._name).parent == fresh / 'cache'
+    assert Path(calls.load()._name).parent == fresh / 'cache'
 
 
 @needs_compiler
@@ -127,7 +132,7 @@ def test_many_processes_build_at_once(tmp_path):
     code = f"""
 import runpy
 from pathlib import Path
-build = runpy.run_path({str(PACKAGE / 'ops' / 'build.py')!r})
+build = runpy.run_path({str(PACKAGE / 'ops' / 'backends' / 'c' / 'build.py')!r})
 build['build_any'](Path({str(target)!r}))
 import ctypes
 ctypes.CDLL({str(target)!r}, mode=1)  # lazy binding: no torch here to give OpenMP's symbols
@@ -155,7 +160,7 @@ def test_asking_for_what_is_not_there_is_an_error(fresh, monkeypatch):
         ops.set_backend('c')
     assert ops.get_backend() == 'auto'
     # MMSNN_BACKEND=c is seen at import and tried at first use.
-    monkeypatch.setattr(backend, '_chosen', 'c')
+    monkeypatch.setattr(dispatch, '_chosen', 'c')
     for _ in range(2):
         with pytest.raises(ops.BackendError, match=message):
             ops.lif(X)
@@ -223,9 +228,9 @@ def test_a_kernel_that_fails_its_self_check_is_not_used(fresh, caplog, right, wr
 @pytest.mark.parametrize('variant', range(len(build.VARIANTS)))
 def test_every_way_to_build_gives_the_same(fresh, variant):
     build.build(build.INSTALLED, variant)
-    assert cpu.load()._name == str(build.INSTALLED)
+    assert calls.load()._name == str(build.INSTALLED)
     check_everything_runs()
-    assert backend.why_not('c') == ''
+    assert dispatch.why_not('c') == ''
 
 
 @needs_compiler
@@ -262,10 +267,10 @@ weights = conv_lif.pack_weights([(q, torch.full((64,), 0.05))], torch.zeros(64))
 def step():
     out = ops.lif(x)
     needs = [True] + [False] * 5
-    grad = ops.library.lif_backward(x, x, *args, needs)[0]
+    grad = ops.operators.lif.lif_backward(x, x, *args, needs)[0]
     if not conv_lif.is_fast(spikes):  # what comes instead is torch's
         return out, grad
-    return out, grad, conv_lif.conv_lif(spikes, weights, ((1, 1),) * 3, neuron, kernel='c')
+    return out, grad, conv_lif.conv_lif(spikes, weights, ((1, 1),) * 3, ops.LIF(*neuron))
 before = step()
 pid = os.fork()
 if pid == 0:
@@ -300,15 +305,15 @@ def test_names():
     before = ops.get_backend()
     with pytest.raises(RuntimeError, match='stop'), ops.use_backend('reference'):  # noqa: PT012
         assert ops.get_backend() == 'reference'
-        assert backend.kernel_for(X) is None
+        assert dispatch.expected('lif', X).name == 'reference'
         raise RuntimeError('stop')
     assert ops.get_backend() == before
 
 
 def test_the_environment_chooses():
-    code = 'print(ops.get_backend(), backend.kernel_for(x))'
-    assert child(code, MMSNN_BACKEND='reference') == (0, 'reference None', '')
-    status, _, err = child('', MMSNN_BACKEND='fast')
+    code = "print(ops.get_backend(), dispatch.expected('lif', x).name)"
+    assert child(code, MMSNN_BACKEND='reference') == (0, 'reference reference', '')
+    status, _, err = child('ops.lif(x)', MMSNN_BACKEND='fast')
     assert status == 1
     assert "unknown backend 'fast' in MMSNN_BACKEND: choose one of" in err.splitlines()[-1]
 
@@ -316,5 +321,5 @@ def test_the_environment_chooses():
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float16])
 def test_other_dtypes_take_the_reference(dtype):
     x = torch.randn(3, 4).to(dtype)
-    assert backend.kernel_for(x) is None
+    assert dispatch.expected('lif', x).name == 'reference'
     assert ops.lif(x).dtype == dtype

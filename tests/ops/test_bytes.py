@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmsnn import ops
-from mmsnn.ops import library
+from mmsnn.ops.operators import decode
 
 
 @pytest.mark.parametrize('name', ['reference', 'c'])
@@ -28,7 +28,7 @@ def test_to_bytes_rounds_to_the_nearest_step(span, dtype, layout, name):
 def test_the_kernel_is_the_reference():
     x = torch.randn(3, 7, 50, generator=torch.Generator().manual_seed(0)) * 100
     with ops.use_backend('c'):
-        ours = library.to_bytes(x, 0.7, 120)
+        ours = decode.to_bytes(x, 0.7, 120)
     with ops.use_backend('reference'):
-        assert torch.equal(ours, library.to_bytes(x, 0.7, 120))
+        assert torch.equal(ours, decode.to_bytes(x, 0.7, 120))
     torch.library.opcheck(torch.ops.mmsnn.to_bytes.default, (x, 0.7, 120))

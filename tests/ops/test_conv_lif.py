@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmsnn import ops
-from mmsnn.ops import backend, conv_lif, library, units
+from mmsnn.ops import conv_lif, dispatch, units
 
-WHY_NOT = backend.why_not('c') or (
-    '' if library.engine('c').has_dot_products() else 'no VNNI in this CPU or its compiler'
-)
+C = dispatch.named('c')
+WHY_NOT = dispatch.why_not('c') or C.supports('conv_lif', torch.zeros(1, dtype=torch.uint8))
 needs_kernel = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or 'runs')
-every_kernel = pytest.mark.parametrize('kernel', [None, pytest.param('c', marks=needs_kernel)])
+every_kernel = pytest.mark.parametrize(
+    'backend', [dispatch.REFERENCE, pytest.param(C, marks=needs_kernel)], ids=lambda b: b.name
+)
 
 
 def random(*shape, seed=0):
@@ -38,7 +39,7 @@ def weights(outputs, channels, kernel_size, parts=1, seed=0):
 
 
 def neuron_of(decay=0.5, input_scale=1.0, v_threshold=0.6, reset='hard'):
-    return decay, input_scale, v_threshold, reset, False, 'arctan', 1.0
+    return ops.LIF(decay, input_scale, v_threshold, reset)
 
 
 def one_after_the_other(x, numbers, shift, geometry, neuron, shortcut=None, gate=None):
@@ -85,23 +86,23 @@ def cases(draw):
 @every_kernel
 @settings(max_examples=150, deadline=None)
 @given(case=cases())
-def test_it_equals_one_after_the_other_bit_for_bit(kernel, case):
+def test_it_equals_one_after_the_other_bit_for_bit(backend, case):
     x, numbers, shift, *rest = case
     packed = conv_lif.pack_weights(numbers, shift)
-    out = conv_lif.conv_lif(x, packed, *rest, kernel=kernel)
+    out = conv_lif.conv_lif(x, packed, *rest, backend=backend)
     assert out.dtype == torch.uint8
     assert torch.equal(out, one_after_the_other(*case))
 
 
 @every_kernel
-def test_by_hand(kernel):
+def test_by_hand(backend):
     # One pixel of four channels; sums 3 and 7, currents 0.6 and 1.1; the first fires in step two.
     q = torch.tensor([[1, 2, 3, 4], [3, 4, 5, 6]]).view(2, 4, 1, 1)
     packed = conv_lif.pack_weights([(q, torch.tensor([0.2, 0.1]))], torch.tensor([0.0, 0.4]))
     x = torch.tensor([1, 1, 0, 0], dtype=torch.uint8).view(1, 1, 4, 1, 1).repeat(3, 1, 1, 1, 1)
     geometry, neuron = ((1, 1), (0, 0), (1, 1)), neuron_of(0.75, 1.0, 1.0)
     # 0.6, 0.75 * 0.6 + 0.6 = 1.05 (fires, reset), 0.6
-    out = conv_lif.conv_lif(x, packed, geometry, neuron, kernel=kernel)
+    out = conv_lif.conv_lif(x, packed, geometry, neuron, backend=backend)
     assert out.flatten(1).tolist() == [[0, 1], [1, 1], [0, 1]]
 
 
@@ -114,7 +115,7 @@ def test_it_does_not_depend_on_threads():
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
             geometry = (1, 1), (1, 1), (1, 1)
-            results.append(conv_lif.conv_lif(x, packed, geometry, neuron_of(), kernel='c'))
+            results.append(conv_lif.conv_lif(x, packed, geometry, neuron_of(), backend=C))
     finally:
         torch.set_num_threads(before)
     for result in results:
@@ -150,10 +151,10 @@ for outputs, kernel, size, stride, padding in (
     weights = conv_lif.pack_weights([(q, torch.rand(outputs))], torch.zeros(outputs))
     rest = weights, ((stride,) * 2, (padding,) * 2, (1, 1)), (0.5, 1.0, 1.0, 'hard', False, '', 1.0)
     x = torch.randint(0, 2, (2, 1, 8, *size), dtype=torch.uint8)
-    plain = conv_lif.conv_lif(x, *rest, kernel='c')
+    plain = conv_lif.conv_lif(x, *rest, backend=C)
     for at_end in (False, True):
         x, shortcut = between_guards(x, at_end), between_guards(plain, at_end)
-        assert torch.equal(conv_lif.conv_lif(x, *rest, shortcut, 'or', kernel='c'), plain)
+        assert torch.equal(conv_lif.conv_lif(x, *rest, shortcut, 'or', backend=C), plain)
 print('nothing else was touched')
 """
 
@@ -180,10 +181,10 @@ def test_when_it_is_fast(monkeypatch):
 
 
 @every_kernel
-def test_no_image(kernel):
+def test_no_image(backend):
     packed = conv_lif.pack_weights(*weights(5, 4, (1, 1)))
     x = torch.zeros(3, 0, 4, 2, 2, dtype=torch.uint8)
-    out = conv_lif.conv_lif(x, packed, ((1, 1), (0, 0), (1, 1)), neuron_of(), kernel=kernel)
+    out = conv_lif.conv_lif(x, packed, ((1, 1), (0, 0), (1, 1)), neuron_of(), backend=backend)
     assert out.shape == (3, 0, 5, 2, 2)
 
 
@@ -199,11 +200,11 @@ def test_no_image(kernel):
         (spikes(2, 1, 8, 5, 5), spikes(2, 1, 5, 3, 3).bool(), 'shortcut needs bytes'),
     ],
 )
-def test_wrong_inputs(x, shortcut, message, kernel):
+def test_wrong_inputs(x, shortcut, message, backend):
     packed, geometry = conv_lif.pack_weights(*weights(5, 8, (3, 3))), ((1, 1), (0, 0), (1, 1))
     gate = None if shortcut is None else 'or'
     with pytest.raises(ValueError, match=message):
-        conv_lif.conv_lif(x, packed, geometry, neuron_of(), shortcut, gate, kernel)
+        conv_lif.conv_lif(x, packed, geometry, neuron_of(), shortcut, gate, backend)
 
 
 def test_channels_come_in_fours():

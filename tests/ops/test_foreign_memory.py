@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from mmsnn import ops
-from mmsnn.ops import conv_lif, library
+from mmsnn.ops import conv_lif, dispatch, operators
 
 backends = pytest.mark.parametrize('name', ['reference', 'auto'])
-NEURON = (0.5, 1.0, 1.0, 'hard', False, 'arctan', 1.0)
+NEURON = ops.LIF()
 NAN, INF = float('nan'), float('inf')
 
 
@@ -57,11 +57,11 @@ def test_too_few_bits(name):
     bits = torch.zeros(1, 2, dtype=torch.uint8)
     with ops.use_backend(name):
         with pytest.raises(ValueError, match=r'1 x 17 spikes are bits of shape \(1, 3\)'):
-            library.unpack_spikes(bits, [17], [1], torch.float32)
+            operators.unpack_spikes(bits, [17], [1], torch.float32)
         with pytest.raises(ValueError, match='dense'):
-            library.unpack_spikes(bits, [4, 4], [0, 1], torch.float32)
+            operators.unpack_spikes(bits, [4, 4], [0, 1], torch.float32)
         with pytest.raises(ValueError, match='9 spikes are not 2 rows'):
-            library.pack_spikes(torch.zeros(9), 2)
+            operators.pack_spikes(torch.zeros(9), 2)
 
 
 @backends
@@ -69,37 +69,40 @@ def test_operators_check_for_themselves(name):
     x = torch.randn(2, 1, 5, 3, 3)
     rest = None, None, *NEURON, None, 0
     with ops.use_backend(name), torch.no_grad():
-        for run in (library.lif, torch.ops.mmsnn.lif):
+        for run in (operators.lif.lif, torch.ops.mmsnn.lif):
             with pytest.raises(ValueError, match=r'scale needs the shape \(C,\).*got \(2,\)'):
                 run(x, torch.ones(2), None, None, None, None, *rest)
         with pytest.raises(ValueError, match='is on meta, the input on cpu'):
-            library.lif(x, torch.ones(5, device='meta'), None, None, None, None, *rest)
+            operators.lif.lif(x, torch.ones(5, device='meta'), None, None, None, None, *rest)
         needs = [True] + [False] * 5
         with pytest.raises(ValueError, match='the gradient needs the shape'):
-            library.lif_backward(x[:, :, :2], x, *[None] * 7, *NEURON, None, 0, needs)
+            operators.lif.lif_backward(x[:, :, :2], x, *[None] * 7, *NEURON, None, 0, needs)
         maps = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
         with pytest.raises(ValueError, match='floating dtype'):
-            library.max_pool_backward(maps, maps, [1, 1, 2, 2], False, [1, 1], [1, 1], [0, 0])
+            operators.pool.max_pool_backward(
+                maps, maps, [1, 1, 2, 2], False, [1, 1], [1, 1], [0, 0]
+            )
 
 
-@pytest.mark.parametrize('kernel', [None, 'c'])
+@pytest.mark.parametrize('kernel', ['reference', 'c'])
 def test_conv_lif(kernel):
-    if kernel and not (ops.backend.why_not('c') == '' and library.engine('c').has_dot_products()):
+    backend = dispatch.named(kernel)
+    if backend.supports('conv_lif', torch.zeros(1, dtype=torch.uint8)):
         pytest.skip('no VNNI in this CPU or its compiler')
     q = torch.randint(-9, 9, (70, 8, 3, 3), generator=torch.Generator().manual_seed(0))
     weights = conv_lif.pack_weights([(q, torch.full((70,), 0.05))], torch.zeros(70))
     x = (torch.rand(2, 1, 8, 5, 6) > 0.5).to(torch.uint8)
     args = ((1, 1), (0, 0), (1, 1)), NEURON
     with pytest.raises(ValueError, match="got gate='or' and no shortcut"):
-        conv_lif.conv_lif(x, weights, *args, None, 'or', kernel)
+        conv_lif.conv_lif(x, weights, *args, None, 'or', backend)
     short = weights._replace(shift=weights.shift[:70])
     with pytest.raises(ValueError, match='not as pack_weights makes them'):
-        conv_lif.conv_lif(x, short, *args, kernel=kernel)
-    expected = conv_lif.conv_lif(x, weights, *args)
+        conv_lif.conv_lif(x, short, *args, backend=backend)
+    expected = conv_lif.conv_lif(x, weights, *args, backend=dispatch.REFERENCE)
     for offset in (1, 4):  # weights may begin anywhere
         q = torch.zeros(weights.q.numel() + offset, dtype=torch.int8)[offset:]
         moved = weights._replace(q=q.view(weights.q.shape).copy_(weights.q))
-        assert torch.equal(conv_lif.conv_lif(x, moved, *args, kernel=kernel), expected)
+        assert torch.equal(conv_lif.conv_lif(x, moved, *args, backend=backend), expected)
 
 
 @pytest.mark.parametrize('shape', [(4, 3, 5), (3, 5)])

@@ -1,6 +1,7 @@
 """The fused neuron on every backend against the reference, and against float64."""
 
 import itertools
+import math
 import os
 import warnings
 
@@ -13,7 +14,7 @@ from saved_bytes import saved_bytes
 from torch.utils.checkpoint import checkpoint
 
 from mmsnn import ops
-from mmsnn.ops import backend, library, reference
+from mmsnn.ops import dispatch, operators, reference
 
 # Triton's interpreter takes a millisecond an operation, and cuts off bits where a GPU rounds.
 INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
@@ -21,7 +22,7 @@ FEWER = 8 if INTERPRETED else 1
 HALF_ULP = 2**-7 if INTERPRETED else 2**-8
 
 GATES = (None, 'or', 'add', 'and', 'iand')
-KERNELS = [name for name in backend.KERNELS if not backend.why_not(name)]
+KERNELS = [name for name in dispatch.names() if not dispatch.why_not(name)]
 every_kernel = pytest.mark.parametrize(
     'name',
     KERNELS
@@ -160,7 +161,7 @@ def test_kernels_equal_the_reference(name, case):
     size = magnitudes(inputs, neuron, grad, oracle_grads)
     for key, ours in grads.items():
         error = (ours - oracle_grads[key]).abs().max()
-        edges = neuron['surrogate'] in ops.surrogate.FINITE_REACH
+        edges = ops.SURROGATES[neuron['surrogate']].reach < math.inf
         if edges and error > 1e-5 * size[key]:
             assert (expected_grads[key] - oracle_grads[key]).abs().max() > 1e-5 * size[key]
         else:
@@ -224,9 +225,9 @@ def test_derivative_by_hand_is_that_of_autograd(case):
         ),
         neuron['time_steps'] or 0,
     )
-    assert torch.equal(library.lif(*args), out)
+    assert torch.equal(operators.lif.lif(*args), out)
     needs = [v is not None for v in (x, scale, shift, shortcut, decay, gain)]
-    grads = library.lif_backward(grad.double(), *args, needs)
+    grads = operators.lif.lif_backward(grad.double(), *args, needs)
     names = ('x', 'scale', 'shift', 'shortcut', 'decay', 'input_scale')
     for key, need, ours in zip(names, needs, grads):
         if need and expected[key] is not None:
@@ -344,7 +345,7 @@ def test_statistics_far_from_zero(name):
     # Means a thousand times the deviation cost the naive sum of squares all its digits.
     x = 1000 + torch.randn(2, 4, 8, 30, 30, generator=torch.Generator().manual_seed(2))
     with ops.use_backend(name):
-        mean, var = library.channel_stats(x, 0)
+        mean, var = operators.lif.channel_stats(x, 0)
     exact = torch.var_mean(x.double(), (0, 1, 3, 4), correction=0)
     torch.testing.assert_close((var.double(), mean.double()), exact, rtol=1e-4, atol=1e-3)
 
@@ -363,14 +364,14 @@ def test_statistics_far_from_zero(name):
 def test_bits_come_back(name, rows, n, seed, dtype):
     x = torch.rand(rows, n, generator=torch.Generator().manual_seed(seed)).round().to(dtype)
     with ops.use_backend(name):
-        bits = library.pack_spikes(x, rows)
+        bits = operators.pack_spikes(x, rows)
         assert bits.shape == (rows, (n + 7) // 8)
         assert torch.equal(bits, reference.pack(x))
-        one = library.pack_spikes(x, 1)
-        assert torch.equal(library.unpack_spikes(one, x.shape, x.stride(), dtype), x)
+        one = operators.pack_spikes(x, 1)
+        assert torch.equal(operators.unpack_spikes(one, x.shape, x.stride(), dtype), x)
         x[rows - 1, n - 1] = 0.5
         with pytest.raises(ValueError, match='only zeros and ones fit in a bit'):
-            library.pack_spikes(x, rows)
+            operators.pack_spikes(x, rows)
 
 
 @every_kernel
@@ -479,7 +480,7 @@ def test_operators_pass_pytorchs_own_checks(name):
             (last, scale, scale, shortcut, None, leak, stats, stats, *neuron, 3),
         )
         check(torch.ops.mmsnn.channel_stats.default, (x.detach(), 0))
-        bits = library.pack_spikes(shortcut.detach(), 1)
+        bits = operators.pack_spikes(shortcut.detach(), 1)
         check(torch.ops.mmsnn.pack_spikes.default, (shortcut.detach(), 3))
         check(torch.ops.mmsnn.unpack_spikes.default, (bits, x.shape, x.stride(), torch.float32))
 

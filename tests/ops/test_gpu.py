@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from mmsnn import ops
-from mmsnn.ops import backend, library
+from mmsnn.ops import dispatch
 
-DEVICE, DTYPES = backend.KERNELS['triton']
-if backend.why_not('triton'):
-    pytest.skip(f'needs a GPU: {backend.why_not("triton")}', allow_module_level=True)
+TRITON = dispatch.named('triton')
+DEVICE, DTYPES = TRITON.device, TRITON.dtypes['lif']
+if dispatch.why_not('triton'):
+    pytest.skip(f'needs a GPU: {dispatch.why_not("triton")}', allow_module_level=True)
 
 
 def values(*shape, seed):
@@ -45,9 +46,8 @@ def test_as_the_reference(dtype, layout, gate, monkeypatch):
 
         return launch
 
-    engine = library.engine('triton')
-    for function in (engine.lif, engine.lif_backward):
-        monkeypatch.setattr(engine, function.__name__, watch(function))
+    for function in (TRITON.lif, TRITON.lif_backward):
+        monkeypatch.setattr(TRITON, function.__name__, watch(function))
     shape = (3, 2, 20, 9, 7)
     x = (1.5 * values(*shape, seed=0)).to(dtype)
     if layout == 'shared':

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from mmsnn.ops import build
+from mmsnn.ops.backends.c import build
 
 #: As the kernels are built: with threads, without, without AVX-512, without variants by CPU. One of
 #: them to the end, as some warnings come from the optimiser.

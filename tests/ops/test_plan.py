@@ -7,10 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmsnn import ops
-from mmsnn.ops import backend, plan
+from mmsnn.ops import dispatch
+from mmsnn.ops.backends.c import plan
 
 pytestmark = pytest.mark.skipif(
-    bool(backend.why_not('c')), reason='needs the C kernels: a C compiler'
+    bool(dispatch.why_not('c')), reason='needs the C kernels: a C compiler'
 )
 
 
@@ -76,8 +77,8 @@ def test_rows_of_an_image_of_a_larger_tensor():
     x, shortcut = maps(1, 3), (maps(3, 6) > 0.5).to(torch.uint8)
     larger = torch.zeros_like(shortcut)
     here = (slice(None), slice(1, 2), slice(None), slice(3, None))
-    neuron = ops.LIF(0.5, 1.0, 1.0, 'hard', False, 'arctan', 1.0)
-    out = plan.lif(x, None, None, shortcut[here], neuron, 'or', 0, torch.uint8, larger[here])
+    call = ops.LIFCall(x, ops.LIF(), shortcut=shortcut[here], gate='or')
+    out = ops.named('c').planned_lif(call, torch.uint8, larger[here])
     assert out is not None, 'it was not planned'
     assert torch.equal(out, ops.lif(x, shortcut=shortcut[here], gate='or', dtype=torch.uint8))
     assert torch.equal(larger[here], out)

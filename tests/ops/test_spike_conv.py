@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from saved_bytes import saved_bytes
 
 from mmsnn import ops
-from mmsnn.ops import backend, spike_conv
+from mmsnn.ops import dispatch, spike_conv
 
-KERNELS = [name for name in backend.KERNELS if not backend.why_not(name)]
+KERNELS = [name for name in dispatch.names() if not dispatch.why_not(name)]
 
 
 HALVES = [torch.bfloat16, torch.float16]

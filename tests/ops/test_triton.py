@@ -21,11 +21,10 @@ parent = types.ModuleType('mmsnn')
 parent.__path__ = [{str(PACKAGE)!r}]
 sys.modules['mmsnn'] = parent
 import pytest, torch
-from mmsnn.ops import backend
-_, dtypes = backend.KERNELS['triton']
-backend.KERNELS.clear()
-backend.KERNELS['triton'] = ('cpu', dtypes)
-assert backend.why_not('triton') == '', backend.why_not('triton')
+from mmsnn.ops import dispatch
+del dispatch.BACKENDS['c']
+dispatch.named('triton').device = 'cpu'
+assert dispatch.why_not('triton') == '', dispatch.why_not('triton')
 sys.exit(pytest.main([
     {str(HERE / 'test_fused.py')!r}, {str(HERE / 'test_gpu.py')!r},
     '-q', '-p', 'no:cacheprovider', '-k',

@@ -12,7 +12,10 @@ import subprocess
 import pytest
 import torch
 
-from mmsnn.ops import library
+from mmsnn.ops import dispatch
+from mmsnn.ops.operators import lif
+
+TRITON = dispatch.named('triton')
 
 triton = pytest.importorskip('triton', reason='needs triton')
 from triton.backends.compiler import GPUTarget  # noqa: E402
@@ -120,9 +123,9 @@ def fire(dtype, data, shared, affine, reset, gate, out):
     x, steps = tensors(dtype, data, shared)
     scale, shift, *_ = affine_tensors(affine, x, shared)
     shortcut = None if gate is None else steps(out if out.is_floating_point else x.dtype)
-    library._lif(
+    lif._lif(
         x, scale, shift, shortcut, None, None, None, None, 0.5, 0.5, 1.0, reset, False, 'arctan',
-        1.0, gate, len(steps(dtype)) if shared else 0, dtype=out, kernel='triton',
+        1.0, gate, len(steps(dtype)) if shared else 0, dtype=out, backend=TRITON,
     )  # fmt: skip
 
 
@@ -148,9 +151,9 @@ def differentiate(
         need_leak,
         need_leak,
     ]
-    library._lif_backward(
+    lif._lif_backward(
         grad, x, scale, shift, shortcut, leak, leak, mean, invstd, 0.5, 0.5, 1.0, reset, detach,
-        surrogate, 1.0, gate, len(grad) if shared else 0, needs, kernel='triton',
+        surrogate, 1.0, gate, len(grad) if shared else 0, needs, backend=TRITON,
     )  # fmt: skip
 
 
@@ -158,13 +161,13 @@ def unpack(dtype, data):
     """Launch the kernel from bits."""
     x, _ = tensors(dtype, data)
     bits = torch.empty(1, (x.numel() + 7) // 8, dtype=torch.uint8, device='meta')
-    library.engine('triton').unpack(bits, x)
+    TRITON.unpack(bits, x)
 
 
 def pack(dtype, data):
     """Launch the kernel to bits; it reads a flag back, which needs memory."""
     n = tensors(dtype, data)[0].numel()
-    library.engine('triton').pack(torch.empty((), dtype=dtype).expand(n), 1, torch.empty(0))
+    TRITON.pack(torch.empty((), dtype=dtype).expand(n), 1, torch.empty(0))
 
 
 class Target:

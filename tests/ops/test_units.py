@@ -12,17 +12,18 @@ from children import child, needs_compiler
 from mmsnn.ops import spike_conv, units
 
 OLD = """
-from mmsnn.ops import build, conv_lif, cpu, spike_conv, units
-assert backend.why_not('c') == '', backend.why_not('c')
+from mmsnn.ops import conv_lif, spike_conv, units
+from mmsnn.ops.backends.c import build, calls
+assert dispatch.why_not('c') == '', dispatch.why_not('c')
 assert units.build_flags() == ('-DMMSNN_NO_AVX512',)
-assert not units.has_vnni() and not units.has_amx() and not cpu.has_dot_products()
+assert not units.has_vnni() and not units.has_amx() and not calls.has_dot_products()
 maps = torch.zeros(1, 1, 4, 2, 2, dtype=torch.uint8)
 assert not conv_lif.is_fast(maps)
 assert not any(v for k, v in units.capabilities().items() if k.startswith(('avx512', 'amx')))
 with ops.use_backend('reference'):
     expected = ops.lif(x)
 assert torch.equal(ops.lif(x), expected)
-print(cpu.load()._name)
+print(calls.load()._name)
 """
 
 

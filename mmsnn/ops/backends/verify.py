@@ -57,7 +57,10 @@ def _check_neurons(backend: Backend) -> str:
             x = (1.5 * _sample(*shape, step=1.7)).to(device, dtype)
             if gate == 'iand':
                 x = x.transpose(-1, -3).contiguous().transpose(-1, -3)
-            scale, shift = (1 + _sample(5, step=0.9)).to(device), _sample(5, step=1.1).to(device) / 4
+            scale, shift = (
+                (1 + _sample(5, step=0.9)).to(device),
+                _sample(5, step=1.1).to(device) / 4,
+            )
             shortcut = (_sample(3, 2, 5, 9, 8, step=2.3) > 0.3).to(device, dtype) if gate else None
             leak = x.new_tensor(0.5, dtype=torch.float32)
             neuron = LIF(leak, leak + 0.25, 0.6, reset, detach, surrogate, 0.8)
@@ -140,8 +143,10 @@ def _check_pools(backend: Backend) -> str:
                 x = _sample(*_SHAPE, step=1.7).to(backend.device, dtype).flatten(0, 1)
                 x = x.contiguous(memory_format=layout).unflatten(0, _SHAPE[:2])
                 arguments = lif.Arguments.of(LIFCall(x, LIF(v_threshold=0.6, surrogate_width=0.8)))
-                args = grad, *arguments, packed, *windows, [True] + [False] * 5
-                ours, theirs = (lif_pool._lif_pool_backward(*args, backend=b)[0] for b in both)
+                rest = *arguments, packed, *windows, [True] + [False] * 5
+                ours, theirs = (
+                    lif_pool._lif_pool_backward(grad, *rest, backend=b)[0] for b in both
+                )
                 if not _close((ours,), (theirs,), 1e-4 if dtype == torch.float32 else 2e-2):
                     return f'gradients behind a pool ({dtype}, {layout})'
     return ''
@@ -158,7 +163,7 @@ def _check_decoding(backend: Backend) -> str:
         )
     ]
     operations = {
-        'attention_decode': lambda spikes, b: (decode._attention_decode(spikes, *weights, b),),
+        'attention_decode': lambda spikes, b: (decode._attention_decode(spikes, weights, b),),
         'rate_decode': lambda spikes, b: (decode._rate_decode(spikes, b).float(),),
         'attention_statistics': decode._attention_statistics,
     }

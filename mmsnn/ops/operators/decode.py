@@ -42,9 +42,9 @@ attention_statistics = define(
 )
 
 
-def _attention_decode(spikes, temporal, channel, spatial, backend: Optional[Backend] = None):
-    weights = expand_weights(spikes, temporal, channel, spatial)
-    out = _attention_decode_fake(spikes, temporal)
+def _attention_decode(spikes, weights, backend: Optional[Backend] = None):
+    out = _attention_decode_fake(spikes, *weights)
+    weights = expand_weights(spikes, *weights)
     backend = backend or _chosen('attention_decode', spikes)
     if backend.supports('attention_decode', out):
         backend = REFERENCE
@@ -61,7 +61,7 @@ def _attention_decode_fake(spikes, temporal, *others):
 
 attention_decode = define(
     'attention_decode(Tensor spikes, Tensor temporal, Tensor channel, Tensor spatial) -> Tensor',
-    _attention_decode,
+    lambda spikes, *weights: _attention_decode(spikes, weights),
     _attention_decode_fake,
 )
 
@@ -95,6 +95,4 @@ def _to_bytes_fake(x, scale, zero):
     return torch.empty_like(x, dtype=torch.uint8)
 
 
-to_bytes = define(
-    'to_bytes(Tensor x, float scale, int zero) -> Tensor', _to_bytes, _to_bytes_fake
-)
+to_bytes = define('to_bytes(Tensor x, float scale, int zero) -> Tensor', _to_bytes, _to_bytes_fake)

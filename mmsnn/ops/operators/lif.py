@@ -5,7 +5,7 @@ inside and gives spikes in the dtype it was given. Spikes that backward needs ag
 in memory order, whatever the layout.
 """
 
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 import torch
 from torch import Tensor
@@ -30,6 +30,10 @@ INPUTS = 'Tensor x, Tensor? scale, Tensor? shift, Tensor? shortcut, Tensor? deca
     'Tensor? input_scale_tensor, Tensor? mean, Tensor? invstd'  # fmt: skip
 NEURON = 'float decay, float input_scale, float v_threshold, str reset, bool detach_reset, ' \
     'str surrogate, float surrogate_width, str? gate, int time_steps'  # fmt: skip
+
+
+def _apart(leak: Union[float, Tensor]) -> tuple[float, Optional[Tensor]]:
+    return (1.0, leak) if isinstance(leak, Tensor) else (float(leak), None)
 
 
 class Arguments(NamedTuple):
@@ -64,13 +68,13 @@ class Arguments(NamedTuple):
     ) -> 'Arguments':
         """The arguments of a call."""
         neuron = call.neuron
-        leaks = neuron.decay, neuron.input_scale
-        tensors = [v if isinstance(v, Tensor) else None for v in leaks]
-        floats = [1.0 if isinstance(v, Tensor) else float(v) for v in leaks]
+        decay, decay_tensor = _apart(neuron.decay)
+        input_scale, input_scale_tensor = _apart(neuron.input_scale)
         return cls(
-            call.x, call.scale, call.shift, call.shortcut, *tensors, mean, invstd, *floats,
-            float(neuron.v_threshold), neuron.reset, bool(neuron.detach_reset), neuron.surrogate,
-            float(neuron.surrogate_width), call.gate, call.time_steps,
+            call.x, call.scale, call.shift, call.shortcut, decay_tensor, input_scale_tensor, mean,
+            invstd, decay, input_scale, float(neuron.v_threshold), neuron.reset,
+            bool(neuron.detach_reset), neuron.surrogate, float(neuron.surrogate_width), call.gate,
+            call.time_steps,
         )  # fmt: skip
 
     def call(self) -> LIFCall:
@@ -104,10 +108,13 @@ class Arguments(NamedTuple):
             None if v is None else v.to(dtype).contiguous()
             for v in (self.scale, self.shift, self.mean, self.invstd)
         )
-        if mean is not None:
-            scale = scale * invstd
-            shift = shift - mean * scale
-        return scale, shift
+        if mean is None:
+            return scale, shift
+        assert scale is not None  # check_statistics
+        assert shift is not None
+        assert invstd is not None
+        scale = scale * invstd
+        return scale, shift - mean * scale
 
 
 # ---- forward -------------------------------------------------------------------------------------
@@ -155,9 +162,7 @@ def _lif_as_fake(x, *args):
 
 
 # Spikes in another dtype than the currents: for inference, without a gradient.
-lif_as = define(
-    f'lif_as({INPUTS}, {NEURON}, ScalarType dtype) -> Tensor', _lif_as, _lif_as_fake
-)
+lif_as = define(f'lif_as({INPUTS}, {NEURON}, ScalarType dtype) -> Tensor', _lif_as, _lif_as_fake)
 
 
 # ---- backward ------------------------------------------------------------------------------------
@@ -181,76 +186,115 @@ def _lif_backward(grad, *args, backend: Optional[Backend] = None, pooled=None):
     ``grad`` (T * B, C, H', W') is that of what came out of it.
     """
     arguments, needs = Arguments(*args[:-1]), Needs(*args[-1])
-    call = arguments.call()
-    _check_backward(grad, call, pooled)
+    _check_backward(grad, arguments.call(), pooled)
     arguments.check_statistics()
-    x, time_steps = call.x, call.time_steps
-    scale, shift = arguments.affine()
-    mean, invstd = arguments.mean, arguments.invstd
-    if mean is not None:
-        mean, invstd = mean.to(scale.dtype), invstd.to(scale.dtype)
-    layout = inner_layout(x, time_steps)
+    call, layout = _laid_out_call(arguments)
+    through_statistics = arguments.mean is not None and needs.x
+    grads = _places(call, layout, needs, through_statistics)
+    backend = backend or choose('lif_backward', call.x)
+    if pooled is not None:
+        backend.pooled_lif_backward(grad, call, grads, *pooled)
+    elif call.x.numel():
+        backend.lif_backward(laid_out(grad, call.x, layout), call, grads)
+    grad_x = grads.x
+    if through_statistics:
+        grad_x = _through_statistics(arguments, call, grads, backend)
+    return _results(arguments, needs, grads._replace(x=grad_x))
+
+
+def _laid_out_call(arguments: Arguments) -> tuple[LIFCall, tuple]:
+    """The call with all its tensors in one layout, and that."""
+    call = arguments.call()
+    layout = inner_layout(call.x, call.time_steps)
     shortcut = call.shortcut
     if shortcut is not None:
         in_bits = shortcut.dtype == torch.uint8
-        shortcut = shortcut.contiguous() if in_bits else laid_out(shortcut, x, layout)
-    x = input_laid_out(x, time_steps, layout)
-    call = call._replace(x=x, scale=scale, shift=shift, shortcut=shortcut)
-    through_stats = mean is not None and needs.x
-    need_sums = needs.scale or needs.shift or through_stats
+        shortcut = shortcut.contiguous() if in_bits else laid_out(shortcut, call.x, layout)
+    scale, shift = arguments.affine()
+    x = input_laid_out(call.x, call.time_steps, layout)
+    return call._replace(x=x, scale=scale, shift=shift, shortcut=shortcut), layout
+
+
+def _like_input(call: LIFCall, dtype: torch.dtype) -> Tensor:
+    x = call.x
+    if call.time_steps:
+        return torch.empty_strided(x.shape, x.stride(), dtype=dtype, device=x.device)
+    return empty_steps(x, x.shape[0], (x.shape[1:], x.stride()[1:]), dtype)
+
+
+def _places(call: LIFCall, layout: tuple, needs: Needs, through_statistics: bool) -> LIFGrads:
+    """Where gradients go; empty but for the sums, which begin at 0.
+
+    Through statistics, the sums come before the gradient they are part of: dL/dcurrent stays behind
+    for a light second pass, unrounded, so that half precision is rounded once.
+    """
+    x = call.x
+    need_sums = needs.scale or needs.shift or through_statistics
     channels = x.shape[call.channel_axis] if need_sums else 0
+    dtype = compute_dtype(x.dtype) if through_statistics else x.dtype
 
-    def like_x(dtype):
-        if time_steps:
-            return torch.empty_strided(x.shape, x.stride(), dtype=dtype, device=x.device)
-        return empty_steps(x, x.shape[0], layout, dtype)
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.float64, device=x.device)
 
-    # Through the statistics, the sums come before the gradient they are part of: dL/dcurrent stays
-    # behind for a light second pass, unrounded, so that half precision is rounded once.
-    double = dict(dtype=torch.float64, device=x.device)
-    grads = LIFGrads(
-        x=like_x(compute_dtype(x.dtype) if through_stats else x.dtype) if needs.x else None,
-        x_coef=None if through_stats else scale,
+    return LIFGrads(
+        x=_like_input(call, dtype) if needs.x else None,
+        x_coef=None if through_statistics else call.scale,
         shortcut=empty_steps(x, call.steps, layout) if needs.shortcut else None,
-        channel_sums=torch.zeros(2, channels, **double) if need_sums else None,
-        leak_sums=torch.zeros(2, **double) if needs.decay or needs.input_scale else None,
+        channel_sums=zeros(2, channels) if need_sums else None,
+        leak_sums=zeros(2) if needs.decay or needs.input_scale else None,
     )
-    backend = backend or choose('lif_backward', x)
-    if pooled is not None:
-        backend.pooled_lif_backward(grad, call, grads, *pooled)
-    elif x.numel():
-        backend.lif_backward(laid_out(grad, x, layout), call, grads)
-    grad_x, sums = grads.x, grads.channel_sums
-    if through_stats:
-        dtype = scale.dtype
-        share = channels / max(x.numel(), 1)
-        mean_grad = (sums[0] * share).to(dtype)
-        slope = ((sums[1] - mean * sums[0]) * invstd * share).to(dtype) * invstd
-        by = (scale, -scale * slope, scale * (slope * mean - mean_grad))
-        y_grad, grad_x = grad_x, grad_x if x.dtype == grad_x.dtype else like_x(x.dtype)
-        if x.numel():
-            last = choose('input_grad', x) if backend.supports('input_grad', x) else backend
-            last.input_grad(y_grad, call, by, grad_x)
-    grad_scale = None
-    if needs.scale:
-        grad_scale = sums[1] if mean is None else (sums[1] - mean * sums[0]) * invstd
-        grad_scale = grad_scale.to(arguments.scale.dtype)
-    results = (
-        grad_x,
-        grad_scale,
-        sums[0].to(arguments.shift.dtype) if needs.shift else None,
-        grads.shortcut,
-        *(
-            grads.leak_sums[i].to(tensor.dtype).view(tensor.shape) if need else None
-            for i, (need, tensor) in enumerate(
-                (
-                    (needs.decay, arguments.decay_tensor),
-                    (needs.input_scale, arguments.input_scale_tensor),
-                )
+
+
+def _through_statistics(
+    arguments: Arguments, call: LIFCall, grads: LIFGrads, backend: Backend
+) -> Tensor:
+    r"""dL/dx where the statistics are those of x itself.
+
+    With y' = dL/dcurrent, n values a channel and z = (x - mean) invstd:
+    scale (y' - mean of y' - z * mean of y' z) as coefficients of y', x and 1.
+    """
+    x, scale, y_grad, sums = call.x, call.scale, grads.x, grads.channel_sums
+    assert scale is not None  # statistics come with a scale
+    assert y_grad is not None
+    assert sums is not None
+    assert arguments.mean is not None
+    assert arguments.invstd is not None
+    mean, invstd = (v.to(scale.dtype) for v in (arguments.mean, arguments.invstd))
+    share = len(mean) / max(x.numel(), 1)
+    mean_grad = (sums[0] * share).to(scale.dtype)
+    slope = ((sums[1] - mean * sums[0]) * invstd * share).to(scale.dtype) * invstd
+    by = (scale, -scale * slope, scale * (slope * mean - mean_grad))
+    grad_x = y_grad if x.dtype == y_grad.dtype else _like_input(call, x.dtype)
+    if x.numel():
+        if backend.supports('input_grad', x):
+            backend = choose('input_grad', x)
+        backend.input_grad(y_grad, call, by, grad_x)
+    return grad_x
+
+
+def _results(arguments: Arguments, needs: Needs, grads: LIFGrads) -> tuple[Tensor, ...]:
+    """What the operator gives, empty where it isn't wanted."""
+    found: list[Optional[Tensor]] = [grads.x, None, None, grads.shortcut, None, None]
+    sums, leaks = grads.channel_sums, grads.leak_sums
+    if sums is not None:
+        by_scale = sums[1]
+        if arguments.mean is not None and arguments.invstd is not None:
+            mean, invstd = (
+                v.to(compute_dtype(arguments.x.dtype)) for v in (arguments.mean, arguments.invstd)
             )
-        ),
+            by_scale = (sums[1] - mean * sums[0]) * invstd
+        found[1:3] = by_scale, sums[0]
+    if leaks is not None:
+        found[4:6] = leaks
+    like: list[Any] = [*arguments[:6]]
+    return tuple(
+        arguments.x.new_empty(0)
+        if not need or value is None
+        else value
+        if i in (0, 3)
+        else value.to(tensor.dtype).view(tensor.shape)
+        for i, (need, value, tensor) in enumerate(zip(needs, found, like))
     )
-    return tuple(x.new_empty(0) if g is None else g for g in results)
 
 
 def _check_backward(grad: Tensor, call: LIFCall, pooled) -> None:

@@ -58,8 +58,8 @@ lif_pool = define(
 
 
 def _lif_pool_backward(grad, *args, backend: Optional[Backend] = None):
-    *arguments, bits, kernel_size, stride, padding, needs = args
-    arguments, windows = Arguments(*arguments), (kernel_size, stride, padding)
+    *neuron, bits, kernel_size, stride, padding, needs = args
+    arguments, windows = Arguments(*neuron), (kernel_size, stride, padding)
     _check(arguments, windows)
     x, time_steps = arguments.x, arguments.time_steps
     steps = time_steps or x.shape[0]

@@ -315,9 +315,10 @@ def test_integer_convs_of_counts_are_exact(options, bits):
     # The neurons in the conv see the same sums.
     tiles = conv_lif.pack_weights(*integer._round())
     geometry = conv.stride, conv.padding, conv.dilation
-    neuron = 0.5, 1.0, 3.0, 'hard', False, 'arctan', 1.0
+    neuron = ops.LIF(v_threshold=3.0)
     spikes = [
-        conv_lif.conv_lif(x[None], tiles, geometry, neuron, kernel=kernel) for kernel in ('c', None)
+        conv_lif.conv_lif(x[None], tiles, geometry, neuron, backend=ops.named(name))
+        for name in ('c', 'reference')
     ]
     assert 0 < spikes[0].float().mean() < 1
     assert torch.equal(*spikes)
