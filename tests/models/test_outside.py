@@ -220,6 +220,72 @@ def test_a_surrogate_trains_in_every_backend(outside, block, stem, backend):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('gate_cfg', [dict(type='ResidualGate'), dict(type='SEWIAndGate')])
+@pytest.mark.parametrize('reset', ['hard', 'soft'])
+def test_a_backend_computes_what_it_has(reset, gate_cfg, monkeypatch):
+    numpy, calls = ops.named('numpy'), []
+    run = numpy.lif
+    monkeypatch.setattr(numpy, 'lif', lambda call, out: (calls.append(call.gate), run(call, out)))
+    act_cfg = dict(type='LIFNeuron', v_threshold=0.3, reset=reset)
+    torch.manual_seed(0)
+    net = SGResNet(10, 3, act_cfg=act_cfg, gate_cfg=gate_cfg, base_channels=16)
+    assert ops.choose('lif', torch.zeros(1)) is numpy
+    assert ops.choose('lif', torch.zeros(1, dtype=torch.bfloat16)) is not numpy
+    assert ops.choose('max_pool', torch.zeros(1)) is not numpy
+    calls.clear()
+
+    def step():
+        net.zero_grad()
+        net.train()
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+        net(images(2, 16))[-1].sum().backward()
+        net.eval()
+        with torch.no_grad(), SpikeRecorder(net) as recorder:
+            levels = net(images(2, 16))
+        rates = {name: spikes.float().mean().item() for name, spikes in recorder.spikes.items()}
+        return levels, [p.grad.clone() for p in net.parameters()], rates
+
+    spikes, grads, rates = step()
+    assert set(calls) == {None, {'ResidualGate': 'or', 'SEWIAndGate': 'iand'}[gate_cfg['type']]}
+    with ops.use_backend('reference'):
+        expected, other, expected_rates = step()
+    assert all(map(torch.equal, spikes, expected))
+    assert rates == expected_rates
+    for a, b in zip(grads, other):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+class Wrong(ops.Backend):
+    """Half of the mean over time."""
+
+    name, device = 'wrong', 'cpu'
+    dtypes = {'rate_decode': (torch.float64,)}
+
+    def rate_decode(self, spikes, out):
+        torch.mean(spikes / 2, 0, out=out)
+
+
+def test_a_backend_of_wrong_numbers_is_not_used(caplog):
+    ops.register_backend(Wrong())
+    spikes = torch.ones(2, 3, dtype=torch.float64)
+    for _ in range(2):
+        assert ops.rate_decode(spikes).tolist() == [1, 1, 1]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith('mmsnn runs without its wrong kernels, slower: its self-check found')
+    with pytest.raises(ops.BackendError, match='self-check found wrong decoding'):
+        ops.set_backend('wrong')
+
+
+@pytest.mark.parametrize('name', ['', 'c', 'auto', 'reference'])
+def test_backends_that_are_refused(name):
+    backend = Wrong()
+    backend.name = name
+    with pytest.raises(ValueError, match=f'needs a name other than .* got {name!r}'):
+        ops.register_backend(backend)
+
+
 @pytest.mark.parametrize(
     ('arguments', 'match'),
     [(('arctan', abs), "'arctan' is there already"), (('mine', abs, 0), 'reach .* got 0')],
@@ -312,7 +378,8 @@ def test_suffixes_that_no_reader_takes(suffix, match):
 
 def test_the_page_shows_the_package(outside):
     page = (ROOT / 'CONTRIBUTING.md').read_text(encoding='utf-8')
-    for module in (outside.neurons, outside.gates, outside.blocks, outside.decoders):
+    modules = outside.neurons, outside.gates, outside.blocks, outside.decoders, outside.backends
+    for module in modules:
         for _, cls in inspect.getmembers(module, inspect.isclass):
             if cls.__module__ == module.__name__:
                 assert inspect.getsource(cls) in page, cls

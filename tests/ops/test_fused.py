@@ -92,7 +92,7 @@ def cases(draw):
         inputs['input_scale'] = torch.tensor([draw(st.floats(0.2, 2))])
     neuron = dict(
         v_threshold=draw(st.floats(0.2, 2)),
-        reset=draw(st.sampled_from(ops.RESETS)),
+        reset=draw(st.sampled_from(sorted(ops.RESETS))),
         detach_reset=draw(st.booleans()),
         surrogate=draw(st.sampled_from(sorted(ops.SURROGATES))),
         surrogate_width=draw(st.floats(0.4, 3)),

@@ -52,7 +52,7 @@ def cases(draw):
         inputs['decay'] = torch.tensor(draw(st.floats(0, 1)))
     neuron = dict(
         v_threshold=draw(st.floats(0.2, 2)),
-        reset=draw(st.sampled_from(ops.RESETS)),
+        reset=draw(st.sampled_from(sorted(ops.RESETS))),
         surrogate=draw(st.sampled_from(sorted(ops.SURROGATES))),
         time_steps=steps if shared else None,
     )

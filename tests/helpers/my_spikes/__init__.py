@@ -3,4 +3,4 @@
 Its parts are what CONTRIBUTING.md shows.
 """
 
-from . import blocks, decoders, events, gates, neurons, surrogates  # noqa: F401
+from . import backends, blocks, decoders, events, gates, neurons, surrogates  # noqa: F401
