@@ -1,0 +1,480 @@
+/* Convs that look at spikes alone: their time is in proportion to how many there are.
+ *
+ * The spikes under a row of output pixels are listed once, column after column, and within a column
+ * by row of the kernel and channel, as (column * kernel_height + row) * channels + channel. The
+ * window of a pixel is then one stretch of that list, and what is left of a spike's number without
+ * the window's first column says which row of weights it adds. The sums of a pixel for EVENT_OUTPUTS
+ * outputs stay in registers. A sum has the order of the list, whatever the number of threads.
+ *
+ * Sums of whole numbers are exact. With weights of 8 bits they are added up in 16 bits for at most
+ * 255 spikes, as 255 * 128 < 2^15, and those in 32, which hold a window of any 65793 bytes, as
+ * 65793 * 255 * 128 < 2^31. With weights of 16 bits they are added up in 32 bits where a window has
+ * at most 65535 spikes, as 65535 * 2^15 < 2^31, else in 64. A byte of v counts as v spikes. */
+
+enum { EVENT_OUTPUTS = 64, EVENT_PIXELS = LANES / EVENT_OUTPUTS };
+
+/* Maps with channels last, steps of `x` x_step elements apart; `channels` and `outputs` are those
+ * of a group, and `blocks` of EVENT_OUTPUTS hold the outputs of one. */
+struct event_conv {
+    int64_t steps, images, height, width, channels, out_height, out_width, outputs, groups, blocks;
+    int64_t kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
+    int64_t dilation_height, dilation_width, x_step, parts;
+    int32_t dtype, threads;
+    const uint8_t *x;
+    const void *weight; /* [parts][groups][blocks][kernel_width][kernel_height][channels][OUTPUTS] */
+    const float *scale; /* [parts][groups][blocks][OUTPUTS] */
+    const float *shift; /* [groups][blocks][OUTPUTS] */
+    float *out;         /* currents, (steps, images, out_height, out_width, all outputs), or NULL */
+};
+
+/* ---- which spikes ------------------------------------------------------------------------------ */
+
+/* positions[m] has the numbers of the bits that are set in m, lowest first. */
+#define NTH_IF(M, N, I) ((M) >> I & 1 && __builtin_popcount((M) & ((1 << I) - 1)) == N ? I : 0)
+#define NTH(M, N) \
+    (NTH_IF(M, N, 1) + NTH_IF(M, N, 2) + NTH_IF(M, N, 3) + NTH_IF(M, N, 4) + NTH_IF(M, N, 5) + \
+     NTH_IF(M, N, 6) + NTH_IF(M, N, 7))
+#define BITS_1(M) \
+    {NTH(M, 0), NTH(M, 1), NTH(M, 2), NTH(M, 3), NTH(M, 4), NTH(M, 5), NTH(M, 6), NTH(M, 7)}
+#define BITS_4(M) BITS_1(M), BITS_1((M) + 1), BITS_1((M) + 2), BITS_1((M) + 3)
+#define BITS_16(M) BITS_4(M), BITS_4((M) + 4), BITS_4((M) + 8), BITS_4((M) + 12)
+#define BITS_64(M) BITS_16(M), BITS_16((M) + 16), BITS_16((M) + 32), BITS_16((M) + 48)
+static const uint8_t positions[256][8] = {BITS_64(0), BITS_64(64), BITS_64(128), BITS_64(192)};
+
+/* Bit i says whether byte i isn't 0. */
+INLINE int which_of(uint64_t eight) {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    eight = __builtin_bswap64(eight);
+#endif
+    const uint64_t low = 0x7f7f7f7f7f7f7f7fULL, ones = 0x0101010101010101ULL;
+    eight = (((eight & low) + low) | eight) >> 7 & ones;
+    return (int)(eight * 0x0102040810204080ULL >> 56);
+}
+
+/* The spikes under one row of output pixels, of one time step and one group. */
+struct events {
+    uint32_t *list;
+    uint8_t *values; /* of those in the list, or NULL: all are 1 */
+    int64_t *starts; /* [width + 1], where each column begins in the list */
+};
+
+/* Append the spikes of one pixel; returns how many the list has then. Writes up to 7 more. */
+INLINE int64_t list_pixel(const uint8_t *x, int64_t channels, uint32_t first, int64_t n,
+                          const struct events *to, uint64_t *seen) {
+    for (int64_t c = 0; c < channels; c += 8, first += 8) {
+        uint64_t eight = 0;
+        if (c + 8 <= channels)
+            memcpy(&eight, x + c, 8);
+        else
+            for (int64_t i = 0; c + i < channels; i++)
+                memcpy((uint8_t *)&eight + i, x + c + i, 1);
+        int bits = which_of(eight);
+        const uint8_t *at = positions[bits];
+        uint32_t *list = to->list + n;
+        for (int i = 0; i < 8; i++)
+            list[i] = first + at[i];
+        if (to->values)
+            for (int i = 0; i < __builtin_popcount(bits); i++)
+                to->values[n + i] = x[c + at[i]];
+        n += __builtin_popcount(bits);
+        *seen |= eight;
+    }
+    return n;
+}
+
+/* List the spikes of the columns that are `used`, where `rows` has the beginning of each row, NULL
+ * outside of the map. Returns how many the list has then, after `n` before; `seen` gets the bits
+ * that any byte has. */
+LOOP int64_t mmsnn_list_spikes(const struct event_conv *c, const uint8_t *const *rows,
+                               const uint8_t *used, int64_t n, const struct events *to,
+                               uint64_t *seen) {
+    int64_t apart = c->groups * c->channels;
+    uint64_t any = 0;
+    for (int64_t column = 0; column < c->width; column++) {
+        to->starts[column] = n;
+        for (int64_t k = 0; used[column] && k < c->kernel_height; k++)
+            if (rows[k])
+                n = list_pixel(rows[k] + column * apart, c->channels,
+                               (uint32_t)((column * c->kernel_height + k) * c->channels), n, to,
+                               &any);
+    }
+    to->starts[c->width] = n;
+    *seen |= any;
+    return n;
+}
+
+/* ---- what they add up to ----------------------------------------------------------------------- */
+
+/* Currents of `count` pixels from `first` on: y = scale * sums + from, where the rows of `from` are
+ * from_step apart, 0 for one of all. */
+struct event_tile {
+    const struct events *events;
+    const void *weight; /* of a block */
+    const float *scale, *from;
+    int64_t first, count, from_step;
+    float *y; /* [count][EVENT_OUTPUTS] */
+};
+
+/* The columns of a window follow each other in the list, unless the kernel is dilated. */
+struct stretch {
+    int64_t begin, end; /* in the list */
+    int64_t base;       /* weight row of a spike: base + its number */
+};
+
+INLINE int64_t stretches_of(const struct event_conv *c) {
+    return c->dilation_width == 1 ? 1 : c->kernel_width;
+}
+
+INLINE struct stretch stretch_of(const struct event_conv *c, const struct event_tile *t, int64_t i,
+                                 int64_t k) {
+    int64_t column = c->kernel_height * c->channels;
+    int64_t left = (t->first + i) * c->stride_width - c->pad_width + k * c->dilation_width;
+    int64_t right = left + (c->dilation_width == 1 ? c->kernel_width : 1);
+    int64_t begin = at_most(at_least(left, 0), c->width), end = at_most(right, c->width);
+    struct stretch s = {t->events->starts[begin], t->events->starts[at_least(begin, end)],
+                        (k - left) * column};
+    return s;
+}
+
+#define VECTOR_OF(TYPE, NAME) typedef TYPE NAME __attribute__((vector_size(32)));
+VECTOR_OF(float, float_sums)
+VECTOR_OF(int32_t, int_pairs)
+VECTOR_OF(uint32_t, int_sums)
+VECTOR_OF(int16_t, short_pairs)
+VECTOR_OF(uint16_t, short_sums)
+enum { SUMS = sizeof(float_sums) / sizeof(float) };
+
+INLINE void to_floats(const int_pairs *sums, float_sums *real) {
+#ifdef VECTORS
+    *real = __builtin_convertvector(*sums, float_sums);
+#else
+    for (int i = 0; i < SUMS; i++)
+        (*real)[i] = (float)(*sums)[i];
+#endif
+}
+
+/* y = scale * sums + from. */
+INLINE void give_currents(const struct event_tile *t, int64_t i, int j, const float_sums *sums) {
+    float_sums scale, from;
+    memcpy(&scale, t->scale + j, sizeof scale);
+    memcpy(&from, t->from + i * t->from_step + j, sizeof from);
+    from = *sums * scale + from;
+    memcpy(t->y + i * EVENT_OUTPUTS + j, &from, sizeof from);
+}
+
+#define ADD_FLOATS(NAME, WEIGHED) \
+    LOOP void NAME(const struct event_conv *c, const struct event_tile *t) { \
+        for (int64_t i = 0; i < t->count; i++) { \
+            float_sums sums[EVENT_OUTPUTS / SUMS] = {0}; \
+            for (int64_t k = 0; k < stretches_of(c); k++) { \
+                struct stretch s = stretch_of(c, t, i, k); \
+                for (int64_t e = s.begin; e < s.end; e++) { \
+                    const float *weight = (const float *)t->weight + \
+                                          (s.base + t->events->list[e]) * EVENT_OUTPUTS; \
+                    float value = WEIGHED ? (float)t->events->values[e] : 1.0f; \
+                    for (int j = 0; j < EVENT_OUTPUTS / SUMS; j++) { \
+                        float_sums w; \
+                        memcpy(&w, weight + j * SUMS, sizeof w); \
+                        sums[j] += WEIGHED ? w * value : w; \
+                    } \
+                } \
+            } \
+            for (int j = 0; j < EVENT_OUTPUTS / SUMS; j++) \
+                give_currents(t, i, j * SUMS, &sums[j]); \
+        } \
+    }
+ADD_FLOATS(mmsnn_events_float32, 0)
+ADD_FLOATS(mmsnn_events_float32_weighed, 1)
+
+/* Whole numbers of BITS bits lie in pairs, as 2^BITS * second + first + 2^(BITS - 1) in a lane of
+ * twice the bits: they are added up as one, and the second once more by itself, which takes no
+ * instruction that only some processors have. What the lane then has without the second is the sum
+ * of the first, as all is modulo 2^(2 BITS), and at most LIMIT = 2^BITS - 1 of them can't be more.
+ * What a vector adds up to goes `TO` sums of 32 bits. */
+#define ADD_PAIRS(NAME, LANE, PAIRS, WHOLE, BITS, LIMIT, TO, WEIGHED) \
+    LOOP void NAME(const struct event_conv *c, const struct event_tile *t) { \
+        enum { N = sizeof(WHOLE) / sizeof(LANE), COUNT = EVENT_OUTPUTS / 2 / N }; \
+        for (int64_t i = 0; i < t->count; i++) { \
+            int_pairs sums[EVENT_OUTPUTS / SUMS] = {0}; \
+            for (int64_t k = 0; k < stretches_of(c); k++) { \
+                struct stretch s = stretch_of(c, t, i, k); \
+                for (int64_t e = s.begin; e < s.end;) { \
+                    WHOLE all[COUNT] = {0}, second[COUNT] = {0}; \
+                    int64_t start = e, stop = at_most(s.end, e + LIMIT), count = 0; \
+                    for (; e < stop; e++) { \
+                        const LANE *weight = (const LANE *)t->weight + \
+                                             (s.base + t->events->list[e]) * (EVENT_OUTPUTS / 2); \
+                        u##LANE value = WEIGHED ? t->events->values[e] : 1; \
+                        if (WEIGHED && count + value > LIMIT) \
+                            break; \
+                        count += WEIGHED ? value : 0; \
+                        for (int j = 0; j < COUNT; j++) { \
+                            PAIRS w; \
+                            memcpy(&w, weight + j * N, sizeof w); \
+                            all[j] += WEIGHED ? (WHOLE)w * value : (WHOLE)w; \
+                            second[j] += WEIGHED ? (WHOLE)(w >> BITS) * value : (WHOLE)(w >> BITS); \
+                        } \
+                    } \
+                    u##LANE extra = (u##LANE)((WEIGHED ? count : e - start) << (BITS - 1)); \
+                    for (int j = 0; j < COUNT; j++) { \
+                        WHOLE first = all[j] - (second[j] << BITS) - extra; \
+                        TO(sums + EVENT_OUTPUTS / SUMS / COUNT * j, &first, &second[j]); \
+                    } \
+                } \
+            } \
+            for (int j = 0; j < EVENT_OUTPUTS / SUMS; j++) { \
+                float_sums real; \
+                to_floats(&sums[j], &real); \
+                give_currents(t, i, j * SUMS, &real); \
+            } \
+        } \
+    }
+
+INLINE void to_sums(int_pairs *sums, const int_sums *first, const int_sums *second) {
+    sums[0] += (int_pairs)*first;
+    sums[1] += (int_pairs)*second;
+}
+
+/* Every other lane of 16 bits, and then those in between. */
+INLINE void widen_to_sums(int_pairs *sums, const short_sums *lanes) {
+    int_sums even = (int_sums)*lanes << 16, odd = (int_sums)*lanes;
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    even = (int_sums)*lanes, odd = (int_sums)*lanes << 16;
+#endif
+    sums[0] += (int_pairs)even >> 16;
+    sums[1] += (int_pairs)odd >> 16;
+}
+
+INLINE void to_wide_sums(int_pairs *sums, const short_sums *first, const short_sums *second) {
+    widen_to_sums(sums, first);
+    widen_to_sums(sums + 2, second);
+}
+
+ADD_PAIRS(mmsnn_events_int8, int16_t, short_pairs, short_sums, 8, 255, to_wide_sums, 0)
+ADD_PAIRS(mmsnn_events_int8_weighed, int16_t, short_pairs, short_sums, 8, 255, to_wide_sums, 1)
+ADD_PAIRS(mmsnn_events_int16, int32_t, int_pairs, int_sums, 16, 65535, to_sums, 0)
+ADD_PAIRS(mmsnn_events_int16_weighed, int32_t, int_pairs, int_sums, 16, 65535, to_sums, 1)
+
+/* Of windows with so many spikes that 32 bits may not hold what 16 add up to. */
+static void events_int16_long(const struct event_conv *c, const struct event_tile *t) {
+    for (int64_t i = 0; i < t->count; i++) {
+        int64_t sums[EVENT_OUTPUTS] = {0};
+        for (int64_t k = 0; k < stretches_of(c); k++) {
+            struct stretch s = stretch_of(c, t, i, k);
+            for (int64_t e = s.begin; e < s.end; e++) {
+                const int32_t *weight = (const int32_t *)t->weight +
+                                        (s.base + t->events->list[e]) * (EVENT_OUTPUTS / 2);
+                int64_t value = t->events->values ? t->events->values[e] : 1;
+                for (int j = 0; j < EVENT_OUTPUTS / 2; j++) {
+                    int at = j + j / SUMS * SUMS;
+                    sums[at] += value * ((weight[j] & 0xffff) - 0x8000);
+                    sums[at + SUMS] += value * (weight[j] >> 16);
+                }
+            }
+        }
+        for (int j = 0; j < EVENT_OUTPUTS; j += SUMS) {
+            float_sums real;
+            for (int l = 0; l < SUMS; l++)
+                real[l] = (float)sums[j + l];
+            give_currents(t, i, j, &real);
+        }
+    }
+}
+
+typedef void add_up(const struct event_conv *, const struct event_tile *);
+
+/* The function that adds up windows whose bytes have, together, these bits. */
+static add_up *adder_of(const struct event_conv *c, uint64_t seen) {
+    int64_t most = 0, window = c->kernel_height * c->kernel_width * c->channels;
+    for (; seen; seen >>= 8)
+        most |= seen & 255;
+    if (c->dtype == INT8)
+        return most > 1 ? mmsnn_events_int8_weighed : mmsnn_events_int8;
+    if (c->dtype == FLOAT32)
+        return most > 1 ? mmsnn_events_float32_weighed : mmsnn_events_float32;
+    if (most * window > 65535)
+        return events_int16_long;
+    return most > 1 ? mmsnn_events_int16_weighed : mmsnn_events_int16;
+}
+
+/* ---- row by row -------------------------------------------------------------------------------- */
+
+struct event_task {
+    const struct lif *p; /* the neurons, or NULL */
+    const struct event_conv *c;
+    int64_t rows; /* of output in a unit of work */
+};
+
+/* What a thread works with. */
+struct event_work {
+    uint8_t *used;          /* [width], which columns any window has */
+    const uint8_t **inputs; /* [kernel_height] */
+    struct events *events;  /* [rows][steps] */
+    struct events all;      /* where they lie */
+    uint64_t seen;
+};
+
+/* Rows of a unit: so many that each weight which is loaded meets some hundred pixels. */
+static int64_t rows_of_unit(const struct event_conv *c, int threads) {
+    int64_t enough = (256 + c->steps * c->out_width - 1) / (c->steps * c->out_width);
+    int64_t fair = (c->images * c->out_height + threads - 1) / threads;
+    return at_least(1, at_most(at_most(enough, fair), c->out_height));
+}
+
+static void free_event_work(struct event_work *w) {
+    free(w->used);
+    free(w->inputs);
+    free(w->events);
+    free(w->all.list);
+    free(w->all.values);
+    free(w->all.starts);
+}
+
+static int start_event_work(struct event_work *w, const struct event_task *task) {
+    const struct event_conv *c = task->c;
+    int64_t lists = task->rows * c->steps;
+    memset(w, 0, sizeof *w);
+    w->used = calloc(c->width, 1);
+    w->inputs = malloc(c->kernel_height * sizeof *w->inputs);
+    w->events = malloc(lists * sizeof *w->events);
+    w->all.list = malloc((lists * c->width * c->kernel_height * c->channels + 8) * 4);
+    w->all.starts = malloc(lists * (c->width + 1) * sizeof(int64_t));
+    if (!w->used || !w->inputs || !w->events || !w->all.list || !w->all.starts)
+        return 0;
+    for (int64_t i = 0; i < c->out_width; i++)
+        for (int64_t k = 0; k < c->kernel_width; k++) {
+            int64_t column = i * c->stride_width - c->pad_width + k * c->dilation_width;
+            if (column >= 0 && column < c->width)
+                w->used[column] = 1;
+        }
+    return 1;
+}
+
+/* List the spikes under `rows` output rows of an image. */
+static void list_rows(struct event_work *w, const struct event_conv *c, int64_t image,
+                      int64_t first, int64_t rows, int64_t group) {
+    int64_t n = 0, apart = c->width * c->groups * c->channels;
+    w->seen = 0;
+    for (int64_t i = 0; i < rows * c->steps; i++) {
+        int64_t t = i % c->steps, top = (first + i / c->steps) * c->stride_height - c->pad_height;
+        const uint8_t *x = c->x + t * c->x_step + image * c->height * apart + group * c->channels;
+        for (int64_t k = 0; k < c->kernel_height; k++) {
+            int64_t row = top + k * c->dilation_height;
+            w->inputs[k] = row < 0 || row >= c->height ? NULL : x + row * apart;
+        }
+        w->events[i] = w->all;
+        w->events[i].starts += i * (c->width + 1);
+        n = mmsnn_list_spikes(c, w->inputs, w->used, n, &w->events[i], &w->seen);
+    }
+}
+
+/* As list_rows, with the values of the spikes where any isn't 1; 0 where memory runs out. */
+static int list_unit(struct event_work *w, const struct event_task *task, int64_t image,
+                     int64_t first, int64_t rows, int64_t group) {
+    const struct event_conv *c = task->c;
+    list_rows(w, c, image, first, rows, group);
+    if (!(w->seen & 0xfefefefefefefefeULL))
+        return 1;
+    if (!w->all.values) {
+        int64_t most = task->rows * c->steps * c->width * c->kernel_height * c->channels;
+        w->all.values = malloc(most + 8);
+        if (!w->all.values)
+            return 0;
+        list_rows(w, c, image, first, rows, group);
+    }
+    return 1;
+}
+
+/* One row of outputs of a block, of `count` pixels. */
+INLINE void copy_rows(void *to, int64_t to_step, const void *from, int64_t from_step, int64_t size,
+                      int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        memcpy((char *)to + i * to_step, (const char *)from + i * from_step, size);
+}
+
+/* A tile of currents of one time step, to memory or through the neurons. `here` is its first output
+ * in a time step, `apart` the distance between pixels. */
+static void give(const struct event_task *task, const struct event_tile *tile, int64_t t,
+                 int64_t here, int64_t outputs, float *v) {
+    const struct event_conv *c = task->c;
+    const struct lif *p = task->p;
+    int64_t apart = c->groups * c->outputs, count = tile->count;
+    int n = (int)count * EVENT_OUTPUTS;
+    float scaled[LANES];
+    uint8_t spikes[LANES], others[LANES] = {0};
+    if (!p) {
+        float *out = c->out + t * c->images * c->out_height * c->out_width * apart + here;
+        copy_rows(out, apart * 4, tile->y, EVENT_OUTPUTS * 4, outputs * 4, count);
+        return;
+    }
+    const float *y = mmsnn_current(tile->y, NULL, NULL, p->gain, n, scaled);
+    mmsnn_integrate_to_bytes(p, y, v, spikes, n);
+    if (p->gate != NO_GATE) {
+        const uint8_t *from = (const uint8_t *)p->shortcut + t * p->shortcut_step + here;
+        copy_rows(others, EVENT_OUTPUTS, from, apart, outputs, count);
+        mmsnn_select_bytes(spikes, others, p->gate, n);
+    }
+    copy_rows((uint8_t *)p->out + t * p->out_step + here, apart, spikes, EVENT_OUTPUTS, outputs,
+              count);
+}
+
+/* A block of outputs of a row of pixels: tile by tile, and in each over all time steps. */
+static void do_row(const struct event_task *task, const struct events *events, add_up *add,
+                   int64_t block, int64_t row) {
+    const struct event_conv *c = task->c;
+    int64_t group = block / c->blocks, first = block % c->blocks * EVENT_OUTPUTS;
+    int64_t outputs = at_most(EVENT_OUTPUTS, c->outputs - first), all = c->groups * c->blocks;
+    int64_t size = c->kernel_height * c->kernel_width * c->channels * EVENT_OUTPUTS *
+                   (c->dtype == FLOAT32 ? 4 : c->dtype == INT16 ? 2 : 1);
+    for (int64_t pixel = 0; pixel < c->out_width; pixel += EVENT_PIXELS) {
+        _Alignas(64) float y[LANES], v[LANES] = {0};
+        int64_t here = ((row * c->out_width + pixel) * c->groups + group) * c->outputs + first;
+        for (int64_t t = 0; t < c->steps; t++) {
+            struct event_tile tile = {
+                .events = events + t, .from = c->shift + block * EVENT_OUTPUTS, .first = pixel,
+                .count = at_most(EVENT_PIXELS, c->out_width - pixel), .y = y};
+            for (int64_t part = 0, at = block; part < c->parts; part++, at += all) {
+                tile.weight = (const char *)c->weight + at * size;
+                tile.scale = c->scale + at * EVENT_OUTPUTS;
+                add(c, &tile);
+                tile.from = y;
+                tile.from_step = EVENT_OUTPUTS;
+            }
+            give(task, &tile, t, here, outputs, v);
+        }
+    }
+}
+
+static int event_conv_share(const void *data, int thread, int threads) {
+    const struct event_task *task = data;
+    const struct event_conv *c = task->c;
+    int64_t units = (c->out_height + task->rows - 1) / task->rows, all = c->images * units;
+    struct event_work work;
+    int fine = start_event_work(&work, task);
+    for (int64_t i = all * thread / threads; fine && i < all * (thread + 1) / threads; i++) {
+        int64_t image = i / units, first = i % units * task->rows;
+        int64_t rows = at_most(task->rows, c->out_height - first);
+        for (int64_t group = 0; fine && group < c->groups; group++) {
+            fine = list_unit(&work, task, image, first, rows, group);
+            add_up *add = adder_of(c, work.seen);
+            for (int64_t block = 0; fine && block < c->blocks; block++)
+                for (int64_t row = 0; row < rows; row++)
+                    do_row(task, work.events + row * c->steps, add, group * c->blocks + block,
+                           image * c->out_height + first + row);
+        }
+    }
+    free_event_work(&work);
+    return fine;
+}
+
+/* Bytes to currents. */
+EXPORT int mmsnn_event_conv(const struct event_conv *c) {
+    struct event_task task = {NULL, c, rows_of_unit(c, c->threads)};
+    return in_parallel(event_conv_share, &task, c->threads);
+}
+
+/* Bytes to the bytes of the neurons behind the conv: `p` without `x`. */
+EXPORT int mmsnn_event_conv_lif(const struct lif *p, const struct event_conv *c) {
+    struct event_task task = {p, c, rows_of_unit(c, c->threads)};
+    return in_parallel(event_conv_share, &task, c->threads);
+}
