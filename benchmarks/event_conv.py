@@ -34,7 +34,9 @@ class Conv(NamedTuple):
     def __str__(self):
         stride = f', stride {self.stride}' if self.stride > 1 else ''
         change = '' if self.outputs == self.channels else f' -> {self.outputs}'
-        return f'{self.channels}{change}, {self.size}x{self.size}, {self.kernel}x{self.kernel}{stride}'
+        return (
+            f'{self.channels}{change}, {self.size}x{self.size}, {self.kernel}x{self.kernel}{stride}'
+        )
 
 
 CONVS = (
@@ -101,7 +103,9 @@ def main():
                 runs = runs_of(conv, rate, steps)
                 for run in (*runs, *runs):
                     run()
-                times = [1e3 * statistics.median(t) for t in timing.interleave(runs, args.rounds, 60)]
+                times = [
+                    1e3 * statistics.median(t) for t in timing.interleave(runs, args.rounds, 60)
+                ]
                 dense, behind = times[:2]
                 # What has the neurons in it stands against what has them behind it.
                 bases = [behind if 'fused' in kind else dense for kind in KINDS]

@@ -186,9 +186,9 @@ def event_conv2d(
     """
     size = _check(x, weights, geometry)
     kernel = _kernel(x) if kernel == '' else kernel
+    out = _maps(size, torch.float32)
     if kernel is None:
-        return _reference(x, weights, geometry)
-    out = _maps(x, size, torch.float32)
+        return out.copy_(_reference(x, weights, geometry))
     if out.numel():
         x = library.steps_laid_out(x, torch.channels_last)
         library.engine(kernel).event_conv(x, weights, geometry, out)
@@ -239,10 +239,10 @@ def event_conv_lif(
     library.check_gate(gate, shortcut)
     neuron = LIF(*neuron[:5])  # spikes are the same with any surrogate
     kernel = _kernel(x) if kernel == '' else kernel
+    out = _maps(size, torch.uint8)
     if kernel is None:
         currents = _reference(x, weights, geometry)
-        return reference.lif(currents, *neuron, shortcut=shortcut, gate=gate, dtype=torch.uint8)
-    out = _maps(x, size, torch.uint8)
+        return out.copy_(reference.lif(currents, *neuron, shortcut=shortcut, gate=gate))
     if out.numel():
         x = library.steps_laid_out(x, torch.channels_last)
         if shortcut is not None:
@@ -256,7 +256,7 @@ def _kernel(x: Tensor) -> Optional[str]:
     return 'c' if backend.ready_kernel_for(x, backend.MAP_KERNELS) == 'c' else None
 
 
-def _maps(x: Tensor, size: Sequence[int], dtype: torch.dtype) -> Tensor:
+def _maps(size: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Empty maps (T, B, C, H, W) with channels last."""
     maps = torch.empty(
         (size[0] * size[1], *size[2:]), dtype=dtype, memory_format=torch.channels_last
@@ -307,6 +307,7 @@ def _check_weights(weights: EventWeights, x: Tensor) -> None:
 def _reference(x: Tensor, weights: EventWeights, geometry: tuple) -> Tensor:
     """Currents, in PyTorch operations."""
     groups = weights.q.shape[1]
+    stride, padding, dilation = geometry
     q = _UNPACK[weights.q.dtype](weights.q).permute(0, 1, 2, 6, 5, 4, 3).flatten(2, 3)
     there = weights.out_channels // groups
     exact = weights.q.dtype != torch.float32  # sums of whole numbers are, in float64
@@ -317,5 +318,6 @@ def _reference(x: Tensor, weights: EventWeights, geometry: tuple) -> Tensor:
     )
     y = shift
     for part, scale in zip(q[:, :, :there].flatten(1, 2).to(images.dtype), scales):
-        y = F.conv2d(images, part, None, *geometry, groups).float() * scale + y
+        sums = F.conv2d(images, part, None, stride, padding, dilation, groups)
+        y = sums.float() * scale + y
     return y.unflatten(0, x.shape[:2])

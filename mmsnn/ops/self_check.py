@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from . import backend, conv_lif, library
+from . import backend, conv_lif, event_conv, library
 
 
 def _sample(*shape, step):  # numbers without a generator, whose state belongs to the user
@@ -21,6 +21,8 @@ def self_check(kernel: str) -> str:
         x = _sample(3, 100, step=0.7)
         if not torch.equal(*(library._to_bytes(x, 0.01, 90, kernel=k) for k in (kernel, None))):
             wrong = 'its self-check found wrong bytes'
+    if not wrong and kernel == 'c':
+        wrong = _check_event_conv(kernel)
     if not wrong and kernel == 'c' and library.engine(kernel).has_dot_products():
         wrong = _check_conv(kernel)
     return wrong
@@ -148,3 +150,27 @@ def _check_conv(kernel: str) -> str:
     if torch.equal(*(conv_lif.conv_lif(*args, kernel=k) for k in (kernel, None))):
         return ''
     return 'its self-check found wrong spikes of a conv'
+
+
+def _check_event_conv(kernel: str) -> str:
+    neuron = (0.5, 0.8, 0.6, 'soft', False, 'arctan', 1.0)
+    x = (_sample(3, 2, 22, 9, 5, step=2.3) > 0.3).to(torch.uint8)
+    shortcut = (_sample(3, 2, 140, 5, 3, step=2.9) > 0.3).to(torch.uint8)
+    geometry = (2, 2), (1, 1), (1, 1)
+    for dtype, most in ((torch.int8, 127), (torch.int16, 32767), (torch.float32, 2**10)):
+        # All sums are of whole numbers that float32 holds, in any order.
+        q = (most * _sample(140, 11, 3, 3, step=0.7)).round().to(dtype)
+        part = q, (1 + _sample(140, step=0.7)) / most
+        weights = event_conv.pack_event_weights([part], _sample(140, step=1.3), groups=2)
+        for spikes in (x, 3 * x):
+            args = spikes, weights, geometry, neuron, shortcut, 'iand'
+            if not torch.equal(
+                *(event_conv.event_conv_lif(*args, kernel=k) for k in (kernel, None))
+            ):
+                return f'its self-check found wrong spikes of a conv by events ({dtype})'
+            currents = (
+                event_conv.event_conv2d(spikes, weights, geometry, k) for k in (kernel, None)
+            )
+            if not torch.equal(*currents):
+                return f'its self-check found wrong currents of a conv by events ({dtype})'
+    return ''

@@ -27,19 +27,27 @@ struct event_conv {
     float *out;         /* currents, (steps, images, out_height, out_width, all outputs), or NULL */
 };
 
+/* Vectors that any compiler and processor has, in one register or in several. */
+#define VECTOR_OF(TYPE, NAME) typedef TYPE NAME __attribute__((vector_size(32)));
+VECTOR_OF(float, float_sums)
+VECTOR_OF(int32_t, int_pairs)
+VECTOR_OF(uint32_t, int_sums)
+VECTOR_OF(int16_t, short_pairs)
+VECTOR_OF(uint16_t, short_sums)
+VECTOR_OF(uint8_t, byte_values)
+enum { SUMS = sizeof(float_sums) / sizeof(float) };
+
 /* ---- which spikes ------------------------------------------------------------------------------ */
 
-/* positions[m] has the numbers of the bits that are set in m, lowest first. */
-#define NTH_IF(M, N, I) ((M) >> I & 1 && __builtin_popcount((M) & ((1 << I) - 1)) == N ? I : 0)
-#define NTH(M, N) \
-    (NTH_IF(M, N, 1) + NTH_IF(M, N, 2) + NTH_IF(M, N, 3) + NTH_IF(M, N, 4) + NTH_IF(M, N, 5) + \
-     NTH_IF(M, N, 6) + NTH_IF(M, N, 7))
+/* positions[m] has the numbers of the bits that are set in m, lowest first, in four bits each. */
+#define PLACE(M, I) \
+    ((M) >> I & 1 ? (uint32_t)I << 4 * __builtin_popcount((M) & ((1 << I) - 1)) : 0)
 #define BITS_1(M) \
-    {NTH(M, 0), NTH(M, 1), NTH(M, 2), NTH(M, 3), NTH(M, 4), NTH(M, 5), NTH(M, 6), NTH(M, 7)}
+    PLACE(M, 1) | PLACE(M, 2) | PLACE(M, 3) | PLACE(M, 4) | PLACE(M, 5) | PLACE(M, 6) | PLACE(M, 7)
 #define BITS_4(M) BITS_1(M), BITS_1((M) + 1), BITS_1((M) + 2), BITS_1((M) + 3)
 #define BITS_16(M) BITS_4(M), BITS_4((M) + 4), BITS_4((M) + 8), BITS_4((M) + 12)
 #define BITS_64(M) BITS_16(M), BITS_16((M) + 16), BITS_16((M) + 32), BITS_16((M) + 48)
-static const uint8_t positions[256][8] = {BITS_64(0), BITS_64(64), BITS_64(128), BITS_64(192)};
+static const uint32_t positions[256] = {BITS_64(0), BITS_64(64), BITS_64(128), BITS_64(192)};
 
 /* Bit i says whether byte i isn't 0. */
 INLINE int which_of(uint64_t eight) {
@@ -58,28 +66,13 @@ struct events {
     int64_t *starts; /* [width + 1], where each column begins in the list */
 };
 
-/* Append the spikes of one pixel; returns how many the list has then. Writes up to 7 more. */
-INLINE int64_t list_pixel(const uint8_t *x, int64_t channels, uint32_t first, int64_t n,
-                          const struct events *to, uint64_t *seen) {
-    for (int64_t c = 0; c < channels; c += 8, first += 8) {
-        uint64_t eight = 0;
-        if (c + 8 <= channels)
-            memcpy(&eight, x + c, 8);
-        else
-            for (int64_t i = 0; c + i < channels; i++)
-                memcpy((uint8_t *)&eight + i, x + c + i, 1);
-        int bits = which_of(eight);
-        const uint8_t *at = positions[bits];
-        uint32_t *list = to->list + n;
-        for (int i = 0; i < 8; i++)
-            list[i] = first + at[i];
-        if (to->values)
-            for (int i = 0; i < __builtin_popcount(bits); i++)
-                to->values[n + i] = x[c + at[i]];
-        n += __builtin_popcount(bits);
-        *seen |= eight;
-    }
-    return n;
+/* Append those of up to eight bytes to `list`, with room for eight; returns how many. */
+INLINE int list_eight(uint64_t eight, uint32_t first, uint32_t *list) {
+    int bits = which_of(eight);
+    int_sums places = positions[bits] >> (int_sums){0, 4, 8, 12, 16, 20, 24, 28};
+    places = (places & 15) + first;
+    memcpy(list, &places, sizeof places);
+    return __builtin_popcount(bits);
 }
 
 /* List the spikes of the columns that are `used`, where `rows` has the beginning of each row, NULL
@@ -88,19 +81,45 @@ INLINE int64_t list_pixel(const uint8_t *x, int64_t channels, uint32_t first, in
 LOOP int64_t mmsnn_list_spikes(const struct event_conv *c, const uint8_t *const *rows,
                                const uint8_t *used, int64_t n, const struct events *to,
                                uint64_t *seen) {
-    int64_t apart = c->groups * c->channels;
+    int64_t apart = c->groups * c->channels, channels = c->channels;
+    uint32_t *list = to->list;
     uint64_t any = 0;
     for (int64_t column = 0; column < c->width; column++) {
         to->starts[column] = n;
-        for (int64_t k = 0; used[column] && k < c->kernel_height; k++)
-            if (rows[k])
-                n = list_pixel(rows[k] + column * apart, c->channels,
-                               (uint32_t)((column * c->kernel_height + k) * c->channels), n, to,
-                               &any);
+        for (int64_t k = 0; used[column] && k < c->kernel_height; k++) {
+            uint32_t first = (uint32_t)((column * c->kernel_height + k) * channels);
+            int64_t i = 0;
+            if (!rows[k])
+                continue;
+            const uint8_t *x = rows[k] + column * apart;
+            for (; i + 8 <= channels; i += 8) {
+                uint64_t eight;
+                memcpy(&eight, x + i, 8);
+                n += list_eight(eight, first + (uint32_t)i, list + n);
+                any |= eight;
+            }
+            if (i < channels) {
+                uint64_t eight = 0;
+                for (int j = 0; i + j < channels; j++)
+                    memcpy((uint8_t *)&eight + j, x + i + j, 1);
+                n += list_eight(eight, first + (uint32_t)i, list + n);
+                any |= eight;
+            }
+        }
     }
     to->starts[c->width] = n;
     *seen |= any;
     return n;
+}
+
+/* The values of the spikes in a list. */
+static void list_values(const struct event_conv *c, const uint8_t *const *rows,
+                        const struct events *to) {
+    int64_t apart = c->groups * c->channels, in_column = c->kernel_height * c->channels;
+    for (int64_t e = to->starts[0]; e < to->starts[c->width]; e++) {
+        int64_t column = to->list[e] / in_column, at = to->list[e] % in_column;
+        to->values[e] = rows[at / c->channels][column * apart + at % c->channels];
+    }
 }
 
 /* ---- what they add up to ----------------------------------------------------------------------- */
@@ -111,8 +130,8 @@ struct event_tile {
     const struct events *events;
     const void *weight; /* of a block */
     const float *scale, *from;
-    int64_t first, count, from_step;
-    float *y; /* [count][EVENT_OUTPUTS] */
+    int64_t first, count, from_step, y_step;
+    float *y; /* [count][EVENT_OUTPUTS], rows y_step apart */
 };
 
 /* The columns of a window follow each other in the list, unless the kernel is dilated. */
@@ -136,14 +155,6 @@ INLINE struct stretch stretch_of(const struct event_conv *c, const struct event_
     return s;
 }
 
-#define VECTOR_OF(TYPE, NAME) typedef TYPE NAME __attribute__((vector_size(32)));
-VECTOR_OF(float, float_sums)
-VECTOR_OF(int32_t, int_pairs)
-VECTOR_OF(uint32_t, int_sums)
-VECTOR_OF(int16_t, short_pairs)
-VECTOR_OF(uint16_t, short_sums)
-enum { SUMS = sizeof(float_sums) / sizeof(float) };
-
 INLINE void to_floats(const int_pairs *sums, float_sums *real) {
 #ifdef VECTORS
     *real = __builtin_convertvector(*sums, float_sums);
@@ -159,7 +170,7 @@ INLINE void give_currents(const struct event_tile *t, int64_t i, int j, const fl
     memcpy(&scale, t->scale + j, sizeof scale);
     memcpy(&from, t->from + i * t->from_step + j, sizeof from);
     from = *sums * scale + from;
-    memcpy(t->y + i * EVENT_OUTPUTS + j, &from, sizeof from);
+    memcpy(t->y + i * t->y_step + j, &from, sizeof from);
 }
 
 #define ADD_FLOATS(NAME, WEIGHED) \
@@ -350,72 +361,104 @@ static int start_event_work(struct event_work *w, const struct event_task *task)
     return 1;
 }
 
-/* List the spikes under `rows` output rows of an image. */
-static void list_rows(struct event_work *w, const struct event_conv *c, int64_t image,
-                      int64_t first, int64_t rows, int64_t group) {
-    int64_t n = 0, apart = c->width * c->groups * c->channels;
+/* Where the rows under one of output begin, NULL outside of the map. */
+static void find_rows(struct event_work *w, const struct event_conv *c, int64_t t, int64_t image,
+                      int64_t row, int64_t group) {
+    int64_t apart = c->width * c->groups * c->channels;
+    const uint8_t *x = c->x + t * c->x_step + image * c->height * apart + group * c->channels;
+    for (int64_t k = 0; k < c->kernel_height; k++) {
+        int64_t at = row * c->stride_height - c->pad_height + k * c->dilation_height;
+        w->inputs[k] = at < 0 || at >= c->height ? NULL : x + at * apart;
+    }
+}
+
+/* List the spikes under `rows` output rows of an image, with their values where any isn't 1; 0 where
+ * memory runs out. */
+static int list_rows(struct event_work *w, const struct event_conv *c, int64_t image,
+                     int64_t first, int64_t rows, int64_t group) {
+    int64_t n = 0;
     w->seen = 0;
     for (int64_t i = 0; i < rows * c->steps; i++) {
-        int64_t t = i % c->steps, top = (first + i / c->steps) * c->stride_height - c->pad_height;
-        const uint8_t *x = c->x + t * c->x_step + image * c->height * apart + group * c->channels;
-        for (int64_t k = 0; k < c->kernel_height; k++) {
-            int64_t row = top + k * c->dilation_height;
-            w->inputs[k] = row < 0 || row >= c->height ? NULL : x + row * apart;
-        }
+        find_rows(w, c, i % c->steps, image, first + i / c->steps, group);
         w->events[i] = w->all;
         w->events[i].starts += i * (c->width + 1);
         n = mmsnn_list_spikes(c, w->inputs, w->used, n, &w->events[i], &w->seen);
     }
-}
-
-/* As list_rows, with the values of the spikes where any isn't 1; 0 where memory runs out. */
-static int list_unit(struct event_work *w, const struct event_task *task, int64_t image,
-                     int64_t first, int64_t rows, int64_t group) {
-    const struct event_conv *c = task->c;
-    list_rows(w, c, image, first, rows, group);
     if (!(w->seen & 0xfefefefefefefefeULL))
         return 1;
-    if (!w->all.values) {
-        int64_t most = task->rows * c->steps * c->width * c->kernel_height * c->channels;
-        w->all.values = malloc(most + 8);
-        if (!w->all.values)
-            return 0;
-        list_rows(w, c, image, first, rows, group);
+    free(w->all.values);
+    w->all.values = malloc(at_least(n, 1));
+    for (int64_t i = 0; w->all.values && i < rows * c->steps; i++) {
+        find_rows(w, c, i % c->steps, image, first + i / c->steps, group);
+        w->events[i].values = w->all.values;
+        list_values(c, w->inputs, &w->events[i]);
     }
-    return 1;
+    return w->all.values != NULL;
 }
 
-/* One row of outputs of a block, of `count` pixels. */
+/* As mmsnn_integrate_to_bytes, of a tile: four vectors of potentials to one of bytes. */
+#define FOUR_FROM(I) I, I + 4, I + 8, I + 12, I + 16, I + 20, I + 24, I + 28
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define IN_TURN FOUR_FROM(3), FOUR_FROM(2), FOUR_FROM(1), FOUR_FROM(0)
+#else
+#define IN_TURN FOUR_FROM(0), FOUR_FROM(1), FOUR_FROM(2), FOUR_FROM(3)
+#endif
+#ifdef __clang__
+#define TAKE_IN_TURN(X) __builtin_shufflevector(X, X, IN_TURN)
+#else
+#define TAKE_IN_TURN(X) __builtin_shuffle(X, (byte_values){IN_TURN})
+#endif
+#define FIRE(RESET) \
+    for (int i = 0; i < n; i += 4 * SUMS) { \
+        int_pairs all = {0}; \
+        for (int k = 0; k < 4; k++) { \
+            float_sums current, potential; \
+            memcpy(&current, y + i + k * SUMS, sizeof current); \
+            memcpy(&potential, v + i + k * SUMS, sizeof potential); \
+            potential = decay * potential + gain * current; \
+            int_pairs fired = potential - v_threshold >= 0.0f; \
+            float_sums spike = (float_sums)(fired & (int_pairs)one); \
+            potential = RESET == HARD ? potential * (1.0f - spike) : potential - v_threshold * spike; \
+            memcpy(v + i + k * SUMS, &potential, sizeof potential); \
+            all |= fired & 1 << 8 * k; \
+        } \
+        byte_values bytes = (byte_values)all; \
+        bytes = TAKE_IN_TURN(bytes); \
+        memcpy(spikes + i, &bytes, sizeof bytes); \
+    }
+LOOP void mmsnn_fire_tile(const struct lif *p, const float *y, float *v, uint8_t *spikes, int n) {
+    float decay = p->decay, gain = p->gain, v_threshold = p->v_threshold;
+    float_sums one = {1, 1, 1, 1, 1, 1, 1, 1};
+    if (p->reset == HARD)
+        FIRE(HARD)
+    else
+        FIRE(SOFT)
+}
+
+/* `count` rows of `size` bytes; a known size is copied without a call. */
 INLINE void copy_rows(void *to, int64_t to_step, const void *from, int64_t from_step, int64_t size,
                       int64_t count) {
-    for (int64_t i = 0; i < count; i++)
-        memcpy((char *)to + i * to_step, (const char *)from + i * from_step, size);
+    for (int64_t i = 0; i < count; i++, to = (char *)to + to_step, from = (char *)from + from_step)
+        if (size == EVENT_OUTPUTS)
+            memcpy(to, from, EVENT_OUTPUTS);
+        else
+            memcpy(to, from, size);
 }
 
-/* A tile of currents of one time step, to memory or through the neurons. `here` is its first output
- * in a time step, `apart` the distance between pixels. */
-static void give(const struct event_task *task, const struct event_tile *tile, int64_t t,
-                 int64_t here, int64_t outputs, float *v) {
-    const struct event_conv *c = task->c;
+/* A tile of currents of one time step through the neurons. `here` is its first output in a step. */
+static void fire_tile(const struct event_task *task, const struct event_tile *tile, int64_t t,
+                      int64_t here, int64_t outputs, float *v) {
     const struct lif *p = task->p;
-    int64_t apart = c->groups * c->outputs, count = tile->count;
-    int n = (int)count * EVENT_OUTPUTS;
-    float scaled[LANES];
-    uint8_t spikes[LANES], others[LANES] = {0};
-    if (!p) {
-        float *out = c->out + t * c->images * c->out_height * c->out_width * apart + here;
-        copy_rows(out, apart * 4, tile->y, EVENT_OUTPUTS * 4, outputs * 4, count);
-        return;
-    }
-    const float *y = mmsnn_current(tile->y, NULL, NULL, p->gain, n, scaled);
-    mmsnn_integrate_to_bytes(p, y, v, spikes, n);
+    int64_t apart = task->c->groups * task->c->outputs;
+    uint8_t spikes[LANES], others[LANES];
+    mmsnn_fire_tile(p, tile->y, v, spikes, (int)tile->count * EVENT_OUTPUTS);
     if (p->gate != NO_GATE) {
         const uint8_t *from = (const uint8_t *)p->shortcut + t * p->shortcut_step + here;
-        copy_rows(others, EVENT_OUTPUTS, from, apart, outputs, count);
-        mmsnn_select_bytes(spikes, others, p->gate, n);
+        copy_rows(others, EVENT_OUTPUTS, from, apart, outputs, tile->count);
+        mmsnn_select_bytes(spikes, others, p->gate, (int)tile->count * EVENT_OUTPUTS);
     }
     copy_rows((uint8_t *)p->out + t * p->out_step + here, apart, spikes, EVENT_OUTPUTS, outputs,
-              count);
+              tile->count);
 }
 
 /* A block of outputs of a row of pixels: tile by tile, and in each over all time steps. */
@@ -424,23 +467,30 @@ static void do_row(const struct event_task *task, const struct events *events, a
     const struct event_conv *c = task->c;
     int64_t group = block / c->blocks, first = block % c->blocks * EVENT_OUTPUTS;
     int64_t outputs = at_most(EVENT_OUTPUTS, c->outputs - first), all = c->groups * c->blocks;
+    int64_t apart = c->groups * c->outputs, step = c->images * c->out_height * c->out_width * apart;
     int64_t size = c->kernel_height * c->kernel_width * c->channels * EVENT_OUTPUTS *
                    (c->dtype == FLOAT32 ? 4 : c->dtype == INT16 ? 2 : 1);
+    int direct = !task->p && outputs == EVENT_OUTPUTS;
     for (int64_t pixel = 0; pixel < c->out_width; pixel += EVENT_PIXELS) {
-        _Alignas(64) float y[LANES], v[LANES] = {0};
+        _Alignas(64) float buffer[LANES], v[LANES] = {0};
         int64_t here = ((row * c->out_width + pixel) * c->groups + group) * c->outputs + first;
         for (int64_t t = 0; t < c->steps; t++) {
+            float *out = task->p ? NULL : c->out + t * step + here;
             struct event_tile tile = {
                 .events = events + t, .from = c->shift + block * EVENT_OUTPUTS, .first = pixel,
-                .count = at_most(EVENT_PIXELS, c->out_width - pixel), .y = y};
+                .count = at_most(EVENT_PIXELS, c->out_width - pixel),
+                .y = direct ? out : buffer, .y_step = direct ? apart : EVENT_OUTPUTS};
             for (int64_t part = 0, at = block; part < c->parts; part++, at += all) {
                 tile.weight = (const char *)c->weight + at * size;
                 tile.scale = c->scale + at * EVENT_OUTPUTS;
                 add(c, &tile);
-                tile.from = y;
-                tile.from_step = EVENT_OUTPUTS;
+                tile.from = tile.y;
+                tile.from_step = tile.y_step;
             }
-            give(task, &tile, t, here, outputs, v);
+            if (task->p)
+                fire_tile(task, &tile, t, here, outputs, v);
+            else if (!direct)
+                copy_rows(out, apart * 4, buffer, EVENT_OUTPUTS * 4, outputs * 4, tile.count);
         }
     }
 }
@@ -455,7 +505,7 @@ static int event_conv_share(const void *data, int thread, int threads) {
         int64_t image = i / units, first = i % units * task->rows;
         int64_t rows = at_most(task->rows, c->out_height - first);
         for (int64_t group = 0; fine && group < c->groups; group++) {
-            fine = list_unit(&work, task, image, first, rows, group);
+            fine = list_rows(&work, c, image, first, rows, group);
             add_up *add = adder_of(c, work.seen);
             for (int64_t block = 0; fine && block < c->blocks; block++)
                 for (int64_t row = 0; row < rows; row++)
