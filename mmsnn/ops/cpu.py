@@ -604,7 +604,7 @@ def event_conv_lif(x, weights, geometry, neuron, shortcut, gate, out) -> None:
 def _addressed(problem: _EventConv, x, weights, **fields) -> _EventConv:
     """A problem of its own, as several threads may be here, with addresses."""
     conv = _EventConv.from_buffer_copy(problem)
-    outputs = 64 * conv.groups * conv.blocks
+    outputs = (32 if weights.q.dtype == torch.float32 else 64) * conv.groups * conv.blocks
     conv.x, conv.weight = _pointer(x), _pointer(weights.q, weights.q.dtype)
     conv.scale = _vector(weights.scale, outputs * conv.parts)
     conv.shift = _vector(weights.shift, outputs)

@@ -12,8 +12,8 @@ from . import backend, library, reference
 from .conv_lif import output_size
 from .spec import LIF
 
-#: Outputs in a block of weights, as in the C kernels.
-OUTPUTS = 64
+#: Numbers in a row of a block of weights: an output each, or two where they lie in pairs.
+ROW = 32
 #: Values in a window beyond which sums of 8-bit weights and bytes might not fit into 32 bits.
 LONGEST = (2**31 - 1) // (255 * 128)
 
@@ -25,10 +25,10 @@ class EventWeights(NamedTuple):
     number of twice the bits, so that they are added up without being widened first.
 
     Args:
-        q: (parts, groups, blocks, kW, kH, C / groups, 64) float32, or (..., 32) pairs: int16 of
-            weights of 8 bits, int32 of 16 bits. Outputs that a block lacks are zeros.
-        scale: (parts, groups * blocks * 64).
-        shift: (groups * blocks * 64), what is added to the sums.
+        q: (parts, groups, blocks, kW, kH, C / groups, 32) in float32, or pairs: in int16 of weights
+            of 8 bits, in int32 of 16 bits. Outputs that a block lacks are zeros.
+        scale: (parts, groups * blocks * outputs of a block, 32 or 64).
+        shift: (groups * blocks * outputs of a block), what is added to the sums.
         out_channels: Outputs that there are, of all groups.
     """
 
@@ -72,7 +72,7 @@ def pack_event_weights(
         >>> from mmsnn.ops.event_conv import pack_event_weights
         >>> weight = torch.rand(70, 16, 3, 3)
         >>> pack_event_weights([(weight, torch.ones(70))], torch.zeros(70)).q.shape
-        torch.Size([1, 1, 2, 3, 3, 16, 64])
+        torch.Size([1, 1, 3, 3, 3, 16, 32])
     """
     first = parts[0][0]
     outputs, window = first.shape[0], math.prod(first.shape[1:])
@@ -97,8 +97,9 @@ def pack_event_weights(
             'give the weights as torch.int16'
         )
     q = torch.stack([q for q, _ in parts]).unflatten(1, (groups, -1))
-    missing = -q.shape[2] % OUTPUTS
-    q = F.pad(q, (0,) * 7 + (missing,)).unflatten(2, (-1, OUTPUTS)).permute(0, 1, 2, 6, 5, 4, 3)
+    block = ROW if first.dtype == torch.float32 else 2 * ROW
+    missing = -q.shape[2] % block
+    q = F.pad(q, (0,) * 7 + (missing,)).unflatten(2, (-1, block)).permute(0, 1, 2, 6, 5, 4, 3)
     scales = torch.stack([_by_group(scale, groups, missing) for _, scale in parts])
     # Of its own: a view would keep what it was made of, and might not begin where vectors do.
     q = _PACK[first.dtype](q).clone(memory_format=torch.contiguous_format)
@@ -284,14 +285,15 @@ def _check(x: Tensor, weights: EventWeights, geometry: tuple) -> torch.Size:
 def _check_weights(weights: EventWeights, x: Tensor) -> None:
     q, scale, shift, outputs = weights
     groups, blocks = q.shape[1:3] if q.dim() == 7 else (0, 0)
-    room = groups * blocks * OUTPUTS
+    block = ROW if q.dtype == torch.float32 else 2 * ROW
+    room = groups * blocks * block
     fits = (
         min(q.shape) > 0
         and q.dtype in _UNPACK
-        and q.shape[6:] == (OUTPUTS // (1 if q.dtype == torch.float32 else 2),)
+        and q.shape[6:] == (ROW,)
         and scale.shape == (len(q), room)
         and shift.shape == (room,)
-        and room - groups * OUTPUTS < outputs <= room
+        and room - groups * block < outputs <= room
         and outputs % groups == 0
         and (scale.dtype, shift.dtype) == (torch.float32, torch.float32)
         and all(v.device == x.device and v.is_contiguous() for v in (q, scale, shift))

@@ -3,7 +3,7 @@
  * The spikes under a row of output pixels are listed once, column after column, and within a column
  * by row of the kernel and channel, as (column * kernel_height + row) * channels + channel. The
  * window of a pixel is then one stretch of that list, and what is left of a spike's number without
- * the window's first column says which row of weights it adds. The sums of a pixel for EVENT_OUTPUTS
+ * the window's first column says which row of weights it adds. The sums of a pixel for a block of
  * outputs stay in registers. A sum has the order of the list, whatever the number of threads.
  *
  * Sums of whole numbers are exact. With weights of 8 bits they are added up in 16 bits for at most
@@ -11,19 +11,20 @@
  * 65793 * 255 * 128 < 2^31. With weights of 16 bits they are added up in 32 bits where a window has
  * at most 65535 spikes, as 65535 * 2^15 < 2^31, else in 64. A byte of v counts as v spikes. */
 
-enum { EVENT_OUTPUTS = 64, EVENT_PIXELS = LANES / EVENT_OUTPUTS };
+/* Outputs in a block: with 64, those of float32 are slower, as fewer rows fit into the caches. */
+enum { REAL_OUTPUTS = 32, WHOLE_OUTPUTS = 64 };
 
 /* Maps with channels last, steps of `x` x_step elements apart; `channels` and `outputs` are those
- * of a group, and `blocks` of EVENT_OUTPUTS hold the outputs of one. */
+ * of a group, and `blocks` hold the outputs of one. */
 struct event_conv {
     int64_t steps, images, height, width, channels, out_height, out_width, outputs, groups, blocks;
     int64_t kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
     int64_t dilation_height, dilation_width, x_step, parts;
     int32_t dtype, threads;
     const uint8_t *x;
-    const void *weight; /* [parts][groups][blocks][kernel_width][kernel_height][channels][OUTPUTS] */
-    const float *scale; /* [parts][groups][blocks][OUTPUTS] */
-    const float *shift; /* [groups][blocks][OUTPUTS] */
+    const void *weight; /* [parts][groups][blocks][kernel_width][kernel_height][channels][of block] */
+    const float *scale; /* [parts][groups][blocks][outputs of a block] */
+    const float *shift; /* [groups][blocks][outputs of a block] */
     float *out;         /* currents, (steps, images, out_height, out_width, all outputs), or NULL */
 };
 
@@ -36,6 +37,10 @@ VECTOR_OF(int16_t, short_pairs)
 VECTOR_OF(uint16_t, short_sums)
 VECTOR_OF(uint8_t, byte_values)
 enum { SUMS = sizeof(float_sums) / sizeof(float) };
+
+INLINE int64_t block_of(const struct event_conv *c) {
+    return c->dtype == FLOAT32 ? REAL_OUTPUTS : WHOLE_OUTPUTS;
+}
 
 /* ---- which spikes ------------------------------------------------------------------------------ */
 
@@ -131,7 +136,7 @@ struct event_tile {
     const void *weight; /* of a block */
     const float *scale, *from;
     int64_t first, count, from_step, y_step;
-    float *y; /* [count][EVENT_OUTPUTS], rows y_step apart */
+    float *y; /* [count][outputs of a block], rows y_step apart */
 };
 
 /* The columns of a window follow each other in the list, unless the kernel is dilated. */
@@ -176,21 +181,21 @@ INLINE void give_currents(const struct event_tile *t, int64_t i, int j, const fl
 #define ADD_FLOATS(NAME, WEIGHED) \
     LOOP void NAME(const struct event_conv *c, const struct event_tile *t) { \
         for (int64_t i = 0; i < t->count; i++) { \
-            float_sums sums[EVENT_OUTPUTS / SUMS] = {0}; \
+            float_sums sums[REAL_OUTPUTS / SUMS] = {0}; \
             for (int64_t k = 0; k < stretches_of(c); k++) { \
                 struct stretch s = stretch_of(c, t, i, k); \
                 for (int64_t e = s.begin; e < s.end; e++) { \
                     const float *weight = (const float *)t->weight + \
-                                          (s.base + t->events->list[e]) * EVENT_OUTPUTS; \
+                                          (s.base + t->events->list[e]) * REAL_OUTPUTS; \
                     float value = WEIGHED ? (float)t->events->values[e] : 1.0f; \
-                    for (int j = 0; j < EVENT_OUTPUTS / SUMS; j++) { \
+                    for (int j = 0; j < REAL_OUTPUTS / SUMS; j++) { \
                         float_sums w; \
                         memcpy(&w, weight + j * SUMS, sizeof w); \
                         sums[j] += WEIGHED ? w * value : w; \
                     } \
                 } \
             } \
-            for (int j = 0; j < EVENT_OUTPUTS / SUMS; j++) \
+            for (int j = 0; j < REAL_OUTPUTS / SUMS; j++) \
                 give_currents(t, i, j * SUMS, &sums[j]); \
         } \
     }
@@ -204,9 +209,9 @@ ADD_FLOATS(mmsnn_events_float32_weighed, 1)
  * What a vector adds up to goes `TO` sums of 32 bits. */
 #define ADD_PAIRS(NAME, LANE, PAIRS, WHOLE, BITS, LIMIT, TO, WEIGHED) \
     LOOP void NAME(const struct event_conv *c, const struct event_tile *t) { \
-        enum { N = sizeof(WHOLE) / sizeof(LANE), COUNT = EVENT_OUTPUTS / 2 / N }; \
+        enum { N = sizeof(WHOLE) / sizeof(LANE), COUNT = WHOLE_OUTPUTS / 2 / N }; \
         for (int64_t i = 0; i < t->count; i++) { \
-            int_pairs sums[EVENT_OUTPUTS / SUMS] = {0}; \
+            int_pairs sums[WHOLE_OUTPUTS / SUMS] = {0}; \
             for (int64_t k = 0; k < stretches_of(c); k++) { \
                 struct stretch s = stretch_of(c, t, i, k); \
                 for (int64_t e = s.begin; e < s.end;) { \
@@ -214,7 +219,7 @@ ADD_FLOATS(mmsnn_events_float32_weighed, 1)
                     int64_t start = e, stop = at_most(s.end, e + LIMIT), count = 0; \
                     for (; e < stop; e++) { \
                         const LANE *weight = (const LANE *)t->weight + \
-                                             (s.base + t->events->list[e]) * (EVENT_OUTPUTS / 2); \
+                                             (s.base + t->events->list[e]) * (WHOLE_OUTPUTS / 2); \
                         u##LANE value = WEIGHED ? t->events->values[e] : 1; \
                         if (WEIGHED && count + value > LIMIT) \
                             break; \
@@ -229,11 +234,11 @@ ADD_FLOATS(mmsnn_events_float32_weighed, 1)
                     u##LANE extra = (u##LANE)((WEIGHED ? count : e - start) << (BITS - 1)); \
                     for (int j = 0; j < COUNT; j++) { \
                         WHOLE first = all[j] - (second[j] << BITS) - extra; \
-                        TO(sums + EVENT_OUTPUTS / SUMS / COUNT * j, &first, &second[j]); \
+                        TO(sums + WHOLE_OUTPUTS / SUMS / COUNT * j, &first, &second[j]); \
                     } \
                 } \
             } \
-            for (int j = 0; j < EVENT_OUTPUTS / SUMS; j++) { \
+            for (int j = 0; j < WHOLE_OUTPUTS / SUMS; j++) { \
                 float_sums real; \
                 to_floats(&sums[j], &real); \
                 give_currents(t, i, j * SUMS, &real); \
@@ -269,21 +274,21 @@ ADD_PAIRS(mmsnn_events_int16_weighed, int32_t, int_pairs, int_sums, 16, 65535, t
 /* Of windows with so many spikes that 32 bits may not hold what 16 add up to. */
 static void events_int16_long(const struct event_conv *c, const struct event_tile *t) {
     for (int64_t i = 0; i < t->count; i++) {
-        int64_t sums[EVENT_OUTPUTS] = {0};
+        int64_t sums[WHOLE_OUTPUTS] = {0};
         for (int64_t k = 0; k < stretches_of(c); k++) {
             struct stretch s = stretch_of(c, t, i, k);
             for (int64_t e = s.begin; e < s.end; e++) {
                 const int32_t *weight = (const int32_t *)t->weight +
-                                        (s.base + t->events->list[e]) * (EVENT_OUTPUTS / 2);
+                                        (s.base + t->events->list[e]) * (WHOLE_OUTPUTS / 2);
                 int64_t value = t->events->values ? t->events->values[e] : 1;
-                for (int j = 0; j < EVENT_OUTPUTS / 2; j++) {
+                for (int j = 0; j < WHOLE_OUTPUTS / 2; j++) {
                     int at = j + j / SUMS * SUMS;
                     sums[at] += value * ((weight[j] & 0xffff) - 0x8000);
                     sums[at + SUMS] += value * (weight[j] >> 16);
                 }
             }
         }
-        for (int j = 0; j < EVENT_OUTPUTS; j += SUMS) {
+        for (int j = 0; j < WHOLE_OUTPUTS; j += SUMS) {
             float_sums real;
             for (int l = 0; l < SUMS; l++)
                 real[l] = (float)sums[j + l];
@@ -439,8 +444,10 @@ LOOP void mmsnn_fire_tile(const struct lif *p, const float *y, float *v, uint8_t
 INLINE void copy_rows(void *to, int64_t to_step, const void *from, int64_t from_step, int64_t size,
                       int64_t count) {
     for (int64_t i = 0; i < count; i++, to = (char *)to + to_step, from = (char *)from + from_step)
-        if (size == EVENT_OUTPUTS)
-            memcpy(to, from, EVENT_OUTPUTS);
+        if (size == WHOLE_OUTPUTS)
+            memcpy(to, from, WHOLE_OUTPUTS);
+        else if (size == REAL_OUTPUTS)
+            memcpy(to, from, REAL_OUTPUTS);
         else
             memcpy(to, from, size);
 }
@@ -449,15 +456,15 @@ INLINE void copy_rows(void *to, int64_t to_step, const void *from, int64_t from_
 static void fire_tile(const struct event_task *task, const struct event_tile *tile, int64_t t,
                       int64_t here, int64_t outputs, float *v) {
     const struct lif *p = task->p;
-    int64_t apart = task->c->groups * task->c->outputs;
+    int64_t apart = task->c->groups * task->c->outputs, block = block_of(task->c);
     uint8_t spikes[LANES], others[LANES];
-    mmsnn_fire_tile(p, tile->y, v, spikes, (int)tile->count * EVENT_OUTPUTS);
+    mmsnn_fire_tile(p, tile->y, v, spikes, (int)(tile->count * block));
     if (p->gate != NO_GATE) {
         const uint8_t *from = (const uint8_t *)p->shortcut + t * p->shortcut_step + here;
-        copy_rows(others, EVENT_OUTPUTS, from, apart, outputs, tile->count);
-        mmsnn_select_bytes(spikes, others, p->gate, (int)tile->count * EVENT_OUTPUTS);
+        copy_rows(others, block, from, apart, outputs, tile->count);
+        mmsnn_select_bytes(spikes, others, p->gate, (int)(tile->count * block));
     }
-    copy_rows((uint8_t *)p->out + t * p->out_step + here, apart, spikes, EVENT_OUTPUTS, outputs,
+    copy_rows((uint8_t *)p->out + t * p->out_step + here, apart, spikes, block, outputs,
               tile->count);
 }
 
@@ -465,24 +472,25 @@ static void fire_tile(const struct event_task *task, const struct event_tile *ti
 static void do_row(const struct event_task *task, const struct events *events, add_up *add,
                    int64_t block, int64_t row) {
     const struct event_conv *c = task->c;
-    int64_t group = block / c->blocks, first = block % c->blocks * EVENT_OUTPUTS;
-    int64_t outputs = at_most(EVENT_OUTPUTS, c->outputs - first), all = c->groups * c->blocks;
+    int64_t most = block_of(c), group = block / c->blocks, first = block % c->blocks * most;
+    int64_t outputs = at_most(most, c->outputs - first), all = c->groups * c->blocks;
     int64_t apart = c->groups * c->outputs, step = c->images * c->out_height * c->out_width * apart;
-    int64_t size = c->kernel_height * c->kernel_width * c->channels * EVENT_OUTPUTS *
+    int64_t size = c->kernel_height * c->kernel_width * c->channels * most *
                    (c->dtype == FLOAT32 ? 4 : c->dtype == INT16 ? 2 : 1);
-    int direct = !task->p && outputs == EVENT_OUTPUTS;
-    for (int64_t pixel = 0; pixel < c->out_width; pixel += EVENT_PIXELS) {
+    int64_t pixels = LANES / most;
+    int direct = !task->p && outputs == most;
+    for (int64_t pixel = 0; pixel < c->out_width; pixel += pixels) {
         _Alignas(64) float buffer[LANES], v[LANES] = {0};
         int64_t here = ((row * c->out_width + pixel) * c->groups + group) * c->outputs + first;
         for (int64_t t = 0; t < c->steps; t++) {
             float *out = task->p ? NULL : c->out + t * step + here;
             struct event_tile tile = {
-                .events = events + t, .from = c->shift + block * EVENT_OUTPUTS, .first = pixel,
-                .count = at_most(EVENT_PIXELS, c->out_width - pixel),
-                .y = direct ? out : buffer, .y_step = direct ? apart : EVENT_OUTPUTS};
+                .events = events + t, .from = c->shift + block * most, .first = pixel,
+                .count = at_most(pixels, c->out_width - pixel),
+                .y = direct ? out : buffer, .y_step = direct ? apart : most};
             for (int64_t part = 0, at = block; part < c->parts; part++, at += all) {
                 tile.weight = (const char *)c->weight + at * size;
-                tile.scale = c->scale + at * EVENT_OUTPUTS;
+                tile.scale = c->scale + at * most;
                 add(c, &tile);
                 tile.from = tile.y;
                 tile.from_step = tile.y_step;
@@ -490,7 +498,7 @@ static void do_row(const struct event_task *task, const struct events *events, a
             if (task->p)
                 fire_tile(task, &tile, t, here, outputs, v);
             else if (!direct)
-                copy_rows(out, apart * 4, buffer, EVENT_OUTPUTS * 4, outputs * 4, tile.count);
+                copy_rows(out, apart * 4, buffer, most * 4, outputs * 4, tile.count);
         }
     }
 }
