@@ -1,10 +1,11 @@
 /* Convs that look at spikes alone: their time is in proportion to how many there are.
  *
- * The spikes under a row of output pixels are listed once, column after column, and within a column
- * by row of the kernel and channel, as (column * kernel_height + row) * channels + channel. The
- * window of a pixel is then one stretch of that list, and what is left of a spike's number without
- * the window's first column says which row of weights it adds. The sums of a pixel for a block of
- * outputs stay in registers. A sum has the order of the list, whatever the number of threads.
+ * The spikes of each row of the map are listed once. Those under a row of output pixels are brought
+ * together for all blocks of outputs, column after column, and within a column by row of the kernel
+ * and channel, as (column * kernel_height + row) * channels + channel: the window of a pixel is then
+ * one stretch of that list, and a spike's number less that of the window's first column is the row
+ * of weights that it adds. The sums of a pixel for a block of outputs stay in registers. A sum has
+ * the order of the list, whatever the number of threads.
  *
  * Sums of whole numbers are exact. With weights of 8 bits they are added up in 16 bits for at most
  * 255 spikes, as 255 * 128 < 2^15, and those in 32, which hold a window of any 65793 bytes, as
@@ -80,40 +81,65 @@ INLINE int list_eight(uint64_t eight, uint32_t first, uint32_t *list) {
     return __builtin_popcount(bits);
 }
 
-/* List the spikes of the columns that are `used`, where `rows` has the beginning of each row, NULL
- * outside of the map. Returns how many the list has then, after `n` before; `seen` gets the bits
- * that any byte has. */
-LOOP int64_t mmsnn_list_spikes(const struct event_conv *c, const uint8_t *const *rows,
-                               const uint8_t *used, int64_t n, const struct events *to,
-                               uint64_t *seen) {
-    int64_t apart = c->groups * c->channels, channels = c->channels;
+/* The spikes of a row of the map, of one time step and one group: channels, column by column. */
+struct row_events {
+    uint32_t *list;
+    int64_t *starts; /* [width + 1] */
+    uint64_t seen;   /* the bits that any byte has, in any of eight bytes */
+    int64_t held;    /* which row this is, 0 for none */
+};
+
+/* List the spikes of a row, of the columns that are `used`. */
+LOOP void mmsnn_list_row(const struct event_conv *c, const uint8_t *x, const uint8_t *used,
+                         struct row_events *to) {
+    int64_t channels = c->channels, n = 0;
     uint32_t *list = to->list;
     uint64_t any = 0;
-    for (int64_t column = 0; column < c->width; column++) {
+    for (int64_t column = 0; column < c->width; column++, x += c->groups * channels) {
+        int64_t i = 0;
         to->starts[column] = n;
-        for (int64_t k = 0; used[column] && k < c->kernel_height; k++) {
-            uint32_t first = (uint32_t)((column * c->kernel_height + k) * channels);
-            int64_t i = 0;
-            if (!rows[k])
-                continue;
-            const uint8_t *x = rows[k] + column * apart;
-            for (; i + 8 <= channels; i += 8) {
-                uint64_t eight;
-                memcpy(&eight, x + i, 8);
-                n += list_eight(eight, first + (uint32_t)i, list + n);
-                any |= eight;
-            }
-            if (i < channels) {
-                uint64_t eight = 0;
-                for (int j = 0; i + j < channels; j++)
-                    memcpy((uint8_t *)&eight + j, x + i + j, 1);
-                n += list_eight(eight, first + (uint32_t)i, list + n);
-                any |= eight;
-            }
+        if (!used[column])
+            continue;
+        for (; i + 8 <= channels; i += 8) {
+            uint64_t eight;
+            memcpy(&eight, x + i, 8);
+            n += list_eight(eight, (uint32_t)i, list + n);
+            any |= eight;
+        }
+        if (i < channels) {
+            uint64_t eight = 0;
+            for (int j = 0; i + j < channels; j++)
+                memcpy((uint8_t *)&eight + j, x + i + j, 1);
+            n += list_eight(eight, (uint32_t)i, list + n);
+            any |= eight;
         }
     }
     to->starts[c->width] = n;
-    *seen |= any;
+    to->seen = any;
+}
+
+/* Bring the lists of the rows under one of output together, NULL where one is outside of the map.
+ * Returns how many the list has then, after `n` before; writes up to 8 more. */
+LOOP int64_t mmsnn_merge_rows(const struct event_conv *c, struct row_events *const *rows, int64_t n,
+                              const struct events *to) {
+    for (int64_t column = 0; column < c->width; column++) {
+        to->starts[column] = n;
+        for (int64_t k = 0; k < c->kernel_height; k++) {
+            if (!rows[k])
+                continue;
+            uint32_t first = (uint32_t)((column * c->kernel_height + k) * c->channels);
+            const uint32_t *from = rows[k]->list + rows[k]->starts[column];
+            int64_t count = rows[k]->starts[column + 1] - rows[k]->starts[column];
+            for (int64_t i = 0; i < count; i += SUMS) {
+                int_sums eights;
+                memcpy(&eights, from + i, sizeof eights);
+                eights += first;
+                memcpy(to->list + n + i, &eights, sizeof eights);
+            }
+            n += count;
+        }
+    }
+    to->starts[c->width] = n;
     return n;
 }
 
@@ -323,10 +349,14 @@ struct event_task {
 
 /* What a thread works with. */
 struct event_work {
-    uint8_t *used;          /* [width], which columns any window has */
-    const uint8_t **inputs; /* [kernel_height] */
-    struct events *events;  /* [rows][steps] */
-    struct events all;      /* where they lie */
+    uint8_t *used;             /* [width], which columns any window has */
+    const uint8_t **inputs;    /* [kernel_height] */
+    struct row_events **under; /* [kernel_height] */
+    struct row_events *rows;   /* [slots][steps], rows that the next outputs may need again */
+    struct row_events row;     /* where they lie */
+    struct events *events;     /* [rows][steps] */
+    struct events all;         /* where they lie */
+    int64_t slots;
     uint64_t seen;
 };
 
@@ -340,6 +370,10 @@ static int64_t rows_of_unit(const struct event_conv *c, int threads) {
 static void free_event_work(struct event_work *w) {
     free(w->used);
     free(w->inputs);
+    free(w->under);
+    free(w->rows);
+    free(w->row.list);
+    free(w->row.starts);
     free(w->events);
     free(w->all.list);
     free(w->all.values);
@@ -348,15 +382,26 @@ static void free_event_work(struct event_work *w) {
 
 static int start_event_work(struct event_work *w, const struct event_task *task) {
     const struct event_conv *c = task->c;
-    int64_t lists = task->rows * c->steps;
+    int64_t lists = task->rows * c->steps, size = c->width * c->channels + 8;
     memset(w, 0, sizeof *w);
+    w->slots = at_most(c->height, (task->rows - 1) * c->stride_height +
+                                      (c->kernel_height - 1) * c->dilation_height + 1);
     w->used = calloc(c->width, 1);
     w->inputs = malloc(c->kernel_height * sizeof *w->inputs);
+    w->under = malloc(c->kernel_height * sizeof *w->under);
+    w->rows = calloc(w->slots * c->steps, sizeof *w->rows);
+    w->row.list = malloc(w->slots * c->steps * size * 4);
+    w->row.starts = malloc(w->slots * c->steps * (c->width + 1) * sizeof(int64_t));
     w->events = malloc(lists * sizeof *w->events);
     w->all.list = malloc((lists * c->width * c->kernel_height * c->channels + 8) * 4);
     w->all.starts = malloc(lists * (c->width + 1) * sizeof(int64_t));
-    if (!w->used || !w->inputs || !w->events || !w->all.list || !w->all.starts)
+    if (!w->used || !w->inputs || !w->under || !w->rows || !w->row.list || !w->row.starts ||
+        !w->events || !w->all.list || !w->all.starts)
         return 0;
+    for (int64_t i = 0; i < w->slots * c->steps; i++) {
+        w->rows[i].list = w->row.list + i * size;
+        w->rows[i].starts = w->row.starts + i * (c->width + 1);
+    }
     for (int64_t i = 0; i < c->out_width; i++)
         for (int64_t k = 0; k < c->kernel_width; k++) {
             int64_t column = i * c->stride_width - c->pad_width + k * c->dilation_width;
@@ -377,6 +422,24 @@ static void find_rows(struct event_work *w, const struct event_conv *c, int64_t 
     }
 }
 
+/* The lists of these rows, those that there are not yet made now. */
+static void list_under(struct event_work *w, const struct event_conv *c, int64_t t, int64_t image,
+                       int64_t row, int64_t group) {
+    find_rows(w, c, t, image, row, group);
+    for (int64_t k = 0; k < c->kernel_height; k++) {
+        int64_t at = row * c->stride_height - c->pad_height + k * c->dilation_height;
+        w->under[k] = NULL;
+        if (!w->inputs[k])
+            continue;
+        struct row_events *slot = w->under[k] = &w->rows[at % w->slots * c->steps + t];
+        int64_t wanted = (image * c->groups + group) * c->height + at + 1;
+        if (slot->held != wanted)
+            mmsnn_list_row(c, w->inputs[k], w->used, slot);
+        slot->held = wanted;
+        w->seen |= slot->seen;
+    }
+}
+
 /* List the spikes under `rows` output rows of an image, with their values where any isn't 1; 0 where
  * memory runs out. */
 static int list_rows(struct event_work *w, const struct event_conv *c, int64_t image,
@@ -384,10 +447,11 @@ static int list_rows(struct event_work *w, const struct event_conv *c, int64_t i
     int64_t n = 0;
     w->seen = 0;
     for (int64_t i = 0; i < rows * c->steps; i++) {
-        find_rows(w, c, i % c->steps, image, first + i / c->steps, group);
+        list_under(w, c, i % c->steps, image, first + i / c->steps, group);
         w->events[i] = w->all;
+        w->events[i].values = NULL;
         w->events[i].starts += i * (c->width + 1);
-        n = mmsnn_list_spikes(c, w->inputs, w->used, n, &w->events[i], &w->seen);
+        n = mmsnn_merge_rows(c, w->under, n, &w->events[i]);
     }
     if (!(w->seen & 0xfefefefefefefefeULL))
         return 1;
