@@ -22,6 +22,8 @@ from .dispatch import (
     use_backend,
     why_not,
 )
+from .event_conv import event_conv2d, event_conv_lif
+from .event_weights import EventWeights, pack_event_weights
 from .gate import GATES, count_or, iand, select, spike_or
 from .ilif import ilif, ilif_steps
 from .lif import lif, membrane_potentials, norm_lif
@@ -80,6 +82,7 @@ __all__ = [
     'SURROGATES',
     'Backend',
     'BackendError',
+    'EventWeights',
     'Gate',
     'LIFCall',
     'LIFGrads',
@@ -94,6 +97,8 @@ __all__ = [
     'compute_dtype',
     'conv_lif',
     'count_or',
+    'event_conv2d',
+    'event_conv_lif',
     'fire',
     'get_backend',
     'has_amx',
@@ -107,6 +112,7 @@ __all__ = [
     'membrane_potentials',
     'named',
     'norm_lif',
+    'pack_event_weights',
     'rate_decode',
     'register_backend',
     'register_surrogate',

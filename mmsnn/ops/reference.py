@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .event_weights import UNPACK, EventWeights
 from .gate import GATES
 from .spec import LIF, LIFCall, compute_dtype
 from .surrogate import SURROGATES, fire
@@ -227,3 +228,22 @@ def attention_decode(spikes: Tensor, temporal: Tensor, channel: Tensor, spatial:
 def to_bytes(x: Tensor, scale: float, zero: int) -> Tensor:
     """round(x / scale + zero), clipped to a byte."""
     return (x * (1 / scale)).add_(zero).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def event_conv(x: Tensor, weights: EventWeights, geometry: tuple) -> Tensor:
+    """:func:`mmsnn.ops.event_conv2d`."""
+    groups = weights.q.shape[1]
+    stride, padding, dilation = geometry
+    q = UNPACK[weights.q.dtype](weights.q).permute(0, 1, 2, 6, 5, 4, 3).flatten(2, 3)
+    there = weights.out_channels // groups
+    exact = weights.q.dtype != torch.float32  # sums of whole numbers are, in float64
+    images = x.flatten(0, 1).to(torch.float64 if exact else torch.float32)
+    scales, shift = (
+        v.unflatten(-1, (groups, -1))[..., :there].flatten(-2)[..., None, None]
+        for v in (weights.scale, weights.shift)
+    )
+    y = shift
+    for part, scale in zip(q[:, :, :there].flatten(1, 2).to(images.dtype), scales):
+        sums = F.conv2d(images, part, None, stride, padding, dilation, groups)
+        y = sums.float() * scale + y
+    return y.unflatten(0, x.shape[:2])

@@ -22,7 +22,7 @@ if __name__ == '__main__':  # `mmsnn.ops` alone, for the stack takes longer to i
     sys.modules['mmsnn'] = parent
 
 from mmsnn import ops
-from mmsnn.ops import checks, conv_lif, operators
+from mmsnn.ops import checks, conv_lif, event_conv, operators
 
 F32, BF16, U8 = torch.float32, torch.bfloat16, torch.uint8
 OTHERS = (torch.float64, torch.float16, torch.int64, F32, BF16, U8)
@@ -414,6 +414,49 @@ def fuzz_conv_lif(make):
     compare(lambda: (conv_lif.conv_lif(x, weights, geometry, neuron, shortcut, gate),), exact=True)
 
 
+def fuzz_event_conv(make):
+    groups = make.random.choice((1, 1, 2, 3))
+    channels, outputs = (make.random.choice((1, 3, 8, 11, 64)), make.random.choice((1, 3, 64, 70)))
+    steps, batch, _, height, width = make.maps()
+    kernel = [make.random.randint(1, 3) for _ in range(2)]
+    dtype = make.random.choice((F32, torch.int8, torch.int16))
+    most = {F32: 100, torch.int8: 127, torch.int16: 32767}[dtype]
+    parts = [
+        (
+            (make.values((outputs * groups, channels, *kernel), 'real') * most / 2)
+            .round()
+            .clamp(-most - 1, most)
+            .to(dtype),
+            make.values((outputs * groups,), 'real') / most,
+        )
+        for _ in range(make.random.randint(1, 2))
+    ]
+    shift = make.values((outputs * groups,), 'real')
+    weights = ops.pack_event_weights(parts, shift, groups)
+    if make.chance(0.2):  # weights that begin anywhere
+        memory = torch.zeros(weights.q.numel() + 1, dtype=weights.q.dtype)[1:]
+        weights = weights._replace(q=memory.view(weights.q.shape).copy_(weights.q))
+    if make.chance(0.1):
+        name = make.random.choice(('q', 'scale', 'shift'))
+        (wrong,) = make.maybe_wrong(getattr(weights, name), p=1)
+        weights = weights._replace(**{name: wrong})
+    geometry = tuple(tuple(make.random.randint(low, 2) for _ in range(2)) for low in (1, 0, 1))
+    size = conv_lif.output_size((height, width), kernel, geometry)
+    gate = make.random.choice(GATES)
+    x = make.tensor((steps, batch, channels * groups, height, width), U8, 'spikes')
+    x = x * make.random.choice((1, 1, 3, 255))
+    shortcut = None
+    if gate is not None and min(size) > 0:
+        shortcut = make.tensor((steps, batch, outputs * groups, *size), U8, 'spikes')
+    x, shortcut = make.maybe_wrong(x, shortcut)
+    if make.chance(0.05):
+        shortcut = None
+    neuron = neuron_of(make)
+    compare(lambda: (event_conv.event_conv_lif(x, weights, geometry, neuron, shortcut, gate),),
+            exact=True)  # fmt: skip
+    compare(lambda: (event_conv.event_conv2d(x, weights, geometry),), exact=True)
+
+
 def fuzz_operators(make):
     """The operators as a program of another author calls them, past the checks of the functions."""
     x, scale, shift, shortcut, gate, steps, whole = lif_inputs(make)
@@ -545,6 +588,7 @@ CASES = [
     fuzz_decode,
     fuzz_bits,
     fuzz_to_bytes,
+    fuzz_event_conv,
     fuzz_operators,
 ]
 

@@ -24,6 +24,8 @@ OPERATIONS = (
     'rate_decode',
     'to_bytes',
     'conv_lif',
+    'event_conv',
+    'event_conv_lif',
 )
 
 
@@ -174,4 +176,21 @@ class Backend:
         out: Tensor,
     ) -> None:
         """Spikes in bytes through a conv and its neuron, into ``out``; channels last."""
+        raise NotImplementedError
+
+    def event_conv(self, x: Tensor, weights: Any, geometry: tuple, out: Tensor) -> None:
+        """Spikes in bytes to currents by way of the spikes alone, into ``out``; channels last."""
+        raise NotImplementedError
+
+    def event_conv_lif(
+        self,
+        x: Tensor,
+        weights: Any,
+        geometry: tuple,
+        neuron: LIF,
+        shortcut: Optional[Tensor],
+        gate: Optional[str],
+        out: Tensor,
+    ) -> None:
+        """:meth:`event_conv` and the neuron behind it, into ``out``."""
         raise NotImplementedError

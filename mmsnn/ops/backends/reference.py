@@ -127,3 +127,21 @@ class Reference(Backend):
             y = sums.float() * scale.view(-1, 1, 1) + y
         y = y[:, : weights.out_channels].unflatten(0, x.shape[:2])
         out.copy_(reference.lif(LIFCall(y, neuron, shortcut=shortcut, gate=gate), torch.uint8))
+
+    def event_conv(self, x: Tensor, weights: Any, geometry: tuple, out: Tensor) -> None:
+        """See the base."""
+        out.copy_(reference.event_conv(x, weights, geometry))
+
+    def event_conv_lif(
+        self,
+        x: Tensor,
+        weights: Any,
+        geometry: tuple,
+        neuron: LIF,
+        shortcut: Optional[Tensor],
+        gate: Optional[str],
+        out: Tensor,
+    ) -> None:
+        """See the base."""
+        currents = reference.event_conv(x, weights, geometry)
+        out.copy_(reference.lif(LIFCall(currents, neuron, shortcut=shortcut, gate=gate)))

@@ -5,7 +5,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from .. import conv_lif
+from .. import conv_lif, event_conv
+from ..event_weights import pack_event_weights
 from ..operators import bits, decode, lif, lif_pool, pool
 from ..spec import LIF, LIFCall
 from .base import Backend
@@ -22,7 +23,7 @@ def _sample(*shape, step):  # numbers without a generator, whose state belongs t
 def compare_with_reference(backend: Backend) -> str:
     """Compare a backend with the reference on small inputs; '' or what differs."""
     checks = (_check_neurons, _check_stats_and_bits, _check_pools, _check_decoding, _check_bytes)
-    for check in (*checks, _check_conv):
+    for check in (*checks, _check_conv, _check_event_conv):
         wrong = check(backend)
         if wrong:
             return f'its self-check found wrong {wrong}'
@@ -200,3 +201,27 @@ def _check_conv(backend: Backend) -> str:
     args = x, weights, ((2, 2), (1, 1), (1, 1)), neuron, shortcut, 'iand'
     ours, theirs = (conv_lif.conv_lif(*args, backend=b) for b in (backend, _REFERENCE))
     return '' if torch.equal(ours, theirs) else 'spikes of a conv'
+
+
+def _check_event_conv(backend: Backend) -> str:
+    neuron = LIF(0.5, 0.8, 0.6, 'soft')
+    x = (_sample(3, 2, 22, 9, 5, step=2.3) > 0.3).to(torch.uint8)
+    both = backend, _REFERENCE
+    shortcut = (_sample(3, 2, 140, 5, 3, step=2.9) > 0.3).to(torch.uint8)
+    geometry = (2, 2), (1, 1), (1, 1)
+    for dtype, most in ((torch.int8, 127), (torch.int16, 32767), (torch.float32, 2**10)):
+        # All sums are of whole numbers that float32 holds, in any order.
+        q = (most * _sample(140, 11, 3, 3, step=0.7)).round().to(dtype)
+        part = q, (1 + _sample(140, step=0.7)) / most
+        weights = pack_event_weights([part], _sample(140, step=1.3), groups=2)
+        for spikes in (x, 3 * x):
+            args = spikes, weights, geometry, neuron, shortcut, 'iand'
+            if _has(backend, 'event_conv_lif', x):
+                ours, theirs = (event_conv.event_conv_lif(*args, backend=b) for b in both)
+                if not torch.equal(ours, theirs):
+                    return f'spikes of a conv by events ({dtype})'
+            if _has(backend, 'event_conv', x):
+                ours, theirs = (event_conv.event_conv2d(*args[:3], backend=b) for b in both)
+                if not torch.equal(ours, theirs):
+                    return f'currents of a conv by events ({dtype})'
+    return ''

@@ -21,6 +21,8 @@ from ..base import Backend
 from . import build, plan
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2}
+#: Of weights by the dtype that holds them: pairs of 8 and of 16 bits.
+WEIGHTS = {torch.float32: 0, torch.int16: 3, torch.int32: 4}
 NO_GATE = 0
 
 #: Elements below which a second thread costs more than it brings (torch's own grain size).
@@ -81,6 +83,19 @@ class _Conv(ctypes.Structure):
     ]  # fmt: skip
 
 
+class _EventConv(ctypes.Structure):
+    """`struct event_conv` of the kernels."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in (
+            'steps', 'images', 'height', 'width', 'channels', 'out_height', 'out_width', 'outputs',
+            'groups', 'blocks', 'kernel_height', 'kernel_width', 'stride_height', 'stride_width',
+            'pad_height', 'pad_width', 'dilation_height', 'dilation_width', 'x_step', 'parts')),
+        *((name, ctypes.c_int32) for name in ('dtype', 'threads')),
+        *((name, ctypes.c_void_p) for name in ('x', 'weight', 'scale', 'shift', 'out')),
+    ]  # fmt: skip
+
+
 class _Decode(ctypes.Structure):
     """`struct decode` of the kernels."""
 
@@ -134,11 +149,13 @@ def _open(path) -> ctypes.CDLL:
         (_Lif, ('lif_forward', 'lif_backward', 'input_grad_of', 'channel_stats')),
         (_Pool, ('max_pool', 'max_pool_backward')),
         (_Decode, ('attention_decode', 'rate_decode', 'attention_statistics')),
+        (_EventConv, ('event_conv',)),
     ):
         for name in names:
             getattr(library, f'mmsnn_{name}').argtypes = [ctypes.POINTER(structure)]
     library.mmsnn_pooled_lif_backward.argtypes = [ctypes.POINTER(_Lif), ctypes.POINTER(_Pool)]
     library.mmsnn_conv_lif.argtypes = [ctypes.POINTER(_Lif), ctypes.POINTER(_Conv)]
+    library.mmsnn_event_conv_lif.argtypes = [ctypes.POINTER(_Lif), ctypes.POINTER(_EventConv)]
     library.mmsnn_pack.argtypes = [pointer, pointer, count, count, number, number]
     library.mmsnn_unpack.argtypes = [pointer, pointer, count, number, number]
     real = ctypes.c_float
@@ -152,7 +169,8 @@ def _check_codes(library: ctypes.CDLL) -> None:
     names = {str(dtype).removeprefix('torch.'): code for dtype, code in DTYPES.items()}
     surrogates = {s.name: s.code for s in SURROGATES.values() if s.code is not None}
     gates = {'no gate': NO_GATE, **{gate.name: gate.code for gate in GATES.values()}}
-    for codes in (names, RESETS, surrogates, gates):
+    weights = {'int8': WEIGHTS[torch.int16], 'int16': WEIGHTS[torch.int32]}
+    for codes in (names, weights, RESETS, surrogates, gates):
         for name, code in codes.items():
             theirs = library.mmsnn_code(name.encode())
             if theirs != code:
@@ -377,6 +395,45 @@ def _decode(name: str, spikes: Tensor, channels_last: bool, **fields) -> None:
     _run(name, problem)
 
 
+def _addressed(struct: _EventConv, x, weights, **fields) -> _EventConv:
+    """A struct of its own, as several threads may be here, with addresses."""
+    conv = _EventConv.from_buffer_copy(struct)
+    outputs = (32 if weights.q.dtype == torch.float32 else 64) * conv.groups * conv.blocks
+    conv.x, conv.weight = _pointer(x), _pointer(weights.q, weights.q.dtype)
+    conv.scale = _vector(weights.scale, outputs * conv.parts)
+    conv.shift = _vector(weights.shift, outputs)
+    # A spike is a few operations for each output that it reaches, and a byte at least one.
+    conv.threads = _threads(x.numel() * conv.blocks)
+    for name, value in fields.items():
+        setattr(conv, name, value)
+    return conv
+
+
+@lru_cache(maxsize=1024)
+def _event_conv(size, x_step, weight_size, dtype, out_size, geometry) -> _EventConv:
+    """The struct of :meth:`C.event_conv` without addresses."""
+    parts, groups, blocks, kernel_width, kernel_height, channels, _ = weight_size
+    pairs = zip(('stride', 'pad', 'dilation'), geometry)
+    return _EventConv(
+        steps=size[0],
+        images=size[1],
+        height=size[3],
+        width=size[4],
+        channels=channels,
+        out_height=out_size[3],
+        out_width=out_size[4],
+        outputs=out_size[2] // groups,
+        groups=groups,
+        blocks=blocks,
+        kernel_height=kernel_height,
+        kernel_width=kernel_width,
+        **{f'{k}_{axis}': v for k, p in pairs for axis, v in zip(('height', 'width'), p)},
+        x_step=x_step,
+        parts=parts,
+        dtype=WEIGHTS[dtype],
+    )
+
+
 _REAL = torch.float32, torch.bfloat16
 _MAPS = torch.float32, torch.bfloat16, torch.uint8
 
@@ -392,7 +449,7 @@ class C(Backend):
         **dict.fromkeys(('attention_decode', 'attention_statistics', 'rate_decode'), _MAPS),
         'pooled_lif_backward': _REAL,
         'to_bytes': (torch.float32,),
-        'conv_lif': (torch.uint8,),
+        **dict.fromkeys(('conv_lif', 'event_conv', 'event_conv_lif'), (torch.uint8,)),
     }
     spike_dtypes = _MAPS
 
@@ -595,3 +652,42 @@ class C(Backend):
         conv.scale = _vector(weights.scale, outputs * conv.parts)
         conv.shift = _vector(weights.shift, outputs)
         _run('conv_lif', lif, conv)
+
+    def event_conv(self, x: Tensor, weights: Any, geometry: tuple, out: Tensor) -> None:
+        """See the base."""
+        conv = _event_conv(
+            x.shape, x.stride(0), weights.q.shape, weights.q.dtype, out.shape, geometry
+        )
+        _run('event_conv', _addressed(conv, x, weights, out=_pointer(out)))
+
+    def event_conv_lif(
+        self,
+        x: Tensor,
+        weights: Any,
+        geometry: tuple,
+        neuron: LIF,
+        shortcut: Optional[Tensor],
+        gate: Optional[str],
+        out: Tensor,
+    ) -> None:
+        """See the base."""
+        conv = _event_conv(
+            x.shape, x.stride(0), weights.q.shape, weights.q.dtype, out.shape, geometry
+        )
+        lif = _Lif(
+            steps=out.shape[0],
+            n=out[0].numel(),
+            channels=out.shape[2],
+            inner=1,
+            shortcut_step=0 if shortcut is None else shortcut.stride(0),
+            out_step=out.stride(0),
+            spike_dtype=DTYPES[torch.uint8],
+            reset=RESETS[neuron.reset],
+            gate=_gate_code(gate),
+            decay=neuron.decay,
+            gain=neuron.input_scale,
+            v_threshold=neuron.v_threshold,
+            shortcut=_pointer(shortcut),
+            out=_pointer(out),
+        )
+        _run('event_conv_lif', lif, _addressed(conv, x, weights))

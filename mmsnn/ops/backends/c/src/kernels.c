@@ -8,6 +8,7 @@
 
 #include "bits.c"
 #include "decode.c"
+#include "event_conv.c"
 #include "pool.c"
 
 #include "arch/x86_vnni.c"
@@ -17,6 +18,7 @@
 EXPORT int mmsnn_code(const char *name) {
     static const struct { const char *name; int code; } codes[] = {
         {"float32", FLOAT32}, {"bfloat16", BFLOAT16}, {"uint8", UINT8},
+        {"int8", INT8}, {"int16", INT16},
         {"hard", HARD}, {"soft", SOFT},
         {"rectangle", RECTANGLE}, {"triangle", TRIANGLE}, {"arctan", ARCTAN}, {"sigmoid", SIGMOID},
         {"no gate", NO_GATE}, {"or", OR}, {"add", ADD}, {"and", AND}, {"iand", IAND},

@@ -47,7 +47,7 @@
 #endif
 
 enum { LANES = 256 };
-enum { FLOAT32, BFLOAT16, UINT8 };
+enum { FLOAT32, BFLOAT16, UINT8, INT8, INT16 };
 enum { HARD, SOFT };
 enum { RECTANGLE, TRIANGLE, ARCTAN, SIGMOID };
 enum { NO_GATE, OR, ADD, AND, IAND };
