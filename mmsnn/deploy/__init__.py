@@ -1,7 +1,16 @@
 """Models made ready for inference."""
 
+from .event_conv import EventConv2d
 from .fold import fold
 from .fuse import PRECISIONS, fuse, has_amx, resolve_precision
 from .integer_conv import IntegerConv2d
 
-__all__ = ['PRECISIONS', 'IntegerConv2d', 'fold', 'fuse', 'has_amx', 'resolve_precision']
+__all__ = [
+    'PRECISIONS',
+    'EventConv2d',
+    'IntegerConv2d',
+    'fold',
+    'fuse',
+    'has_amx',
+    'resolve_precision',
+]

@@ -1,6 +1,7 @@
 """One call that makes a trained model fast."""
 
 import copy
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 import torch
@@ -10,7 +11,8 @@ from torch.overrides import TorchFunctionMode
 from ..models.backbones.sg_resnet import SpikingBlock
 from ..models.layers import Gate, SpikingNeuron
 from ..models.layers.spike_conv import is_plain_conv
-from ..ops import has_amx
+from ..ops import choose, has_amx
+from .event_conv import EventConv2d
 from .fold import CONVS, fold
 from .integer_conv import IntegerConv2d, integer_convs
 
@@ -29,11 +31,16 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     ========= ================================ ==============================================
     precision convs on spikes                  neck and head
     ========= ================================ ==============================================
-    ``fp32``  float32                          float32
+    ``fp32``  float32; on a CPU by events      float32
     ``bf16``  bfloat16                         bfloat16
     ``int16`` 16-bit weights, sums exact (CPU) bfloat16 with AMX, else float32
-    ``int8``  8-bit weights, sums exact (CPU)  bfloat16 with AMX, else 8 bits, inputs too
+    ``int8``  8-bit weights, sums exact (CPU)  bfloat16 with AMX, with VNNI 8 bits, inputs too,
+                                               else float32
     ========= ================================ ==============================================
+
+    By events (:class:`mmsnn.deploy.EventConv2d`), the time of a conv is in proportion to the spikes
+    that it gets; so are those of ``int16`` and ``int8`` on a CPU without VNNI. In float32 the dense
+    conv is taken where there are too many.
 
     Membrane potentials are float32 in all of them. A norm is taken to follow the conv that is
     registered before it, as in mmcv's ``fuse_conv_bn``.
@@ -78,11 +85,16 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     backbone.register_forward_pre_hook(_InputTo(torch.bfloat16 if low else None))
     if rest:
         rest[-1].register_forward_hook(_output_as_expected)
-    if integers:
-        _use_integers(backbone, int(precision[3:]))
-    if precision == 'int8' and not low:
-        for part in rest:
-            _use_integers(part, 8, real=True)
+    bits = int(precision[3:]) if integers else None
+    if integers and not integer_convs():
+        _use_bytes(backbone, lambda conv: IntegerConv2d(conv, int(precision[3:])))
+        if precision == 'int8' and not low:
+            for part in rest:
+                _use_integers(part)
+    elif integers or _goes_by_events(model, precision, device):
+        _use_bytes(backbone, lambda conv: EventConv2d(conv, bits))
+        if backbone is model and not integers:
+            backbone.register_forward_hook(_in_float32)
     return model
 
 
@@ -112,7 +124,9 @@ def resolve_precision(
     if precision not in PRECISIONS:
         raise ValueError(f'unknown precision {precision!r}: choose one of {list(PRECISIONS)}')
     kind = 'cpu' if device is None else device.type
-    why_no_integers = integer_convs() if kind == 'cpu' else f'they are for CPUs, not {kind}'
+    why_no_integers = f'they are for CPUs, not {kind}' if kind != 'cpu' else ''
+    if not why_no_integers and integer_convs():
+        why_no_integers = event_convs() and integer_convs()
     if precision in ('int8', 'int16') and why_no_integers:
         raise ValueError(
             f'precision {precision!r} needs integer convs: {why_no_integers}. Take '
@@ -126,7 +140,7 @@ def resolve_precision(
         )
     if precision != 'auto':
         return precision
-    if not why_no_integers and not why_no_bytes:
+    if kind == 'cpu' and not integer_convs() and not why_no_bytes:
         return 'int8'
     if kind == 'cuda':
         return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp32'
@@ -204,19 +218,42 @@ def _output_as_expected(module: nn.Module, args: tuple, output):
     return output
 
 
-def _use_integers(part: nn.Module, bits: int, real: bool = False) -> None:
-    """Neurons give bytes, and convs take them; with ``real``, convs round what isn't spikes."""
-    for module in list(part.modules()):
+def event_convs() -> str:
+    """Why this machine has no fast convs by events, or '' if it has."""
+    backend = choose('event_conv_lif', torch.zeros(1, dtype=torch.uint8))
+    return '' if backend.name != 'reference' else 'no kernels for convs by events'
+
+
+def _goes_by_events(model: nn.Module, precision: str, device: Optional[torch.device]) -> bool:
+    on_cpu = device is None or device.type == 'cpu'
+    real = all(p.dtype == torch.float32 for p in model.parameters())
+    fits = precision == 'fp32' and on_cpu and real and not event_convs()
+    return fits and not _why_no_bytes(model)
+
+
+def _use_bytes(backbone: nn.Module, convert: Callable[[nn.Conv2d], nn.Module]) -> None:
+    """Neurons give bytes, and the convs that ``convert`` makes take them."""
+    for module in list(backbone.modules()):
         if isinstance(module, SpikingNeuron):
             module.spike_dtype = torch.uint8
-        if isinstance(module, IntegerConv2d):
-            continue
         for name, child in list(module.named_children()):
-            # A conv of a few real channels is little work, as that of an attention map.
-            if is_plain_conv(child) and (not real or child.in_channels >= 16):
-                setattr(module, name, IntegerConv2d(child, bits, real))
-            elif not real and isinstance(child, nn.Conv2d):
+            if is_plain_conv(child):
+                setattr(module, name, convert(child))
+            elif isinstance(child, nn.Conv2d):
                 child.register_forward_pre_hook(_spikes_to_weights)
+
+
+def _use_integers(part: nn.Module) -> None:
+    """Convs round what they get to bytes, but those of a few channels, which are little work."""
+    for module in list(part.modules()):
+        for name, child in list(module.named_children()):
+            if is_plain_conv(child) and child.in_channels >= 16:
+                setattr(module, name, IntegerConv2d(child, 8, real=True))
+
+
+def _in_float32(backbone: nn.Module, args: tuple, output: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Forward hook of a backbone by itself: its spikes in the dtype that they had."""
+    return tuple(level.float() for level in output)
 
 
 def _spikes_to_weights(conv: nn.Module, args: tuple) -> tuple:

@@ -69,18 +69,11 @@ class IntegerConv2d(nn.Module):
 
     def _round(self, zeros: int = 0) -> tuple[list, Tensor]:
         """(q, scale) of each byte, and bias, with outputs of zeros behind."""
-        weight = F.pad(self.conv.weight.detach().float(), (0,) * 7 + (zeros,))
-        limit = 127 * 256 ** (self.bits // 8 - 1)
-        scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-30) / limit
-        q = (weight / scale.view(-1, 1, 1, 1)).round()
-        parts = [(q, scale)]
-        if self.bits == 16:
-            high = ((q + 128) / 256).floor()
-            parts = [(q - 256 * high, scale), (high, 256 * scale)]
-        bias = torch.zeros_like(scale)
-        if self.conv.bias is not None:
-            bias[: self.conv.out_channels] = self.conv.bias.detach()
-        return parts, bias
+        q, scale, bias = rounded(self.conv, self.bits, zeros)
+        if self.bits == 8:
+            return [(q, scale)], bias
+        high = ((q + 128) / 256).floor()
+        return [(q - 256 * high, scale), (high, 256 * scale)], bias
 
     def _pack(self) -> tuple[list, Tensor, Tensor]:
         """(packed weights, scale, zero point) of each byte of q; bias; sums of the weights."""
@@ -234,6 +227,27 @@ class IntegerConv2d(nn.Module):
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
         return f'bits={self.bits}, real={self.real}'
+
+
+def rounded(conv: nn.Conv2d, bits: int, zeros: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """The weights of a conv in whole numbers.
+
+    Args:
+        conv: The conv.
+        bits: 8 or 16.
+        zeros: How many outputs of zeros to put behind.
+
+    Returns:
+        q, scale and bias of :class:`IntegerConv2d`, in float32.
+    """
+    weight = F.pad(conv.weight.detach().float(), (0,) * 7 + (zeros,))
+    limit = 127 * 256 ** (bits // 8 - 1)
+    scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-30) / limit
+    q = (weight / scale.view(-1, 1, 1, 1)).round()
+    bias = torch.zeros_like(scale)
+    if conv.bias is not None:
+        bias[: conv.out_channels] = conv.bias.detach()
+    return q, scale, bias
 
 
 @cache

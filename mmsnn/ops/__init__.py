@@ -26,6 +26,7 @@ from .event_conv import event_conv2d, event_conv_lif
 from .event_weights import EventWeights, pack_event_weights
 from .gate import GATES, count_or, iand, select, spike_or
 from .ilif import ilif, ilif_steps
+from .layout import is_dense
 from .lif import lif, membrane_potentials, norm_lif
 from .operators import is_watched
 from .pool import spike_max_pool2d
@@ -106,6 +107,7 @@ __all__ = [
     'iand',
     'ilif',
     'ilif_steps',
+    'is_dense',
     'is_watched',
     'last_decode',
     'lif',
