@@ -2,10 +2,10 @@
  *
  * The spikes of each row of the map are listed once. Those under a row of output pixels are brought
  * together for all blocks of outputs, column after column, and within a column by row of the kernel
- * and channel, as (column * kernel_height + row) * channels + channel: the window of a pixel is then
- * one stretch of that list, and a spike's number less that of the window's first column is the row
- * of weights that it adds. The sums of a pixel for a block of outputs stay in registers. A sum has
- * the order of the list, whatever the number of threads.
+ * and channel, as (column * kernel_height + row) * channels + channel: the window of a pixel is
+ * then one stretch of that list, and a spike's number less that of the window's first column is the
+ * row of weights that it adds. The sums of a pixel for a block of outputs stay in registers. A sum
+ * has the order of the list, whatever the number of threads.
  *
  * Sums of whole numbers are exact. With weights of 8 bits they are added up in 16 bits for at most
  * 255 spikes, as 255 * 128 < 2^15, and those in 32, which hold a window of any 65793 bytes, as
@@ -23,7 +23,7 @@ struct event_conv {
     int64_t dilation_height, dilation_width, x_step, parts;
     int32_t dtype, threads;
     const uint8_t *x;
-    const void *weight; /* [parts][groups][blocks][kernel_width][kernel_height][channels][of block] */
+    const void *weight; /* [parts][groups][blocks][kernel_width][kernel_height][channels][of it] */
     const float *scale; /* [parts][groups][blocks][outputs of a block] */
     const float *shift; /* [groups][blocks][outputs of a block] */
     float *out;         /* currents, (steps, images, out_height, out_width, all outputs), or NULL */
@@ -43,7 +43,7 @@ INLINE int64_t block_of(const struct event_conv *c) {
     return c->dtype == FLOAT32 ? REAL_OUTPUTS : WHOLE_OUTPUTS;
 }
 
-/* ---- which spikes ------------------------------------------------------------------------------ */
+/* ---- which spikes ---------------------------------------------------------------------------- */
 
 /* positions[m] has the numbers of the bits that are set in m, lowest first, in four bits each. */
 #define PLACE(M, I) \
@@ -153,7 +153,7 @@ static void list_values(const struct event_conv *c, const uint8_t *const *rows,
     }
 }
 
-/* ---- what they add up to ----------------------------------------------------------------------- */
+/* ---- what they add up to --------------------------------------------------------------------- */
 
 /* Currents of `count` pixels from `first` on: y = scale * sums + from, where the rows of `from` are
  * from_step apart, 0 for one of all. */
@@ -254,7 +254,8 @@ ADD_FLOATS(mmsnn_events_float32_weighed, 1)
                             PAIRS w; \
                             memcpy(&w, weight + j * N, sizeof w); \
                             all[j] += WEIGHED ? (WHOLE)w * value : (WHOLE)w; \
-                            second[j] += WEIGHED ? (WHOLE)(w >> BITS) * value : (WHOLE)(w >> BITS); \
+                            WHOLE high = (WHOLE)(w >> BITS); \
+                            second[j] += WEIGHED ? high * value : high; \
                         } \
                     } \
                     u##LANE extra = (u##LANE)((WEIGHED ? count : e - start) << (BITS - 1)); \
@@ -339,7 +340,7 @@ static add_up *adder_of(const struct event_conv *c, uint64_t seen) {
     return most > 1 ? mmsnn_events_int16_weighed : mmsnn_events_int16;
 }
 
-/* ---- row by row -------------------------------------------------------------------------------- */
+/* ---- row by row ------------------------------------------------------------------------------ */
 
 struct event_task {
     const struct lif *p; /* the neurons, or NULL */
@@ -440,8 +441,8 @@ static void list_under(struct event_work *w, const struct event_conv *c, int64_t
     }
 }
 
-/* List the spikes under `rows` output rows of an image, with their values where any isn't 1; 0 where
- * memory runs out. */
+/* List the spikes under `rows` output rows of an image, with their values where any isn't 1; 0
+ * where memory runs out. */
 static int list_rows(struct event_work *w, const struct event_conv *c, int64_t image,
                      int64_t first, int64_t rows, int64_t group) {
     int64_t n = 0;
@@ -487,7 +488,8 @@ static int list_rows(struct event_work *w, const struct event_conv *c, int64_t i
             potential = decay * potential + gain * current; \
             int_pairs fired = potential - v_threshold >= 0.0f; \
             float_sums spike = (float_sums)(fired & (int_pairs)one); \
-            potential = RESET == HARD ? potential * (1.0f - spike) : potential - v_threshold * spike; \
+            potential = RESET == HARD ? potential * (1.0f - spike) \
+                                      : potential - v_threshold * spike; \
             memcpy(v + i + k * SUMS, &potential, sizeof potential); \
             all |= fired & 1 << 8 * k; \
         } \
