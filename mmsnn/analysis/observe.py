@@ -45,18 +45,16 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def check_no_bytes(model: nn.Module) -> None:
-    """Refuse a model whose spikes are bytes.
+    """Refuse a model whose convs are in whole numbers.
 
     Args:
         model: Any model.
 
     Raises:
-        ValueError: A model of :func:`mmsnn.deploy.fuse` with integer convs.
+        ValueError: A model of :func:`mmsnn.deploy.fuse` in ``int8`` or ``int16``.
     """
     for name, module in model.named_modules():
-        if isinstance(module, IntegerConv2d) or (
-            isinstance(module, SpikingNeuron) and module.spike_dtype is not None
-        ):
+        if isinstance(module, IntegerConv2d) or getattr(module, 'bits', None) is not None:
             raise ValueError(
                 f'{name} is a layer of a fused model with integer convs, whose spikes are '
                 'bytes: take the unfused model; its operations are the same'

@@ -5,7 +5,7 @@ import os
 import statistics
 import time
 from functools import cache
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ logger = logging.getLogger('mmsnn')
 EVERY = 13
 
 
-class EventConv2d(nn.Module):
+class EventConv2d(nn.Conv2d):
     r"""A conv whose time is in proportion to the spikes that it gets.
 
     .. math::
@@ -32,31 +32,38 @@ class EventConv2d(nn.Module):
     faster, and is taken (:func:`crossover`): the same currents but for the order of the sums.
 
     Args:
-        conv: The conv to replace; it is kept.
+        conv: The conv to replace, whose weights it takes.
         bits: 8 or 16 for weights in whole numbers (:class:`IntegerConv2d` says which), whose sums
             are exact, and which no dense conv here is for; default float32, as they are.
     """
 
     def __init__(self, conv: nn.Conv2d, bits: Optional[int] = None):
-        super().__init__()
-        self.conv = conv
-        self.bits = bits
         assert not isinstance(conv.padding, str)  # only plain convs are replaced
+        # PyTorch annotates the pairs of a conv as tuples of any length.
+        geometry: dict[str, Any] = {
+            name: getattr(conv, name)
+            for name in ('kernel_size', 'stride', 'padding', 'dilation', 'groups')
+        }
+        has_bias = conv.bias is not None
+        super().__init__(
+            conv.in_channels, conv.out_channels, bias=has_bias, device='meta', **geometry
+        )
+        self.weight, self.bias = conv.weight, conv.bias
+        self.bits = bits
         self._geometry = conv.stride, conv.padding, conv.dilation
         self._packed: Optional[ops.EventWeights] = None
 
     @property
     def _weights(self) -> ops.EventWeights:
         if self._packed is None:
-            conv = self.conv
             if self.bits is None:
-                weight = conv.weight.detach().float()
+                weight = self.weight.detach().float()
                 parts = [(weight, torch.ones(len(weight)))]
-                bias = torch.zeros(len(weight)) if conv.bias is None else conv.bias.detach()
+                bias = torch.zeros(len(weight)) if self.bias is None else self.bias.detach()
             else:
-                q, scale, bias = rounded(conv, self.bits)
+                q, scale, bias = rounded(self, self.bits)
                 parts = [(q.to(torch.int8 if self.bits == 8 else torch.int16), scale)]
-            self._packed = ops.pack_event_weights(parts, bias.float(), conv.groups)
+            self._packed = ops.pack_event_weights(parts, bias.float(), self.groups)
         return self._packed
 
     def lif(
@@ -101,14 +108,14 @@ class EventConv2d(nn.Module):
         """
         if self._takes(x):
             return ops.event_conv2d(x.unsqueeze(0), self._weights, self._geometry)[0]
-        return self.conv(x.to(self.conv.weight.dtype) if x.dtype == torch.uint8 else x)
+        return super().forward(x.to(self.weight.dtype) if x.dtype == torch.uint8 else x)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, '_packed': None}
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
-        return 'float32' if self.bits is None else f'bits={self.bits}'
+        return super().extra_repr() + ('' if self.bits is None else f', bits={self.bits}')
 
 
 def density(x: Tensor) -> float:
