@@ -8,20 +8,24 @@ from .io import (
     Events,
     check_event_header,
     event_suffixes,
+    open_recording,
     read_events,
     register_event_reader,
 )
+from .recording import Recording
 
 __all__ = [
     'DVSCIFAR10',
     'EVENT_SUFFIXES',
     'EventFolder',
     'Events',
+    'Recording',
     'check_event_folder',
     'check_event_header',
     'event_suffixes',
     'frame_index',
     'load_frames',
+    'open_recording',
     'read_events',
     'register_event_reader',
     'to_frames',
