@@ -1,5 +1,6 @@
 """Recordings of event cameras: readers, frames and data sets."""
 
+from .boxes import BOX_DTYPE, crop_boxes, make_boxes, read_boxes
 from .cache import load_frames
 from .folder import DVSCIFAR10, EventFolder, check_event_folder
 from .frames import frame_index, to_frames
@@ -15,6 +16,7 @@ from .io import (
 from .recording import Recording
 
 __all__ = [
+    'BOX_DTYPE',
     'DVSCIFAR10',
     'EVENT_SUFFIXES',
     'EventFolder',
@@ -22,10 +24,13 @@ __all__ = [
     'Recording',
     'check_event_folder',
     'check_event_header',
+    'crop_boxes',
     'event_suffixes',
     'frame_index',
     'load_frames',
+    'make_boxes',
     'open_recording',
+    'read_boxes',
     'read_events',
     'register_event_reader',
     'to_frames',
