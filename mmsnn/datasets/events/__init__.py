@@ -14,6 +14,15 @@ from .io import (
     register_event_reader,
 )
 from .recording import Recording
+from .representations import (
+    count_events,
+    cut_events,
+    find_representation,
+    in_steps,
+    stacked_histogram,
+    time_surface,
+    voxel_grid,
+)
 
 __all__ = [
     'BOX_DTYPE',
@@ -24,14 +33,21 @@ __all__ = [
     'Recording',
     'check_event_folder',
     'check_event_header',
+    'count_events',
     'crop_boxes',
+    'cut_events',
     'event_suffixes',
+    'find_representation',
     'frame_index',
+    'in_steps',
     'load_frames',
     'make_boxes',
     'open_recording',
     'read_boxes',
     'read_events',
     'register_event_reader',
+    'stacked_histogram',
+    'time_surface',
     'to_frames',
+    'voxel_grid',
 ]
