@@ -89,6 +89,11 @@ class PropheseeMetric(BaseMetric):
                         f'({sample.get("recording")}): the data set must be PropheseeDetection, '
                         'and the last transform PackEventDetInputs'
                     )
+            if sample.get('flip'):
+                raise ValueError(
+                    'PropheseeMetric got a mirrored sample, whose predictions are not where its '
+                    'true boxes are: take EventRandomFlip out of the pipeline of the test'
+                )
             found = sample['pred_instances']
             corners = np.asarray(found['bboxes'].detach().cpu(), np.float64).reshape(-1, 4)
             boxes = make_boxes(len(corners))

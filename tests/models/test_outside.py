@@ -299,7 +299,7 @@ def test_an_event_format_in_a_data_set(tmp_path):
     ('suffix', 'match'),
     [
         ('.npy', "'.npy' has a reader already"),
-        ('raw', "such as '.raw', got 'raw'"),
+        ('raw', "such as '.ev', got 'raw'"),
         ('.RAW', "got '.RAW'"),
         ('.tar.gz', "got '.tar.gz'"),
         (None, 'got None'),

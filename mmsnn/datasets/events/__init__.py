@@ -13,6 +13,7 @@ from .io import (
     read_events,
     register_event_reader,
 )
+from .prophesee import PropheseeDetection
 from .recording import Recording
 from .representations import (
     count_events,
@@ -30,6 +31,7 @@ __all__ = [
     'EVENT_SUFFIXES',
     'EventFolder',
     'Events',
+    'PropheseeDetection',
     'Recording',
     'check_event_folder',
     'check_event_header',
