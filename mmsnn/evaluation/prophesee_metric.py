@@ -89,6 +89,13 @@ class PropheseeMetric(BaseMetric):
                         f'({sample.get("recording")}): the data set must be PropheseeDetection, '
                         'and the last transform PackEventDetInputs'
                     )
+            width, height = GENERATIONS[self.generation]
+            if tuple(sample.get('ori_shape', (height, width))) != (height, width):
+                raise ValueError(
+                    f'PropheseeMetric of {self.generation} got windows of '
+                    f'{sample["ori_shape"][1]}x{sample["ori_shape"][0]} pixels, expected '
+                    f'{width}x{height}. Set generation of the evaluator to that of the data set'
+                )
             if sample.get('flip'):
                 raise ValueError(
                     'PropheseeMetric got a mirrored sample, whose predictions are not where its '

@@ -257,6 +257,13 @@ def test_what_the_metric_refuses():
     for key in ('recording', 't', 'boxes', 'pred_instances'):
         with pytest.raises(ValueError, match=rf'got a sample without {key}'):
             metric.process(None, [{k: v for k, v in whole.items() if k != key}])
+    metric.process(None, [dict(whole, ori_shape=(240, 304), flip=False)])
+    with pytest.raises(
+        ValueError, match='of gen1 got windows of 1280x720 pixels, expected 304x240'
+    ):
+        metric.process(None, [dict(whole, ori_shape=(720, 1280))])
+    with pytest.raises(ValueError, match='got a mirrored sample'):
+        metric.process(None, [dict(whole, flip=True)])
     whole['pred_instances']['bboxes'][0, 0] = math.nan
     with pytest.raises(
         ValueError, match=r'a_td\.dat: a predicted box at 600000 us is not a number'

@@ -411,6 +411,21 @@ def test_aedat3_that_cannot_be_used(tmp_path):
     assert len(read_events(path, (128, 128))) == 50
 
 
+@pytest.mark.parametrize('compression', [0, 1, 3])
+def test_aedat4_with_a_table_behind_its_packets(tmp_path, compression):
+    pytest.importorskip('aedat', reason="needs pip install 'mmsnn[events]'")
+    path, rows = tmp_path / 'a.aedat4', draw(700)
+    write_aedat4(path, rows, compression=compression)
+    data = bytearray(path.read_bytes())
+    at = data.index(struct.pack('<q', -1))
+    data[at : at + 8] = struct.pack('<q', len(data))
+    path.write_bytes(data + b'FTAB' + bytes(60))
+    with open_recording(path) as opened:
+        expected = [row for row in rows if 100_000 <= row[2] < 300_000]
+        assert rows_of(opened.window(100_000, 300_000)) == expected
+        assert rows_of(opened.all()) == rows
+
+
 def test_large_arrays_of_archives_are_not_kept_in_memory(tmp_path, monkeypatch):
     rows = draw(300, (64, 48))
     write_npz(tmp_path / 'a.npz', rows)
