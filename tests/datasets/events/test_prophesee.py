@@ -44,7 +44,7 @@ ROWS = [
 ]
 
 
-def events(number=4000, end=1_200_000, size=(304, 240), seed=0):
+def events(number=1500, end=1_200_000, size=(304, 240), seed=0):
     rng = np.random.default_rng(seed)
     t = np.sort(rng.integers(0, end, number))
     columns = rng.integers(0, size[0], number), rng.integers(0, size[1], number)

@@ -44,7 +44,7 @@ def rows(events):
     return zip(events.x.tolist(), events.y.tolist(), events.t.tolist(), events.p.tolist())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(windows(), st.integers(1, 12), st.integers(1, 4))
 def test_stacked_histogram(window, bins, cut):
     events, t0, t1 = window
@@ -56,7 +56,7 @@ def test_stacked_histogram(window, bins, cut):
     np.testing.assert_array_equal(found, np.minimum(expected, cut))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(windows(), st.integers(1, 8))
 def test_voxel_grid(window, bins):
     events, t0, t1 = window
@@ -72,7 +72,7 @@ def test_voxel_grid(window, bins):
     assert found.sum() == pytest.approx(on - (len(events) - on), abs=1e-4)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(windows(), st.sampled_from([1.0, 30.0, 50_000.0]))
 def test_time_surface(window, tau):
     events, t0, t1 = window
@@ -84,7 +84,7 @@ def test_time_surface(window, tau):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-30)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(windows(), st.integers(1, 9))
 def test_counts_in_steps(window, time_steps):
     events, t0, t1 = window
