@@ -4,13 +4,7 @@ The official one is Prophesee's: boxes of the first half second and small ones a
 truth and predictions alike; each time that has a true box is a picture; predictions within a
 tolerance of it are its detections; COCO's AP of these pictures. Where labels come more often than
 twice the tolerance, one prediction counts for several times. Others differ in what they leave out,
-so that their numbers don't compare. What each is, as far as its public code says it:
-
-- ``prophesee``: t > 0.5 s; diagonal of 30 and sides of 10 pixels (Gen1), or 60 and 20 (1Mpx).
-- ``rvt``: as ``prophesee``, but true boxes are cut at the sensor's borders first.
-- ``sfod``: as ``prophesee`` with sides of 20 pixels, on Gen1.
-- ``spikeyolo``: nothing is left out, on Gen1. Its own numbers come by Ultralytics' reckoning of AP,
-  which isn't COCO's; here it is COCO's of the same boxes.
+so that their numbers don't compare.
 """
 
 import contextlib
@@ -64,10 +58,16 @@ PROTOCOLS = {
 
 
 def find_protocol(name: str, generation: str) -> BoxProtocol:
-    """A protocol by its name.
+    """A protocol by its name, as far as public code says what it is.
+
+    - ``prophesee``: t > 0.5 s; diagonal of 30 and sides of 10 pixels (Gen1), or 60 and 20 (1Mpx).
+    - ``rvt``: as ``prophesee``, but true boxes are cut at the sensor's borders first.
+    - ``sfod``: as ``prophesee`` with sides of 20 pixels, on Gen1.
+    - ``spikeyolo``: nothing is left out, on Gen1. Its own numbers come by Ultralytics' reckoning of
+      AP, which isn't COCO's; here it is COCO's of the same boxes.
 
     Args:
-        name: Of :data:`PROTOCOLS`.
+        name: One of these.
         generation: 'gen1' or '1mpx'.
 
     Returns:
@@ -91,7 +91,7 @@ def filter_boxes(boxes: np.ndarray, protocol: BoxProtocol) -> np.ndarray:
     """The boxes that count: t > skip, w^2 + h^2 >= diagonal^2, w >= side, h >= side.
 
     Args:
-        boxes: (N,) of :data:`~mmsnn.datasets.events.BOX_DTYPE`.
+        boxes: (N,) of ``mmsnn.datasets.events.BOX_DTYPE``.
         protocol: What counts.
 
     Returns:
@@ -123,7 +123,7 @@ def box_ap(
     """COCO's average precision of the boxes of recordings.
 
     Args:
-        truth: Of each recording the true boxes, (N,) of :data:`~mmsnn.datasets.events.BOX_DTYPE`.
+        truth: Of each recording the true boxes, (N,) of ``mmsnn.datasets.events.BOX_DTYPE``.
         predictions: Of each recording the predicted ones, likewise.
         protocol: What counts.
         num_classes: ``class_id`` goes from 0 to this number.

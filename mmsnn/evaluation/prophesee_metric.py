@@ -18,7 +18,7 @@ from .box_protocols import GENERATIONS, NAMES, box_ap, find_protocol
 class PropheseeMetric(BaseMetric):
     """COCO's AP of boxes in event recordings, by the official protocol and others by name.
 
-    See :mod:`mmsnn.evaluation.box_protocols` for what each leaves out. Each sample needs
+    See :func:`~mmsnn.evaluation.find_protocol` for what each leaves out. Each sample needs
     ``pred_instances`` and, of its metainfo, ``recording`` (the file), ``t`` (microseconds) and
     ``boxes``, the true ones, as :class:`~mmsnn.datasets.PropheseeDetection` gives them.
 

@@ -1,5 +1,6 @@
 """Recordings of event cameras: readers, frames and data sets."""
 
+from .blocks import Blocks
 from .boxes import BOX_DTYPE, crop_boxes, make_boxes, read_boxes
 from .cache import load_frames
 from .folder import DVSCIFAR10, EventFolder, check_event_folder
@@ -29,6 +30,7 @@ __all__ = [
     'BOX_DTYPE',
     'DVSCIFAR10',
     'EVENT_SUFFIXES',
+    'Blocks',
     'EventFolder',
     'Events',
     'PropheseeDetection',

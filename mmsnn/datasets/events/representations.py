@@ -128,7 +128,8 @@ def stacked_histogram(
 def voxel_grid(events: Events, t0: int, t1: int, bins: int = 5) -> np.ndarray:
     """Add up polarities -1 and 1 in bins, each event shared by the two that it lies between.
 
-    V[b, y, x] = sum over its events of p max(0, 1 - |b - u|), u = (bins - 1) (t - t0) / (t1 - t0).
+    V[b, y, x] = sum over its events of p max(0, 1 - abs(b - u)), where
+    u = (bins - 1) (t - t0) / (t1 - t0).
     Source: Zhu et al. 2019, Unsupervised Event-based Learning of Optical Flow, Depth and Egomotion.
 
     Args:
