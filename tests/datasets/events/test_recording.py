@@ -30,7 +30,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmsnn.datasets import DatasetError
-from mmsnn.datasets.events import arrays, blocks, evt, open_recording, read_events, recording
+from mmsnn.datasets.events import (
+    arrays,
+    blocks,
+    check_event_header,
+    evt,
+    open_recording,
+    read_events,
+    recording,
+)
 from mmsnn.datasets.events.blocks import unwrap
 
 # --- slow readers of the tests' own --------------------------------------------------------------
@@ -360,10 +368,8 @@ def test_dsec_adds_its_offset_and_trusts_no_wrong_index(tmp_path):
         file['ms_to_idx'][...] += 40
         file['ms_to_idx'][0] = 0
         file['ms_to_idx'][...] = np.minimum(file['ms_to_idx'][...], 500)
-    with (
-        open_recording(tmp_path / 'a.h5') as opened,
-        pytest.raises(DatasetError, match='ms_to_idx does not fit its times'),
-    ):
+    refused = pytest.raises(DatasetError, match='ms_to_idx does not fit its times')
+    with open_recording(tmp_path / 'a.h5') as opened, refused:
         opened.window(t0, t0 + 50_000)
 
 
@@ -390,9 +396,14 @@ def test_hdf5_that_cannot_be_used(tmp_path, monkeypatch):
     monkeypatch.setattr(h5py.h5z, 'filter_avail', lambda number: False)
     with pytest.raises(DatasetError, match=r'compressed by .*number 1.*pip install hdf5plugin'):
         read_events(path)
+
+
+def test_hdf5_without_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'h5py', None)
-    with pytest.raises(DatasetError, match=r"need the package h5py: pip install 'mmsnn\[hdf5\]'"):
-        read_events(path)
+    (tmp_path / 'a_td.dat.h5').write_bytes(b'\x89HDF\r\n\x1a\n' + bytes(100))
+    for read in (read_events, check_event_header):
+        with pytest.raises(DatasetError, match=r"HDF5 files need .*pip install 'mmsnn\[hdf5\]'"):
+            read(tmp_path / 'a_td.dat.h5')
 
 
 def test_aedat3_that_cannot_be_used(tmp_path):
