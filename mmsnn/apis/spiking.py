@@ -527,7 +527,7 @@ def _values_of(cfg: Any, key: str) -> Iterator[int]:
 def _drop_pretrained(cfg: Any) -> None:
     """Take out of a config, at any depth, the weights that would be fetched from the network."""
     if isinstance(cfg, MutableMapping):
-        if type_name(cfg.get('init_cfg')) in ('Pretrained', 'PretrainedInit'):
+        if type_name(cfg.get('init_cfg')) in ('Pretrained', 'PretrainedInit', 'ANNPretrained'):
             cfg['init_cfg'] = None
         cfg = list(cfg.values())
     if isinstance(cfg, (list, tuple)):

@@ -620,4 +620,5 @@ def _check_learns_from_rest(neuron: SpikingNeuron) -> None:
 
 def _is_pretrained(init_cfg: Union[dict, list, None]) -> bool:
     cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    return any(type_name(cfg) in ('Pretrained', 'PretrainedInit') for cfg in cfgs)
+    known = ('Pretrained', 'PretrainedInit', 'ANNPretrained')
+    return any(type_name(cfg) in known for cfg in cfgs)
