@@ -67,12 +67,13 @@ class ANNPretrained:
             update_init_info(module, init_info=f'ANNPretrained: {self.checkpoint}')
 
 
-def load_ann(model: nn.Module, checkpoint: str) -> Account:
+def load_ann(model: nn.Module, checkpoint: str, trust: bool = False) -> Account:
     """Put an ANN's weights into a spiking model.
 
     Args:
         model: An ``SGResNet``, or a detector or classifier with one.
         checkpoint: Path or address.
+        trust: Allow more than weights in it, which lets the file run any code.
 
     Returns:
         What became of every tensor.
@@ -80,7 +81,7 @@ def load_ann(model: nn.Module, checkpoint: str) -> Account:
     Raises:
         CheckpointError: As of :class:`ANNPretrained`.
     """
-    content = load_checkpoint_file(checkpoint)
+    content = load_checkpoint_file(checkpoint, trust)
     try:
         state, account = inherit(content, target_of(model))
     except InheritError as error:
@@ -107,18 +108,31 @@ def how_initialised(module: nn.Module) -> dict[str, str]:
 
 
 def log_account(account: Account, checkpoint: str, how: dict[str, str]) -> None:
-    """Say in one table what became of every tensor.
+    """Say in one table of the log what became of every tensor.
 
     Args:
         account: The account.
         checkpoint: The file.
         how: As of :func:`account_rows`.
     """
+    level = logging.WARNING if account.left or account.notes else logging.INFO
+    print_log(account_text(account, checkpoint, how), logger='current', level=level)
+
+
+def account_text(account: Account, checkpoint: str, how: dict[str, str]) -> str:
+    """An account as a table, with a line above it.
+
+    Args:
+        account: The account.
+        checkpoint: The file.
+        how: As of :func:`account_rows`.
+
+    Returns:
+        Several lines.
+    """
     rows = [['', 'part', 'tensors', ''], *account_rows(account, how)]
-    print_log(
+    return (
         f'{checkpoint}: an ANN of {len(account.used) + len(account.left)} tensors, '
         f'{len(account.used)} used, {len(account.left)} left out; {len(account.missing)} of the '
-        f'model are not in it\n{AsciiTable(rows).table}',
-        logger='current',
-        level=logging.WARNING if account.left or account.notes else logging.INFO,
+        f'model are not in it\n{AsciiTable(rows).table}'
     )

@@ -17,7 +17,7 @@ class ReLUNeuron(SpikingNeuron):
 
     values = 'counts'
 
-    def forward(self, x, time_steps=None):
+    def fire(self, x):
         return x.clamp(min=0) / self.v_threshold
 
 
