@@ -19,9 +19,9 @@ from ..models.necks import DecoderNeck
 from .inherit import InheritError
 
 #: The share of an ANN's activations of a channel that one spike a time step stands for or exceeds.
-PERCENTILE = 0.99
+PERCENTILE = 0.999
 #: The least unit of a channel, in units of its layer: one that is silent in all images has none.
-LEAST_UNIT = 0.05
+LEAST_UNIT = 0.2
 #: Gains that are tried for a layer's currents, from where each of them is alone.
 GAINS = tuple(2 ** (i / 4) for i in range(-6, 14))
 #: A gain that makes no more of a difference to the likeness isn't worth one.
@@ -58,6 +58,7 @@ class Site(NamedTuple):
         joined: Gives a batch's other spikes of a gate, or currents that are added,
             (T*B, C_out, H', W').
         gate: The gate; None where currents are joined, or nothing is.
+        joined_norm: The norm that gives joined currents, which then get the gain too.
     """
 
     name: str
@@ -68,14 +69,15 @@ class Site(NamedTuple):
     activations: Sequence[Tensor]
     joined: Optional[Callable[[int], Tensor]] = None
     gate: Optional[nn.Module] = None
+    joined_norm: Optional[nn.Module] = None
 
 
 def channel_units(activations: Tensor, percentile: float = PERCENTILE) -> Tensor:
     """What a rate of 1 stands for in each channel: a percentile of the ANN's activations.
 
     Source: Rueckauer et al. 2017 for the percentile of a layer in the place of its maximum, Kim et
-    al. 2020 (Spiking-YOLO) for one by channel. A channel that is hardly ever on keeps a twentieth
-    of its layer's unit, so that no weight grows beyond measure.
+    al. 2020 (Spiking-YOLO) for one by channel. A channel that is hardly ever on keeps a fifth of
+    its layer's unit, so that no weight grows beyond measure.
 
     Args:
         activations: (P, C), not negative.
@@ -88,7 +90,7 @@ def channel_units(activations: Tensor, percentile: float = PERCENTILE) -> Tensor
         >>> import torch
         >>> from mmsnn.conversion import channel_units
         >>> channel_units(torch.tensor([[1.0, 0.0], [3.0, 0.0]]), percentile=1.0)
-        tensor([3.0000, 0.1500])
+        tensor([3.0000, 0.6000])
     """
     on = activations[activations > 0]
     layer = torch.quantile(on, percentile) if len(on) else activations.new_tensor(1.0)
@@ -386,11 +388,13 @@ class Calibrator:
                 for s in inner
             ]
         gate = block.gate if isinstance(block, GateBlock) else None
+        joined_norm = None
         if block.downsample is not None:
             conv, norm = block.downsample
             side = f'{name}.downsample_neuron'
             if gate is None:
                 set_statistics(conv, norm, spikes)
+                joined_norm = norm
             else:
                 neuron = block.downsample_neuron
                 self._fit(Site(side, conv, norm, neuron, spikes, goals[side]))
@@ -403,8 +407,9 @@ class Calibrator:
 
         conv, norm, neuron = block.layer(block.num_convs)
         last = f'{name}.neuron{block.num_convs}'
-        self._fit(Site(last, conv, norm, neuron, inner, goals[last], joined, gate))
-        return goals[last]
+        goal = goals[last]
+        self._fit(Site(last, conv, norm, neuron, inner, goal, joined, gate, joined_norm))
+        return goal
 
     def _fit(self, site: Site) -> None:
         """Set a norm's statistics, and the gain of its layer."""
@@ -427,16 +432,18 @@ class Calibrator:
         def rates(gain: float) -> Tensor:
             x = gain * current
             if other is not None and site.gate is None:
-                return site.neuron.fire(x + other).mean(0)
+                joint = other if site.joined_norm is None else gain * other
+                return site.neuron.fire(x + joint).mean(0)
             spikes = site.neuron.fire(x)
             if site.gate is not None:
                 spikes = site.gate(spikes, other, self.time_steps)
             return spikes.mean(0)
 
         gain, like = best_gain(rates, goal / self.units[site.name])
-        for parameter in (site.norm.weight, site.norm.bias):
-            assert isinstance(parameter, Tensor)
-            parameter.mul_(gain)
+        for norm in (site.norm, site.joined_norm):
+            for parameter in () if norm is None else (norm.weight, norm.bias):
+                assert isinstance(parameter, Tensor)
+                parameter.mul_(gain)
         self.fits.append(LayerFit(site.name, gain, like))
 
     def _places(self, goal: Tensor) -> Tensor:
