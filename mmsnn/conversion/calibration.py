@@ -26,6 +26,8 @@ LEAST_UNIT = 0.2
 GAINS = tuple(2 ** (i / 4) for i in range(-6, 14))
 #: A gain that makes no more of a difference to the likeness isn't worth one.
 NO_DIFFERENCE = 1e-3
+#: Values of which percentiles are taken at once: torch.quantile refuses more than 16 million.
+QUANTILE_SIZE = 2**22
 #: Values of a channel that are looked at, over all images, places and time steps.
 VALUES = 16384
 
@@ -93,8 +95,11 @@ def channel_units(activations: Tensor, percentile: float = PERCENTILE) -> Tensor
         tensor([3.0000, 0.6000])
     """
     on = activations[activations > 0]
+    on = on[:: len(on) // QUANTILE_SIZE + 1]
     layer = torch.quantile(on, percentile) if len(on) else activations.new_tensor(1.0)
-    return torch.quantile(activations, percentile, dim=0).clamp(min=LEAST_UNIT * layer)
+    parts = activations.split(max(1, QUANTILE_SIZE // len(activations)), dim=1)
+    channels = torch.cat([torch.quantile(part, percentile, dim=0) for part in parts])
+    return channels.clamp(min=LEAST_UNIT * layer)
 
 
 def likeness(rates: Tensor, activations: Tensor) -> float:

@@ -56,6 +56,14 @@ def test_units_are_percentiles(seed, percentile):
     np.testing.assert_allclose(channel_units(a, percentile), expected, rtol=1e-4)
 
 
+def test_units_of_many_values(monkeypatch):
+    """torch.quantile has a limit, below which the channels are taken together."""
+    a = random(0, 64, 6).clamp(min=0)
+    expected = channel_units(a, 0.9)
+    monkeypatch.setattr(calibration, 'QUANTILE_SIZE', 130)
+    torch.testing.assert_close(channel_units(a, 0.9), expected, rtol=0.1, atol=0)
+
+
 def test_units_of_silence():
     """No weight becomes infinite, and a dead channel's is not a hundred times its neighbours'."""
     assert (channel_units(torch.zeros(8, 2)) > 0).all()

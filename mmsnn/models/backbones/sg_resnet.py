@@ -280,6 +280,7 @@ class SGResNet(BaseModule):
             statistics of norms then move twice a step.
         zero_init_residual: Whether the last norm of each branch starts at zero.
         init_cfg: As in MMDetection; default Kaiming for convs, 1 for norms.
+            ``dict(type='ANNPretrained', checkpoint=...)`` takes an ANN's weights over.
 
     Raises:
         ValueError: An unknown depth, stem, block, neuron, surrogate, norm or gate, or a number
