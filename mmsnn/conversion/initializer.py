@@ -32,13 +32,16 @@ class ANNPretrained:
             message says what would fit.
 
     Example:
+        >>> import os, tempfile
         >>> import torch
         >>> from mmdet.models import ResNet
         >>> from mmsnn.models import SGResNet
         >>> ann = ResNet(18)
-        >>> torch.save(ann.state_dict(), path := '/tmp/mmsnn_resnet18.pth')
-        >>> net = SGResNet(18, init_cfg=dict(type='ANNPretrained', checkpoint=path))
-        >>> net.init_weights()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, 'resnet18.pth')
+        ...     torch.save(ann.state_dict(), path)
+        ...     net = SGResNet(18, init_cfg=dict(type='ANNPretrained', checkpoint=path))
+        ...     net.init_weights()
         >>> torch.equal(net.layer1[0].conv1.weight, ann.layer1[0].conv1.weight)
         True
     """
