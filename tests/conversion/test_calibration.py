@@ -243,6 +243,16 @@ def test_deep_stem():
             or n.endswith('downsample_neuron')} == set(names)  # fmt: skip
 
 
+def test_bottlenecks():
+    batches = images(2, size=64)
+    donor = settled(ann(50), batches)
+    net = SGResNet(50, base_channels=8).eval()
+    net.load_state_dict(inherit(donor.state_dict(), target_of(net))[0])
+    fits = Calibrator(net, batches).run()
+    assert len(fits) == 1 + 16 * 3 + 4
+    assert all(0 <= fit.likeness <= 1 for fit in fits)
+
+
 @pytest.mark.parametrize('block', ['ms', 'gone'])
 def test_refusals(block):
     if block == 'gone':
