@@ -128,6 +128,8 @@ setup(
         'demo': ['scikit-learn'],
         # Reads AEDAT 4 recordings: a wheel of 1 MB that needs numpy alone.
         'events': ['aedat>=2.1'],
+        # Reads event recordings in HDF5, also those that are compressed by Blosc or ZSTD.
+        'hdf5': ['h5py>=3.5', 'hdf5plugin'],
         'test': [
             'pytest',
             'pytest-xdist',
@@ -135,6 +137,7 @@ setup(
             'scikit-learn',
             'selenium',
             'aedat>=2.1',
+            'h5py>=3.5',
             # To run docs/notebooks.
             'nbclient',
             'ipykernel',

@@ -26,6 +26,7 @@ with compat.quiet_import():
     from . import (
         analysis,
         apis,
+        conversion,
         datasets,
         deploy,
         engine,
@@ -42,6 +43,7 @@ __all__ = [
     'analysis',
     'apis',
     'compat',
+    'conversion',
     'datasets',
     'deploy',
     'engine',

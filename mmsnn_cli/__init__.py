@@ -40,6 +40,7 @@ COMMANDS = {
         'logs': ('.mmdet_tools:analyze_logs', "curves and times of a training's log"),
         'convert': ('.convert', 'Pascal VOC (voc) or YOLO data (yolo) to COCO format'),
         'spike': ('.spike', 'a spiking backbone and decoders in any detector of MMDetection'),
+        'ann-to-spiking': ('.ann_to_spiking', "an ANN's weights for it, calibrated by images"),
         'digits': ('.digits_to_coco', 'make a small detection data set'),
         'digits-folder': ('.digits_to_folder', 'the same for classification'),
     },

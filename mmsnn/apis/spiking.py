@@ -30,6 +30,11 @@ SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'NaiveSyncBN')
 #: Arguments of old backbones that leave the maps' shapes alone, and need compiled operators.
 DEFORMABLE = ('dcn', 'stage_with_dcn', 'sac', 'stage_with_sac')
 
+#: What becomes of a whole detector's checkpoint.
+WHOLE = (
+    "the weights of the whole ANN; model.init_cfg=dict(type='ANNPretrained', ...) takes them over"
+)
+
 
 class CannotSpikeError(ValueError):
     """The detector can't be made to spike; the message says why."""
@@ -361,10 +366,15 @@ def _left_behind(cfg: Config, changes: dict) -> list[str]:
     if frozen:
         notes.append(
             f'left out: {", ".join(frozen)}, which hold pretrained layers still; these begin with '
-            'random weights'
+            "random weights, unless an ANN's come along"
         )
     if 'init_cfg' in old:
-        notes.append("left out: init_cfg; an ANN's weights do not fit a spiking backbone")
+        cls = find_type(old, MODELS)
+        if isinstance(cls, type) and issubclass(cls, ResNet):
+            way = "; dict(type='ANNPretrained', checkpoint=...) takes a ResNet's weights over"
+        else:
+            way = f'; weights of {type_name(old)} do not fit an SGResNet'
+        notes.append(f'left out: init_cfg{way}')
     lost = [key for key in DEFORMABLE[::2] if old.get(key)]
     lost += ['dilations'] if set(old.get('dilations') or [1]) != {1} else []
     lost += ['plugins'] if old.get('plugins') else []
@@ -372,10 +382,10 @@ def _left_behind(cfg: Config, changes: dict) -> list[str]:
         notes.append(f'left out: {", ".join(lost)}, which SGResNet does not have')
     if type_name(cfg.model.get('init_cfg')) in ('Pretrained', 'PretrainedInit'):
         changes['model']['init_cfg'] = None
-        notes.append('left out: model.init_cfg, the weights of the whole ANN')
+        notes.append(f'left out: model.init_cfg, {WHOLE}')
     if cfg.get('load_from'):
         changes['load_from'] = None
-        notes.append('left out: load_from, the weights of the whole ANN')
+        notes.append(f'left out: load_from, {WHOLE}')
     keys = (cfg.get('optim_wrapper', {}).get('paramwise_cfg') or {}).get('custom_keys') or {}
     slow = {k: v['lr_mult'] for k, v in keys.items() if 'backbone' in k and v.get('lr_mult', 1) < 1}
     if slow:
@@ -527,7 +537,7 @@ def _values_of(cfg: Any, key: str) -> Iterator[int]:
 def _drop_pretrained(cfg: Any) -> None:
     """Take out of a config, at any depth, the weights that would be fetched from the network."""
     if isinstance(cfg, MutableMapping):
-        if type_name(cfg.get('init_cfg')) in ('Pretrained', 'PretrainedInit'):
+        if type_name(cfg.get('init_cfg')) in ('Pretrained', 'PretrainedInit', 'ANNPretrained'):
             cfg['init_cfg'] = None
         cfg = list(cfg.values())
     if isinstance(cfg, (list, tuple)):

@@ -12,7 +12,7 @@ from .checks import (
 )
 from .cifar import CIFAR10, CIFAR100
 from .errors import DatasetError
-from .events import DVSCIFAR10, EventFolder, check_event_folder
+from .events import DVSCIFAR10, EventFolder, PropheseeDetection, check_event_folder
 from .image_folder import ImageFolder, ImageNet
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     'EventFolder',
     'ImageFolder',
     'ImageNet',
+    'PropheseeDetection',
     'check_cls_dataset',
     'check_coco_dataset',
     'check_config_datasets',

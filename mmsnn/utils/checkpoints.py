@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Optional
 
 from mmengine.config import Config
-from mmengine.model import PretrainedInit
 
 from ..compat import CheckpointError, DamagedCheckpointError, load_checkpoint_file
+from ..config_types import type_name
 from .cli import ToolError, check_work_dir, is_first_process
 
 
@@ -129,7 +129,7 @@ def newest_checkpoint(folders: list[str], trust: bool = False) -> Optional[Start
 
 
 def check_pretrained(cfg: Config, trust: bool = False) -> None:
-    """Look into what ``init_cfg=dict(type='Pretrained')`` names, before long work.
+    """Look into what ``Pretrained`` and ``ANNPretrained`` in a config name, before long work.
 
     Args:
         cfg: The config.
@@ -147,7 +147,8 @@ def check_pretrained(cfg: Config, trust: bool = False) -> None:
 def _pretrained(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         path = node.get('checkpoint')
-        if node.get('type') in ('Pretrained', PretrainedInit) and isinstance(path, str):
+        known = ('Pretrained', 'PretrainedInit', 'ANNPretrained')
+        if type_name(node) in known and isinstance(path, str):
             yield path
         node = list(node.values())
     if isinstance(node, (list, tuple)):

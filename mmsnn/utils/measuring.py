@@ -89,7 +89,8 @@ def load_model(args: argparse.Namespace) -> tuple[Config, nn.Module]:
     # mmengine tells how each of hundreds of weights was initialised.
     MMLogger.get_current_instance().setLevel('WARNING')
     torch.manual_seed(0)
-    _forget_pretrained(cfg.model)
+    # They change nothing that is measured here.
+    forget_pretrained(cfg.model)
     checkpoint = args.checkpoint and fetch_checkpoint(args.checkpoint)
     model = init_model(cfg, checkpoint, get_device(), None, args.trust_checkpoint)
     if args.checkpoint is None:
@@ -101,16 +102,20 @@ def load_model(args: argparse.Namespace) -> tuple[Config, nn.Module]:
     return cfg, model
 
 
-def _forget_pretrained(cfg: Any) -> None:
-    """Weights that a config would load before training change nothing that is measured here."""
+def forget_pretrained(cfg: Any) -> None:
+    """Take the weights that a config would load before training out of it.
+
+    Args:
+        cfg: The config of a model, at any depth, which is changed.
+    """
     if isinstance(cfg, dict):
         if 'Pretrained' in str(cfg.get('init_cfg')):
             cfg['init_cfg'] = None
         for value in cfg.values():
-            _forget_pretrained(value)
+            forget_pretrained(value)
     elif isinstance(cfg, (list, tuple)):
         for value in cfg:
-            _forget_pretrained(value)
+            forget_pretrained(value)
 
 
 def input_batches(

@@ -113,6 +113,17 @@ def test_weights_of_the_ann_are_left_behind():
     assert done.changes['model']['init_cfg'] is None
     assert 'init_cfg' not in merged(cfg, done.changes).model.backbone
     assert any('backbone learns at 0.1 of the rate' in note for note in done.notes)
+    for what in ('init_cfg', 'model.init_cfg', 'load_from'):
+        note = next(note for note in done.notes if note.startswith(f'left out: {what}'))
+        assert "type='ANNPretrained'" in note
+
+
+def test_weights_of_another_network_do_not_fit():
+    backbone = dict(type='CSPDarknet', init_cfg=dict(type='Pretrained', checkpoint='a.pth'))
+    cfg = detector(backbone, dict(FPN, in_channels=[256, 512, 1024]))
+    assert 'left out: init_cfg; weights of CSPDarknet do not fit an SGResNet' in (
+        make_spiking(cfg).notes
+    )
 
 
 def test_measures_levels():

@@ -5,7 +5,7 @@ import mmsnn  # noqa: F401  isort: skip
 
 import pytest
 import torch
-from config_models import CONFIGS, build, data_of, is_classifier
+from config_models import CONFIGS, build, data_of, is_classifier, is_of_events
 from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -46,7 +46,8 @@ def test_complete_by_itself(path):
     for key in ('train', 'val', 'test'):
         assert cfg[f'{key}_cfg'] is not None
         assert cfg[f'{key}_dataloader']['dataset']['data_root']
-        assert is_classifier(cfg) or cfg[f'{key}_dataloader']['dataset']['ann_file']
+        if not is_classifier(cfg) and not is_of_events(cfg):
+            assert cfg[f'{key}_dataloader']['dataset']['ann_file']
     assert cfg.optim_wrapper.type == 'OptimWrapper'
 
 
@@ -65,5 +66,5 @@ def test_frames_and_model_have_one_t(path):
     cfg = Config.fromfile(path)
     for key in ('train', 'val', 'test'):
         for transform in cfg[f'{key}_dataloader'].dataset.pipeline:
-            if transform.type == 'LoadEventFrames':
+            if transform.type in ('LoadEventFrames', 'LoadEventWindow'):
                 assert transform.time_steps == cfg.model.backbone.time_steps

@@ -116,8 +116,11 @@ def test_config_builds(text, yours, project):
     if cfg.model.type == 'SpikingClassifier':
         return
     # The head's anchors or points lie where the levels are.
+    channels, backbone = 3, cfg.model.backbone
+    if cfg.model.data_preprocessor.type == 'EventDetDataPreprocessor':  # time among the channels
+        channels = backbone.time_steps * backbone.in_channels
     with torch.no_grad():
-        levels = model.extract_feat(torch.rand(1, 3, 128, 128))
+        levels = model.extract_feat(torch.rand(1, channels, 128, 128))
     assert [128 // level.shape[-1] for level in levels] == strides_of_head(model)
     classes = cfg.train_dataloader.dataset.get('metainfo', {}).get('classes')
     if classes:

@@ -172,6 +172,147 @@ def write_aedat4(path, rows, size=(128, 128), compression=0, streams=None):
     path.write_bytes(data)
 
 
+def write_aedat3(path, rows, source='DVS128', others=True):
+    """Packets of 100 events; with some of another type and invalid events, if ``others``."""
+    data = bytearray(
+        f'#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: {source}\r\n'
+        '#Start-Time: 2017-01-01 00:00:00 (TZ+0000)\r\n#!END-HEADER\r\n'.encode()
+    )
+    begin = 0
+    while begin < len(rows):
+        turns = rows[begin][2] >> 31
+        part = [row for row in rows[begin : begin + 100] if row[2] >> 31 == turns]
+        begin, events = begin + len(part), bytearray()
+        for i, (x, y, t, p) in enumerate(part):
+            if others and i % 7 == 3:
+                events += struct.pack('<Ii', 5 << 17 | 5 << 2, t - (turns << 31))  # invalid
+            events += struct.pack('<Ii', x << 17 | y << 2 | p << 1 | 1, t - (turns << 31))
+        number = len(events) // 8
+        head = struct.pack('<hhiiiiii', 1, 1, 8, 4, turns, number, number, len(part))
+        data += head + events
+        if others:  # of type special, and one of a second camera
+            data += struct.pack('<hhiiiiii', 0, 1, 8, 4, turns, 1, 1, 1) + struct.pack('<Ii', 3, 0)
+            data += struct.pack('<hhiiiiii', 1, 2, 8, 4, turns, 1, 1, 1) + struct.pack('<Ii', 1, 0)
+    path.write_bytes(data)
+
+
+def raw_header(version, size=(1280, 720), endianness=None):
+    lines = ['camera_integrator_name Prophesee', 'date 2024-01-01 00:00:00', f'evt {version}']
+    lines += [f'endianness {endianness}'] if endianness else []
+    name = {'2.0': 'EVT2', '2.1': 'EVT21', '3.0': 'EVT3'}[version]
+    lines += [f'format {name};height={size[1]};width={size[0]}', f'geometry {size[0]}x{size[1]}']
+    return ''.join(f'% {line}\n' for line in [*lines, 'end']).encode()
+
+
+def write_evt2(path, rows, size=(1280, 720)):
+    data, high = bytearray(raw_header('2.0', size)), None
+    for i, (x, y, t, p) in enumerate(rows):
+        if t >> 6 != high:
+            high = t >> 6
+            data += struct.pack('<I', 8 << 28 | high & 0xFFFFFFF)
+        if i % 50 == 7:
+            data += struct.pack('<III', 10 << 28 | 1, 14 << 28 | 5, 15 << 28 | 9)  # no events
+        data += struct.pack('<I', p << 28 | (t & 63) << 22 | x << 11 | y)
+    path.write_bytes(data)
+
+
+def write_evt21(path, rows, size=(1280, 720), endianness='little'):
+    """Events of a row, a time and a polarity that follow each other share a word."""
+    words, high, at = [], None, 0
+    while at < len(rows):
+        x, y, t, p = rows[at]
+        if t >> 6 != high:
+            high = t >> 6
+            words.append(8 << 60 | (high & 0xFFFFFFF) << 32)
+        base, mask, last = x & ~31, 0, -1
+        while at < len(rows) and [y, t, p] == list(rows[at][1:]) and last < rows[at][0] < base + 32:
+            last = rows[at][0]
+            mask |= 1 << (last - base)
+            at += 1
+        words.append(p << 60 | (t & 63) << 54 | base << 43 | y << 32 | mask)
+        if len(words) % 40 == 0:
+            words.append(10 << 60 | 1)
+    pack = {'little': '<Q', 'big': '>Q', None: '<Q'}
+    data = bytearray(raw_header('2.1', size, endianness))
+    for word in words:
+        if endianness == 'legacy':  # the halves one after another, the higher first
+            data += struct.pack('<II', word >> 32, word & 0xFFFFFFFF)
+        else:
+            data += struct.pack(pack[endianness], word)
+    path.write_bytes(data)
+
+
+def write_evt3(path, rows, size=(1280, 720)):
+    """What doesn't change isn't written again; runs of a row become vectors."""
+    words, high, low, row, at = [], None, None, None, 0
+    while at < len(rows):
+        x, y, t, p = rows[at]
+        if t >> 12 != high:
+            high = t >> 12
+            words.append(8 << 12 | high & 0xFFF)
+        if t & 0xFFF != low:
+            low = t & 0xFFF
+            words.append(6 << 12 | low)
+        if y != row:
+            row = y
+            words.append(y | at % 2 << 11)
+        run = [x]
+        while at + len(run) < len(rows):
+            other = rows[at + len(run)]
+            if list(other[1:]) != [y, t, p] or not run[-1] < other[0] < run[-1] + 12:
+                break
+            run.append(other[0])
+        at += len(run)
+        if len(run) == 1:
+            words.append(2 << 12 | p << 11 | x)
+            continue
+        words.append(3 << 12 | p << 11 | x)
+        base = x
+        while run:
+            bits, kind = (12, 4) if at % 3 else (8, 5)
+            mask = sum(1 << (place - base) for place in run if place < base + bits)
+            run = [place for place in run if place >= base + bits]
+            words.append(kind << 12 | mask)
+            base += bits
+        if at % 5 == 0:
+            words += [10 << 12 | 1, 7 << 12 | 3, 14 << 12, 15 << 12 | 77]  # no events
+    path.write_bytes(raw_header('3.0', size) + struct.pack(f'<{len(words)}H', *words))
+
+
+def draw_runs(number=400, size=(1280, 720), end=2**20, seed=0):
+    """Rows as of :func:`draw`, in runs of a row, a time and a polarity, as vectors hold them."""
+    rng, rows = np.random.default_rng(seed), []
+    for x, y, t, p in draw(number, size, end, seed):
+        places = x + np.cumsum([0, *rng.integers(1, 12, rng.choice([0, 0, 1, 5, 40]))])
+        rows += [[int(place), y, t, p] for place in places if place < size[0]]
+    return rows
+
+
+def write_hdf5(path, rows, size=(1280, 720), **options):
+    """As RVT and eTraM have it."""
+    import h5py
+
+    x, y, t, p = np.array(rows).reshape(-1, 4).T
+    with h5py.File(path, 'w') as file:
+        group = file.create_group('events')
+        for name, column, dtype in (('x', x, 'u2'), ('y', y, 'u2'), ('t', t, 'i8'), ('p', p, 'u1')):
+            group.create_dataset(name, data=column.astype(dtype), chunks=(32,), **options)
+        group['width'], group['height'] = size
+
+
+def write_dsec(path, rows, offset=0):
+    """As DSEC has it: times from the offset on, and the first event of each millisecond."""
+    import h5py
+
+    x, y, t, p = np.array(rows).T
+    t = t - offset
+    with h5py.File(path, 'w') as file:
+        for name, column, dtype in (('x', x, 'u2'), ('y', y, 'u2'), ('t', t, 'u4'), ('p', p, 'u1')):
+            file[f'events/{name}'] = column.astype(dtype)
+        file['t_offset'] = offset
+        file['ms_to_idx'] = np.searchsorted(t, np.arange(0, t[-1] + 1, 1000)).astype('u8')
+
+
 # --- corruption ----------------------------------------------------------------------------------
 
 WRITERS = {
@@ -183,6 +324,10 @@ WRITERS = {
     'a.npy': write_npy,
     'b.npy': write_structured_npy,
     'a.npz': write_npz,
+    'b.aedat': write_aedat3,
+    'a.raw': lambda path, rows: write_evt2(path, rows, (34, 34)),
+    'b.raw': lambda path, rows: write_evt21(path, rows, (34, 34)),
+    'c.raw': lambda path, rows: write_evt3(path, rows, (34, 34)),
     'b.npz': lambda path, rows: np.savez_compressed(path, events=rows, sensor_size=(34, 34)),
 }
 

@@ -353,7 +353,7 @@ def test_an_event_format_in_a_data_set(tmp_path):
     dataset.check_files()
     frames = np.asarray(dataset[1]['frames'])
     assert frames.sum() == 3
-    (tmp_path / 'left' / 'a.txyp').write_text('120 3 5 1\n100 4 5 0\n')
+    (tmp_path / 'left' / 'a.txyp').write_text('60120 3 5 1\n100 4 5 0\n')
     with pytest.raises(ValueError, match='times run backwards at event 1'):
         read_events(tmp_path / 'left' / 'a.txyp')
     (tmp_path / 'left' / 'a.txyp').write_text('what?')
@@ -365,7 +365,7 @@ def test_an_event_format_in_a_data_set(tmp_path):
     ('suffix', 'match'),
     [
         ('.npy', "'.npy' has a reader already"),
-        ('raw', "such as '.raw', got 'raw'"),
+        ('raw', "such as '.ev', got 'raw'"),
         ('.RAW', "got '.RAW'"),
         ('.tar.gz', "got '.tar.gz'"),
         (None, 'got None'),

@@ -22,6 +22,7 @@ from .classification import check_cls_dataset, data_arguments, find_class
 from .coco import check_coco_dataset, is_coco
 from .coco_file import read_coco_file
 from .evaluators import check_evaluator, check_masks
+from .event_detection import check_event_detection, is_event_detection
 from .images import find_loader
 
 
@@ -134,6 +135,8 @@ def _check_use(use, cfg, heads, read, known) -> Optional[dict[str, Any]]:
         if same not in known:
             known[same] = check_cls_dataset(dataset, use.key, heads, hint)
         return known[same]
+    if is_event_detection(cls):
+        return check_event_detection(dataset, use.key, heads, hint)
     if not is_coco(cls):
         return None
     return check_coco_dataset(dataset, use.key, heads, use.split, hint, read)

@@ -8,12 +8,15 @@ Source: iniVation, AEDAT 4.0 file format.
 
 import os
 import struct
+import tempfile
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 from xml.parsers import expat
 
 import numpy as np
 
 from ..errors import DatasetError
+from .blocks import Packet, PacketBlocks
 from .problems import remaining
 
 MAGIC = b'#!AER-DAT4.0\r\n'
@@ -30,10 +33,12 @@ class _Header(NamedTuple):
 
     - ``compression``: 0 is none, see ``LZ4`` and ``ZSTD``.
     - ``table``: where the table behind the packets starts, -1 where there is none.
+    - ``data``: the bytes of the header, which say that there is no such table.
     """
 
     compression: int
     table: int
+    data: bytes
 
 
 def import_aedat():
@@ -54,19 +59,28 @@ def import_aedat():
 def _read_header(file: BinaryIO, path: str) -> _Header:
     """Read the table of the header, and leave the file at the first packet."""
     file.seek(len(MAGIC))
-    length = int.from_bytes(file.read(4), 'little')
+    prefix = file.read(4)
+    length = int.from_bytes(prefix, 'little')
     try:
         if length > remaining(file):
             raise ValueError('truncated')
-        return _parse_header(file.read(length))
+        data = file.read(length)
+        compression, table, place = _parse_header(data)
+        if place:  # of a file of some packets, there is no table behind them
+            data = data[:place] + struct.pack('<q', -1) + data[place + 8 :]
+        return _Header(compression, table, MAGIC + prefix + data)
     except (ValueError, struct.error, expat.ExpatError) as error:
         raise DatasetError(
             f'{path} is truncated or broken in its header. Fetch it again'
         ) from error
 
 
-def _parse_header(data: bytes) -> _Header:
-    """Parse a FlatBuffer: a table of compression, place of the table of packets, and XML text."""
+def _parse_header(data: bytes) -> tuple[int, int, int]:
+    """Parse a FlatBuffer: a table of compression, place of the table of packets, and XML text.
+
+    Returns:
+        The compression, the place, and where in the data that is said; 0 where it isn't.
+    """
 
     def value(kind, at):
         if at < 0:
@@ -77,9 +91,13 @@ def _parse_header(data: bytes) -> _Header:
     vtable = root - value('<i', root)
     fields = (value('<H', vtable) - 4) // 2
 
-    def field(number, kind, default):
+    def place(number):
         at = value('<H', vtable + 4 + 2 * number) if number < fields else 0
-        return value(kind, root + at) if at else default
+        return root + at if at else 0
+
+    def field(number, kind, default):
+        at = place(number)
+        return value(kind, at) if at else default
 
     if fields < 3 or not value('<H', vtable + 8):
         raise ValueError('no text')
@@ -89,7 +107,7 @@ def _parse_header(data: bytes) -> _Header:
     if end > len(data):
         raise ValueError('the text leads out of the header')
     _check_xml(data[text + 4 : end].decode('utf-8'))
-    return _Header(field(0, '<i', 0), field(1, '<q', -1))
+    return field(0, '<i', 0), field(1, '<q', -1), place(1)
 
 
 def _check_xml(text: str) -> None:
@@ -115,8 +133,13 @@ def _check_xml(text: str) -> None:
     parser.Parse(text, True)
 
 
-def _check_packets(file: BinaryIO, header: _Header, path: str) -> None:
-    """Check that the packets fill the file, and do not unpack to far more than it has."""
+def _find_packets(file: BinaryIO, header: _Header, path: str) -> list[tuple[int, int, int]]:
+    """Find the packets, and check that they fill the file and don't unpack to far more than it has.
+
+    Returns:
+        For each, its place, its length and the number of its stream.
+    """
+    packets = []
     size = os.fstat(file.fileno()).st_size
     end = size if header.table < file.tell() else header.table
     at, unpacked = file.tell(), 0
@@ -125,7 +148,7 @@ def _check_packets(file: BinaryIO, header: _Header, path: str) -> None:
         start = file.read(8 + 18)
         if len(start) < 8:
             break
-        length = struct.unpack_from('<I', start, 4)[0]
+        stream, length = struct.unpack_from('<iI', start)
         if header.compression == 0 and length < 12:  # the package panics, with a page of output
             break
         said = _unpacked_bytes(start[8:], header.compression)
@@ -133,11 +156,17 @@ def _check_packets(file: BinaryIO, header: _Header, path: str) -> None:
             file.seek(at + 8)
             said = _bytes_of_blocks(file.read(length))
         unpacked += max(length, said)
+        packets.append((at, 8 + length, stream))
         at += 8 + length
     if at != end or end > size:
         raise DatasetError(
             f'{path} is truncated or broken: its packets do not end as they say. Fetch it again'
         )
+    _check_claim(unpacked, size, path)
+    return packets
+
+
+def _check_claim(unpacked: int, size: int, path: str) -> None:
     if unpacked > _most_unpacked(size):
         raise DatasetError(
             f'{path} has {size} bytes, but claims to unpack to {unpacked} bytes. Fetch it again'
@@ -213,31 +242,63 @@ def aedat4_head(file, path):
     return min(1, remaining(file)), _open(file, path)[2]
 
 
-def _packets_of(decoder, stream: int, path: str, size: int) -> list:
-    """Events of a stream, as long as they stay in proportion to the file."""
-    packets, unpacked = [], 0
-    for packet in decoder:
+def _decode(decoder, stream: int, path: str, size: int) -> Iterator[np.ndarray]:
+    """The events of each packet of a stream, as long as they stay in proportion to the file."""
+    unpacked, packets = 0, iter(decoder)
+    while True:
+        packet = _call(path, next, packets, None)
+        if packet is None:
+            return
         if packet['stream_id'] != stream:
             continue
-        packets.append(packet['events'])
-        unpacked += packets[-1].nbytes
+        yield packet['events']
+        unpacked += packet['events'].nbytes
         if unpacked > _most_unpacked(size):
             raise DatasetError(
                 f'{path} has {size} bytes, but unpacks to more than {_most_unpacked(size)} bytes. '
                 'Fetch it again'
             )
-    return packets
 
 
-def read_aedat4(file, path):
-    """Read the first stream of events."""
+def aedat4_blocks(file, path):
+    """Open the first stream of events.
+
+    The package reads a file from its beginning to its end. It does so once, to find when each
+    packet begins; then it gets the packets of a window as a small file of their own.
+    """
     import_aedat()
-    _check_packets(file, _read_header(file, path), path)
-    decoder, first, size = _open(file, path)
-    packets = _call(path, _packets_of, decoder, first, path, os.fstat(file.fileno()).st_size)
-    if not packets:
-        return tuple(np.zeros(0, np.int64) for _ in range(4)), size
-    events = np.concatenate(packets)
-    # The fields are int16 in the file; the package gives them unsigned.
-    x, y = events['x'].astype(np.int16), events['y'].astype(np.int16)
-    return (x, y, events['t'], events['on'].astype(np.uint8)), size
+    header = _read_header(file, path)
+    found = _find_packets(file, header, path)
+    decoder, stream, size = _open(file, path)
+    places = [place for place in found if place[2] == stream]
+    file_bytes = os.fstat(file.fileno()).st_size
+    packets, counts = [], 0
+    for events in _decode(decoder, stream, path, file_bytes):
+        if counts == len(places):
+            raise DatasetError(f'{path} is broken: it has more packets than places. Fetch it again')
+        at, length, _ = places[counts]
+        counts += 1
+        if len(events):
+            packets.append(Packet(at, length, int(events['t'][0])))
+    if counts != len(places):
+        raise DatasetError(
+            f'{path} is truncated or broken: {len(places) - counts} of its packets have no events '
+            'that can be read. Fetch it again'
+        )
+
+    def decode(part):
+        if not part:
+            return tuple(np.empty(0, np.int64) for _ in range(4))
+        with tempfile.NamedTemporaryFile(suffix='.aedat4') as some:
+            some.write(header.data)
+            for packet in part:
+                # Not by seek and read: processes that fork share the place in the file.
+                some.write(os.pread(file.fileno(), packet.length, packet.at))
+            some.flush()
+            own = _call(path, import_aedat().Decoder, some.name)
+            events = np.concatenate(list(_decode(own, stream, path, file_bytes)))
+        # The fields are int16 in the file; the package gives them unsigned.
+        x, y = events['x'].astype(np.int16), events['y'].astype(np.int16)
+        return x, y, events['t'], events['on'].astype(np.uint8)
+
+    return PacketBlocks(packets, decode, size)

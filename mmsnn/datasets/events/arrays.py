@@ -7,12 +7,15 @@ the array, before the end of the member, where the CRC is compared.
 import io
 import math
 import os
+import shutil
+import tempfile
 import zipfile
-from typing import BinaryIO, NamedTuple, Union
+from typing import BinaryIO, Literal, NamedTuple, Union
 
 import numpy as np
 
 from ..errors import DatasetError
+from .blocks import MappedArray, SlicedBlocks, whole_blocks
 from .problems import expect, remaining
 
 # NumPy refuses longer headers as well.
@@ -107,6 +110,17 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, head: ArrayHead
     return _as_array(head, memoryview(data)[head.offset :])
 
 
+def unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, head: ArrayHead) -> np.ndarray:
+    """As :func:`read_member`, into a file without a name, so that the array takes no memory."""
+    with archive.open(info) as member, tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(member, file, 2**20)  # to its end, where the CRC is compared
+        if file.tell() != head.offset + head.nbytes:
+            raise ValueError(f'{info.filename} does not hold the {head.nbytes} bytes of its shape')
+        order: Literal['F', 'C'] = 'F' if head.is_fortran else 'C'
+        file.flush()
+        return np.memmap(file, head.dtype, 'r', head.offset, head.shape, order)
+
+
 # --- events --------------------------------------------------------------------------------------
 
 
@@ -159,10 +173,15 @@ def npy_head(file, path):
     return _npy_head(file, path)[1], None
 
 
-def read_npy(file, path):
-    """Read a structured array or rows."""
-    head, _ = _npy_head(file, path)
-    return _columns(_as_array(head, file.read(head.nbytes))), None
+def npy_blocks(file, path):
+    """Open a structured array or rows; a Fortran-ordered one has its columns one after another."""
+    head, number = _npy_head(file, path)
+    if head.is_fortran and head.dtype.names is None:
+        step = number * head.dtype.itemsize
+        parts = [MappedArray(file, head.dtype, head.offset + k * step) for k in range(4)]
+        return SlicedBlocks(number, lambda i, j: tuple(part[i:j] for part in parts))
+    table = MappedArray(file, head.dtype, head.offset, head.shape[1:])
+    return SlicedBlocks(number, lambda i, j: _columns(table[i:j]))
 
 
 def _npz_heads(file, path):
@@ -217,8 +236,12 @@ def npz_head(file, path):
     return _npz_heads(file, path)[1:]
 
 
-def read_npz(file, path):
-    """Read the arrays that hold events, and no other."""
+def npz_blocks(file, path):
+    """Open the arrays that hold events, and no other, each unpacked once."""
     members, _, size = _npz_heads(file, path)
-    arrays = [read_member(*member, head) for member, head in members]
-    return (tuple(arrays) if len(arrays) > 1 else _columns(arrays[0])), size
+    arrays = [
+        read_member(*member, head) if head.nbytes <= MIN_CLAIM else unpack_member(*member, head)
+        for member, head in members
+    ]
+    columns = tuple(arrays) if len(arrays) > 1 else _columns(arrays[0])
+    return whole_blocks(columns, size)

@@ -4,7 +4,8 @@ from numbers import Integral
 
 import numpy as np
 
-from .io import Events
+from .recording import Events
+from .representations import count_events
 
 __all__ = ['SPLITS', 'check_framing', 'frame_index', 'to_frames']
 
@@ -87,9 +88,8 @@ def to_frames(events: Events, time_steps: int, split_by: str = 'count') -> np.nd
     index = frame_index(events, time_steps, split_by)
     frames = np.empty((time_steps, 2, height, width), np.int32)
     ends = np.searchsorted(index, np.arange(time_steps + 1))
-    # One frame at a time: bincount counts in int64, twice the memory of the result.
+    # One frame at a time: counting takes 64 bits a pixel, twice the memory of the result.
     for frame, start, end in zip(frames, ends[:-1], ends[1:]):
-        x, y, p = (column[start:end].astype(np.int64) for column in (events.x, events.y, events.p))
-        counts = np.bincount((p * height + y) * width + x, minlength=frame.size)
-        frame[:] = counts.reshape(frame.shape)
+        x, y, t, p = (getattr(events, name)[start:end] for name in 'xytp')
+        frame[:] = count_events(Events(x, y, t, p, events.sensor_size))
     return frames

@@ -1,5 +1,6 @@
 """Transforms that MMDetection and mmcv do not have."""
 
+from .event_detection import LoadEventWindow, PackEventDetInputs
 from .events import (
     NDA,
     EventCutout,
@@ -22,8 +23,10 @@ __all__ = [
     'EventRandomRotate',
     'EventRandomShear',
     'LoadEventFrames',
+    'LoadEventWindow',
     'LoadImageFromFile',
     'PackClsInputs',
+    'PackEventDetInputs',
     'PackEventInputs',
     'RandomPadCrop',
     'RandomResizedCrop',

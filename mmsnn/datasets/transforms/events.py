@@ -2,6 +2,8 @@
 
 All of them act on ``results['frames']``, a (T, 2, H, W) float32 array. A random one draws once for
 a sample: every time step and both polarities are moved alike, and no frame is mixed with another.
+Resizing and mirroring move ``results['gt_bboxes']`` too, where there are any; what would leave
+boxes where no object is any more refuses them.
 """
 
 import math
@@ -33,6 +35,14 @@ __all__ = [
     'PackEventInputs',
     'ResizeEventFrames',
 ]
+
+
+def _refuse_boxes(transform: BaseTransform, results: dict) -> None:
+    if 'gt_bboxes' in results:
+        raise DatasetError(
+            f'{type(transform).__name__} moves the events and not their boxes: it is for '
+            'recognition. Take it out of the pipeline'
+        )
 
 
 @TRANSFORMS.register_module()
@@ -106,7 +116,7 @@ class LoadEventFrames(BaseTransform):
 class ResizeEventFrames(BaseTransform):
     """Resize every frame.
 
-    Required and changed: frames, img_shape.
+    Required and changed: frames, img_shape. Changed, if there: gt_bboxes. Added: scale_factor.
 
     Args:
         size: Side in pixels, or (H, W).
@@ -130,6 +140,12 @@ class ResizeEventFrames(BaseTransform):
         frames = torch.from_numpy(np.ascontiguousarray(results['frames']))
         results['frames'] = F.interpolate(frames, size=self.size, mode=self.mode).numpy()
         results['img_shape'] = self.size
+        height, width = frames.shape[-2:]
+        scale = self.size[1] / width, self.size[0] / height
+        before = results.get('scale_factor', (1.0, 1.0))
+        results['scale_factor'] = (before[0] * scale[0], before[1] * scale[1])
+        if 'gt_bboxes' in results:
+            results['gt_bboxes'].rescale_(scale)
         return results
 
     def __repr__(self) -> str:
@@ -140,7 +156,7 @@ class ResizeEventFrames(BaseTransform):
 class EventRandomFlip(BaseTransform):
     """Mirror left and right.
 
-    Required and changed: frames. Added: flip.
+    Required and changed: frames. Changed, if there: gt_bboxes. Added: flip, flip_direction.
 
     Args:
         prob: Probability.
@@ -163,7 +179,10 @@ class EventRandomFlip(BaseTransform):
             The same.
         """
         results['flip'] = self._draw()
+        results['flip_direction'] = 'horizontal' if results['flip'] else None
         if results['flip']:
+            if 'gt_bboxes' in results:
+                results['gt_bboxes'].flip_(results['frames'].shape[-2:], 'horizontal')
             results['frames'] = np.ascontiguousarray(results['frames'][..., ::-1])
         return results
 
@@ -197,6 +216,7 @@ class EventRandomRoll(BaseTransform):
         Returns:
             The same.
         """
+        _refuse_boxes(self, results)
         results['frames'] = np.roll(results['frames'], self._draw(), axis=(-2, -1))
         return results
 
@@ -255,6 +275,7 @@ class _EventRandomWarp(BaseTransform):
         Returns:
             The same.
         """
+        _refuse_boxes(self, results)
         results['frames'] = warp(results['frames'], self.matrix(math.radians(self._draw())))
         return results
 
@@ -382,6 +403,7 @@ class NDA(BaseTransform):
         Returns:
             The same.
         """
+        _refuse_boxes(self, results)
         return self.choices[self._draw()](self.flip(results))
 
     def __repr__(self) -> str:

@@ -280,6 +280,7 @@ class SGResNet(BaseModule):
             statistics of norms then move twice a step.
         zero_init_residual: Whether the last norm of each branch starts at zero.
         init_cfg: As in MMDetection; default Kaiming for convs, 1 for norms.
+            ``dict(type='ANNPretrained', checkpoint=...)`` takes an ANN's weights over.
 
     Raises:
         ValueError: An unknown depth, stem, block, neuron, surrogate, norm or gate, or a number
@@ -620,4 +621,5 @@ def _check_learns_from_rest(neuron: SpikingNeuron) -> None:
 
 def _is_pretrained(init_cfg: Union[dict, list, None]) -> bool:
     cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    return any(type_name(cfg) in ('Pretrained', 'PretrainedInit') for cfg in cfgs)
+    known = ('Pretrained', 'PretrainedInit', 'ANNPretrained')
+    return any(type_name(cfg) in known for cfg in cfgs)

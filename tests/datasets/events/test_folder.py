@@ -184,8 +184,8 @@ def test_empty_class_folder(root):
         check_event_folder(str(root))
     assert str(root / 'bird') in str(error.value)
     assert all(suffix in str(error.value) for suffix in EVENT_SUFFIXES)
-    with pytest.raises(DatasetError, match=r"the suffix '.raw' is none .* Known: .aedat"):
-        check_event_folder(str(root), suffixes='.raw')
+    with pytest.raises(DatasetError, match=r"the suffix '.evs' is none .* Known: .aedat"):
+        check_event_folder(str(root), suffixes='.evs')
 
 
 def test_head_of_every_file(root):

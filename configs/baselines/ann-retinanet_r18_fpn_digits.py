@@ -1,0 +1,28 @@
+# The ANN twin of the digits detector: MMDetection's RetinaNet of the same widths and depth.
+_base_ = '../digits/spiking-retinanet_sg-r18_asd_fpn_digits.py'
+norm_cfg = dict(type='GN', num_groups=8, requires_grad=True)
+model = dict(
+    type='RetinaNet',
+    backbone=dict(
+        _delete_=True,
+        type='ResNet',
+        depth=18,
+        stem_channels=16,
+        base_channels=32,
+        num_stages=3,
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        out_indices=(1, 2),
+        norm_eval=False,
+        zero_init_residual=False,
+    ),
+    neck=dict(
+        _delete_=True,
+        type='FPN',
+        in_channels=[64, 128],
+        out_channels=64,
+        num_outs=2,
+        norm_cfg=norm_cfg,
+    ),
+)
+custom_hooks = [dict(type='NonFiniteLossHook')]

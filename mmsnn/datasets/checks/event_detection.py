@@ -1,0 +1,66 @@
+"""Look at recordings with boxes before long work starts on them."""
+
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ..errors import DatasetError, MissingDataError
+from ..events.prophesee import PropheseeDetection
+from .classification import data_arguments, find_class
+
+
+def is_event_detection(cls: Any) -> bool:
+    """Whether a data set class reads recordings with boxes.
+
+    Args:
+        cls: The class.
+
+    Returns:
+        Whether it does.
+    """
+    return isinstance(cls, type) and issubclass(cls, PropheseeDetection)
+
+
+def check_event_detection(
+    dataset: Mapping[str, Any],
+    key: str = 'dataset',
+    num_classes: Optional[Mapping[str, int]] = None,
+    hint: str = '',
+) -> dict[str, Any]:
+    """Check that recordings with boxes can be trained on and evaluated.
+
+    Args:
+        dataset: The config of a :class:`~mmsnn.datasets.PropheseeDetection`.
+        key: The config key of the data set, for messages.
+        num_classes: Number of classes of each head of the model, by the config key that sets it.
+        hint: How to point to the data, said where they are missing.
+
+    Returns:
+        ``images`` and ``boxes``, how many times and boxes the run will see; ``classes``, their
+        names by label; ``warnings``, in words.
+
+    Raises:
+        DatasetError: Anything is wrong. The message names the first problem and its place.
+    """
+    try:
+        data = find_class(dataset)(**data_arguments(dataset), pipeline=[])
+    except MissingDataError as error:
+        raise DatasetError(f'{error} {hint}'.strip()) from error
+    except DatasetError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f'{key}: {error}') from error
+    classes = tuple(data.metainfo['classes'])
+    for head, number in (num_classes or {}).items():
+        if number != len(classes):
+            raise DatasetError(
+                f'{head} is {number}, but the data set of {key} has {len(classes)} classes '
+                f'({", ".join(classes)}). Set {head}={len(classes)}, or metainfo.classes of the '
+                f'data set to {number} names'
+            )
+    data.check_files()
+    return {
+        'images': len(data),
+        'boxes': sum(len(data.get_data_info(i)['boxes']) for i in range(len(data))),
+        'classes': classes,
+        'warnings': [],
+    }

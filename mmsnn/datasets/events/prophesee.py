@@ -1,0 +1,291 @@
+"""Detection in event recordings: Prophesee's Gen1 and 1Mpx, and one's own in their form."""
+
+import logging
+import os
+import os.path as osp
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+from mmdet.registry import DATASETS
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+from ..errors import DatasetError, MissingDataError
+from ..files import is_by_product
+from .boxes import crop_boxes, read_boxes
+from .io import event_suffixes, open_recording
+from .problems import check_all
+from .recording import Recording
+
+__all__ = ['SENSORS', 'PropheseeDetection', 'Sensor', 'open_of_sensor']
+
+
+class Sensor(NamedTuple):
+    """A generation of Prophesee's data sets.
+
+    - ``size``: (W, H) in pixels.
+    - ``labels``: Names of all class ids in its files.
+    - ``classes``: Those that are trained on and evaluated, as is usual.
+    """
+
+    size: tuple[int, int]
+    labels: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+SENSORS = {
+    'gen1': Sensor((304, 240), ('car', 'pedestrian'), ('car', 'pedestrian')),
+    '1mpx': Sensor(
+        (1280, 720),
+        ('pedestrian', 'two wheeler', 'car', 'truck', 'bus', 'traffic sign', 'traffic light'),
+        ('pedestrian', 'two wheeler', 'car'),
+    ),
+}
+BOXES = '_bbox.npy'
+# From this share of boxes outside of the sensor on, they are those of another one.
+MOST_OUTSIDE = 0.05
+# By how much a label may lie behind the last event: nothing need move where one ends.
+MOST_AFTER_END = 1_000_000
+
+
+def open_of_sensor(path: str, size: tuple[int, int]) -> Recording:
+    """Open a recording that must be of a sensor.
+
+    Args:
+        path: The file.
+        size: (W, H) of the sensor, in pixels.
+
+    Returns:
+        The recording.
+
+    Raises:
+        DatasetError: It can't be used, or says another size.
+    """
+    recording = open_recording(path, size)
+    said = recording.blocks.size
+    if said is not None and tuple(said) != tuple(size):
+        recording.close()
+        raise DatasetError(
+            f'{path} is of a sensor of {said[0]}x{said[1]} pixels, but {size[0]}x{size[1]} are '
+            'expected. Set generation of the data set to the sensor of its recordings'
+        )
+    return recording
+
+
+@DATASETS.register_module()
+class PropheseeDetection(BaseDataset):
+    """Recordings with boxes: one sample for each time that has a box.
+
+    The folder has, for each ``NAME_bbox.npy``, the recording ``NAME_td.dat``, ``NAME_td.dat.h5`` or
+    any other that :func:`~mmsnn.datasets.events.open_recording` opens, with ``_td`` or without. So
+    Gen1 and 1Mpx are laid out, and RVT's and eTraM's copies of them.
+
+    Items have ``recording`` and ``img_path`` (the file), ``t`` (the time of the boxes, in
+    microseconds), ``sensor_size``; ``boxes``, the true ones as the metric takes them, and
+    ``instances``, the same for training, cut at the sensor's borders. The events before ``t`` are
+    read by :class:`~mmsnn.datasets.transforms.LoadEventWindow`.
+
+    Args:
+        data_root: The folder.
+        data_prefix: ``dict(img='train/')`` for a folder in it.
+        generation: 'gen1' (304x240; car, pedestrian) or '1mpx' (1280x720; pedestrian, two wheeler,
+            car).
+        stride: Least time between the samples of a recording, in microseconds. 1Mpx has labels each
+            16 ms, where the metric takes predictions for one time that are up to 50 ms away.
+        metainfo: ``classes`` chooses among the labels of the sensor, as all 7 of 1Mpx, and their
+            order. Boxes of others are left out.
+        **kwargs: As in ``mmengine.dataset.BaseDataset``: pipeline, indices, test_mode, ...
+
+    Raises:
+        DatasetError: Recordings without boxes or boxes without a recording, an unknown class id,
+            boxes outside of the sensor.
+        ValueError: An argument that can't be.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from mmsnn.datasets import PropheseeDetection
+        >>> from mmsnn.datasets.events import make_boxes
+        >>> boxes = make_boxes(2)
+        >>> boxes['t'], boxes['w'], boxes['h'] = 500_000, 30, 20
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     np.save(f'{root}/a_td.npy', np.array([[3, 5, 100, 1]]))
+        ...     np.save(f'{root}/a_bbox.npy', boxes)
+        ...     dataset = PropheseeDetection(data_root=root, generation='gen1')
+        >>> info = dataset.get_data_info(0)
+        >>> len(dataset), info['t'], len(info['instances']), info['instances'][0]['bbox']
+        (1, 500000, 2, [0.0, 0.0, 30.0, 20.0])
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        data_prefix: Optional[dict] = None,
+        generation: str = 'gen1',
+        stride: int = 0,
+        metainfo: Optional[dict] = None,
+        **kwargs: Any,
+    ):
+        if generation not in SENSORS:
+            raise ValueError(f'generation is {generation!r}, expected {" or ".join(SENSORS)}')
+        if stride < 0:
+            raise ValueError(f'stride must be at least 0 microseconds, got {stride}')
+        self.sensor = SENSORS[generation]
+        self.generation, self.stride = generation, stride
+        metainfo = {'classes': self.sensor.classes, **(metainfo or {})}
+        unknown = [name for name in metainfo['classes'] if name not in self.sensor.labels]
+        if unknown:
+            raise DatasetError(
+                f'the class {unknown[0]!r} is none of {generation}, which has '
+                f'{", ".join(self.sensor.labels)}. Set metainfo.classes to some of them'
+            )
+        super().__init__(
+            data_root=os.fspath(data_root),
+            data_prefix=data_prefix or dict(img=''),
+            metainfo=metainfo,
+            **kwargs,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """List the times with boxes.
+
+        Returns:
+            A sample each, by recording and time.
+        """
+        folder = self.data_prefix['img']
+        items = []
+        for recording, path in find_pairs(folder):
+            boxes = self._load_boxes(path)
+            last: Optional[int] = None
+            for t in np.unique(boxes['t']).tolist():
+                if last is None or t - last >= self.stride:
+                    last = t
+                    items.append(self._item(recording, t, boxes[boxes['t'] == t]))
+        if not items:
+            raise DatasetError(
+                f'{folder} has no boxes of the classes {", ".join(self.metainfo["classes"])}'
+            )
+        return items
+
+    def check_files(self) -> None:
+        """Look at each recording: its sensor, and that it lasts until its last label.
+
+        Raises:
+            DatasetError: One is broken, of another sensor, or ends before.
+        """
+        last: dict[str, int] = {}
+        for i in range(len(self)):
+            info = self.get_data_info(i)
+            last[info['recording']] = max(last.get(info['recording'], 0), info['t'])
+
+        def check(path):
+            with open_of_sensor(path, self.sensor.size) as recording:
+                if last[path] > recording.end + MOST_AFTER_END:
+                    raise DatasetError(
+                        f'{path} ends at {recording.end} us, but has a label at {last[path]} us. '
+                        'Fetch both again: they are not of the same recording, or it is truncated'
+                    )
+
+        check_all(list(last), check)
+
+    def _load_boxes(self, path: str) -> np.ndarray:
+        """The boxes of the wanted classes, which are numbered anew."""
+        boxes = read_boxes(path)
+        ids, labels = boxes['class_id'], self.sensor.labels
+        wrong = np.flatnonzero((ids < 0) | (ids >= len(labels)))
+        if len(wrong):
+            raise DatasetError(
+                f'{path}: box {wrong[0]} has the class id {ids[wrong[0]]}, but those of '
+                f'{self.generation} go from 0 to {len(labels) - 1} ({", ".join(labels)}). Set '
+                'generation to the sensor of its recordings'
+            )
+        inside = crop_boxes(boxes, self.sensor.size)
+        outside = ((inside['w'] <= 0) | (inside['h'] <= 0)) & (boxes['w'] > 0) & (boxes['h'] > 0)
+        number = int(outside.sum())
+        if number > MOST_OUTSIDE * len(boxes):
+            first = boxes[outside][0]
+            raise DatasetError(
+                f'{path}: {number} of {len(boxes)} boxes lie outside of the sensor of '
+                f'{self.sensor.size[0]}x{self.sensor.size[1]} pixels, the first at x={first["x"]}, '
+                f'y={first["y"]}. Set generation to the sensor of its recordings'
+            )
+        if number:
+            print_log(
+                f'{path}: {number} of {len(boxes)} boxes lie outside of the sensor; they are left '
+                'out',
+                logger='current',
+                level=logging.WARNING,
+            )
+        boxes = boxes[~outside]
+        number_of = {name: k for k, name in enumerate(self.metainfo['classes'])}
+        numbers = np.array([number_of.get(name, -1) for name in labels])
+        boxes['class_id'] = numbers[boxes['class_id']]
+        return boxes[boxes['class_id'] >= 0]
+
+    def _item(self, recording, t, boxes):
+        inside = crop_boxes(boxes, self.sensor.size)
+        corners = [inside['x'], inside['y'], inside['x'] + inside['w'], inside['y'] + inside['h']]
+        instances = [
+            dict(bbox=corner, bbox_label=label, ignore_flag=0)
+            for corner, label, w, h in zip(
+                np.stack(corners, 1).tolist(),
+                inside['class_id'].tolist(),
+                inside['w'],
+                inside['h'],
+            )
+            if w >= 1 and h >= 1  # less can't be learnt
+        ]
+        return dict(
+            recording=recording,
+            img_path=recording,
+            img_id=f'{osp.basename(recording)}@{t}',
+            t=t,
+            sensor_size=self.sensor.size,
+            boxes=boxes,
+            instances=instances,
+        )
+
+
+def find_pairs(folder: str) -> list[tuple[str, str]]:
+    """Recordings with their boxes.
+
+    Args:
+        folder: Where both lie.
+
+    Returns:
+        Pairs of paths, in the order of their names.
+
+    Raises:
+        DatasetError: No folder, one without the other, or two recordings of a name.
+    """
+    if not osp.isdir(folder):
+        raise MissingDataError(f'the folder of recordings {folder or repr(folder)} does not exist.')
+    names = sorted(name for name in os.listdir(folder) if not is_by_product(name))
+    boxes = {name[: -len(BOXES)]: name for name in names if name.endswith(BOXES)}
+    recordings: dict[str, str] = {}
+    for name in names:
+        stem, suffix = osp.splitext(name)
+        if suffix.lower() not in event_suffixes() or name.endswith(BOXES):
+            continue
+        if suffix.lower() in ('.h5', '.hdf5') and stem.endswith('.dat'):
+            stem = stem[: -len('.dat')]
+        stem = stem[: -len('_td')] if stem.endswith('_td') else stem
+        other = recordings.setdefault(stem, name)
+        if other != name:
+            raise DatasetError(
+                f'{folder} has the recording {other} also as {name}. Leave one of them'
+            )
+    alone = [f'the recording {recordings[stem]} has no {stem}{BOXES}' for stem in recordings]
+    alone = [text for text, stem in zip(alone, recordings) if stem not in boxes]
+    alone += [f'{boxes[stem]} has no recording' for stem in boxes if stem not in recordings]
+    if alone:
+        more = f', and {len(alone) - 1} more of that kind' if len(alone) > 1 else ''
+        raise DatasetError(
+            f'{folder}: {alone[0]} beside it{more}. Expected: NAME{BOXES} beside NAME_td.dat, '
+            'NAME_td.dat.h5, NAME.raw or the like. Fetch what is missing'
+        )
+    if not boxes:
+        raise MissingDataError(
+            f'{folder} has no recordings. Expected: NAME{BOXES} beside NAME_td.dat or the like.'
+        )
+    return [(osp.join(folder, recordings[stem]), osp.join(folder, boxes[stem])) for stem in boxes]
