@@ -4,12 +4,9 @@ Nothing here knows a config, a registry or MMDetection; torch is all it needs. T
 the boundary behind which faster kernels may stand: whoever calls them sees the same numbers.
 """
 
-from . import conv_lif, dispatch
+from . import conv_lif
 from .backends.base import OPERATIONS, Backend
 from .backends.c.build import cache_folder
-from .backends.c.calls import C
-from .backends.triton import Triton
-from .backends.verify import compare_with_reference
 from .bytes import to_bytes
 from .decode import attention_decode, attention_statistics, last_decode, rate_decode
 from .dispatch import (
@@ -31,6 +28,7 @@ from .lif import lif, membrane_potentials, norm_lif
 from .operators import is_watched
 from .pool import spike_max_pool2d
 from .reference import channel_stats
+from .registration import register_backend
 from .spec import LIF, RESETS, Gate, LIFCall, LIFGrads, Surrogate, compute_dtype
 from .spike_conv import SLOW_DTYPES, spike_conv2d, subsample
 from .surrogate import (
@@ -41,37 +39,6 @@ from .surrogate import (
     surrogate_gradient,
 )
 from .units import capabilities, has_amx, has_vnni
-
-
-def register_backend(backend: Backend) -> None:
-    """Let a backend of one's own compute, where it says that it can.
-
-    It comes before those that are there, and is compared with the reference before its first use.
-
-    Args:
-        backend: An object of a class derived from :class:`Backend`.
-
-    Raises:
-        ValueError: Its name is empty or taken.
-
-    Example:
-        >>> import torch
-        >>> from mmsnn import ops
-        >>> class Doubles(ops.Backend):
-        ...     name, device = 'doubles', 'cpu'
-        ...     dtypes = {'rate_decode': (torch.float64,)}
-        ...
-        ...     def rate_decode(self, spikes, out):
-        ...         torch.sum(spikes, 0, out=out).div_(len(spikes))
-        >>> ops.register_backend(Doubles())
-        >>> ops.rate_decode(torch.tensor([[1.0], [0.0]], dtype=torch.float64))
-        tensor([0.5000], dtype=torch.float64)
-    """
-    dispatch.register(backend, compare_with_reference)
-
-
-register_backend(C())
-register_backend(Triton())
 
 __all__ = [
     'BACKENDS',

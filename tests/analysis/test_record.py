@@ -154,13 +154,6 @@ def test_everything_is_taken_out_after_an_error():
     assert is_clean(net)
 
 
-def in_bytes(net):
-    """As fused for int8, on any CPU."""
-    fused = fuse(net, 'fp32')
-    fused.stem[0]['neuron'].spike_dtype = torch.uint8
-    return fused
-
-
 def test_what_is_refused():
     net = backbone()
     with pytest.raises(ValueError, match=r"named 'layer1.0.neuron'; .* layer1.0.neuron[12]"):
@@ -176,4 +169,4 @@ def test_what_is_refused():
             second(net).__enter__()
         assert is_clean(net)
     with pytest.raises(ValueError, match='unfused'):
-        SpikeRecorder(in_bytes(net))
+        SpikeRecorder(fuse(net, 'int8'))

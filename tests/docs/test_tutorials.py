@@ -277,6 +277,7 @@ def test_every_package_is_in_the_reference():
     # Their names stand on the pages of the packages above or below them.
     packages -= {'mmsnn.models', 'mmsnn.engine.hooks', 'mmsnn.engine.optimizers'}
     packages -= {'mmsnn.datasets.checks'}
+    packages = {name for name in packages if not name.startswith('mmsnn.ops.')}
     assert packages - found == set()
 
 

@@ -43,14 +43,14 @@ attention_statistics = define(
 
 
 def _attention_decode(spikes, weights, backend: Optional[Backend] = None):
+    expanded = expand_weights(spikes, *weights)
     out = _attention_decode_fake(spikes, *weights)
-    weights = expand_weights(spikes, *weights)
     backend = backend or _chosen('attention_decode', spikes)
     if backend.supports('attention_decode', out):
         backend = REFERENCE
     layout = step_format(spikes)
     spikes = steps_laid_out(spikes, layout)
-    backend.attention_decode(spikes, weights, layout == torch.channels_last, out)
+    backend.attention_decode(spikes, expanded, layout == torch.channels_last, out)
     return out
 
 
