@@ -1,0 +1,31 @@
+import firing_rates
+import pytest
+import torch
+
+from mmsnn.analysis import profile
+from mmsnn.models import SGResNet
+
+
+@torch.no_grad()
+def test_every_neuron_fires_near_the_rate():
+    torch.manual_seed(0)
+    net, x = SGResNet(10, base_channels=16), torch.randn(1, 3, 64, 64)
+    net(torch.randn(4, 3, 64, 64))
+    net.eval()
+    firing_rates.set_rates(net, x, 0.1)
+    found = profile(net, [x])
+    rates = [layer.firing_rate for layer in found.layers if layer.kind == 'neuron']
+    assert len(rates) > 8
+    assert all(rate == pytest.approx(0.1, abs=0.04) for rate in rates)
+
+
+@pytest.mark.slow
+def test_the_table(monkeypatch, capsys):
+    options = ['--rates', '0.1', '--depth', '18', '--size', '64', '--rounds', '2']
+    monkeypatch.setattr('sys.argv', ['firing_rates.py', *options])
+    with torch.no_grad():
+        firing_rates.main()
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line for line in lines if line.startswith('| 0.1 |')]
+    assert row.count('(') == 4
+    assert lines[-1].startswith('convs go by events below a density of')
