@@ -1,7 +1,7 @@
 """One call that makes a trained model fast."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Optional
 
 import torch
@@ -251,9 +251,11 @@ def _use_integers(part: nn.Module) -> None:
                 setattr(module, name, IntegerConv2d(child, 8, real=True))
 
 
-def _in_float32(backbone: nn.Module, args: tuple, output: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _in_float32(backbone: nn.Module, args: tuple, output):
     """Forward hook of a backbone by itself: its spikes in the dtype that they had."""
-    return tuple(level.float() for level in output)
+    if isinstance(output, Tensor):
+        return output.float() if output.dtype == torch.uint8 else output
+    return tuple(_in_float32(backbone, args, level) for level in output)
 
 
 def _spikes_to_weights(conv: nn.Module, args: tuple) -> tuple:

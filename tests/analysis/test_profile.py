@@ -426,9 +426,8 @@ def test_what_is_refused():
     net.time_steps -= 1
     with SpikeProfiler(net), pytest.raises(RuntimeError, match='one SpikeProfiler'):
         SpikeProfiler(net).__enter__()
-    net.layer1[0].neuron1.spike_dtype = torch.uint8
     with pytest.raises(ValueError, match='unfused'):
-        SpikeProfiler(net)
+        SpikeProfiler(fuse(net, 'int8'))
 
 
 def test_modules_with_weights_that_are_not_counted_are_named():

@@ -28,7 +28,10 @@ def said():
     handler.emit = lambda record: lines.append(record.getMessage())
     logger = MMLogger.get_current_instance()
     logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.INFO)  # another test may have left it silent
     yield lines
+    logger.setLevel(level)
     logger.removeHandler(handler)
 
 
