@@ -29,16 +29,6 @@ struct event_conv {
     float *out;         /* currents, (steps, images, out_height, out_width, all outputs), or NULL */
 };
 
-/* Vectors that any compiler and processor has, in one register or in several. */
-#define VECTOR_OF(TYPE, NAME) typedef TYPE NAME __attribute__((vector_size(32)));
-VECTOR_OF(float, float_sums)
-VECTOR_OF(int32_t, int_pairs)
-VECTOR_OF(uint32_t, int_sums)
-VECTOR_OF(int16_t, short_pairs)
-VECTOR_OF(uint16_t, short_sums)
-VECTOR_OF(uint8_t, byte_values)
-enum { SUMS = sizeof(float_sums) / sizeof(float) };
-
 INLINE int64_t block_of(const struct event_conv *c) {
     return c->dtype == FLOAT32 ? REAL_OUTPUTS : WHOLE_OUTPUTS;
 }
@@ -466,46 +456,6 @@ static int list_rows(struct event_work *w, const struct event_conv *c, int64_t i
     return w->all.values != NULL;
 }
 
-/* As mmsnn_integrate_to_bytes, of a tile: four vectors of potentials to one of bytes. */
-#define FOUR_FROM(I) I, I + 4, I + 8, I + 12, I + 16, I + 20, I + 24, I + 28
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-#define IN_TURN FOUR_FROM(3), FOUR_FROM(2), FOUR_FROM(1), FOUR_FROM(0)
-#else
-#define IN_TURN FOUR_FROM(0), FOUR_FROM(1), FOUR_FROM(2), FOUR_FROM(3)
-#endif
-#ifdef __clang__
-#define TAKE_IN_TURN(X) __builtin_shufflevector(X, X, IN_TURN)
-#else
-#define TAKE_IN_TURN(X) __builtin_shuffle(X, (byte_values){IN_TURN})
-#endif
-#define FIRE(RESET) \
-    for (int i = 0; i < n; i += 4 * SUMS) { \
-        int_pairs all = {0}; \
-        for (int k = 0; k < 4; k++) { \
-            float_sums current, potential; \
-            memcpy(&current, y + i + k * SUMS, sizeof current); \
-            memcpy(&potential, v + i + k * SUMS, sizeof potential); \
-            potential = decay * potential + gain * current; \
-            int_pairs fired = potential - v_threshold >= 0.0f; \
-            float_sums spike = (float_sums)(fired & (int_pairs)one); \
-            potential = RESET == HARD ? potential * (1.0f - spike) \
-                                      : potential - v_threshold * spike; \
-            memcpy(v + i + k * SUMS, &potential, sizeof potential); \
-            all |= fired & 1 << 8 * k; \
-        } \
-        byte_values bytes = (byte_values)all; \
-        bytes = TAKE_IN_TURN(bytes); \
-        memcpy(spikes + i, &bytes, sizeof bytes); \
-    }
-LOOP void mmsnn_fire_tile(const struct lif *p, const float *y, float *v, uint8_t *spikes, int n) {
-    float decay = p->decay, gain = p->gain, v_threshold = p->v_threshold;
-    float_sums one = {1, 1, 1, 1, 1, 1, 1, 1};
-    if (p->reset == HARD)
-        FIRE(HARD)
-    else
-        FIRE(SOFT)
-}
-
 /* `count` rows of `size` bytes; a known size is copied without a call. */
 INLINE void copy_rows(void *to, int64_t to_step, const void *from, int64_t from_step, int64_t size,
                       int64_t count) {
@@ -524,11 +474,13 @@ static void fire_tile(const struct event_task *task, const struct event_tile *ti
     const struct lif *p = task->p;
     int64_t apart = task->c->groups * task->c->outputs, block = block_of(task->c);
     uint8_t spikes[LANES], others[LANES];
-    mmsnn_fire_tile(p, tile->y, v, spikes, (int)(tile->count * block));
+    int n = (int)(tile->count * block);
+    const float *current = mmsnn_current(tile->y, NULL, NULL, p->gain, n, tile->y);
+    mmsnn_integrate_to_bytes(p, current, v, spikes, n);
     if (p->gate != NO_GATE) {
         const uint8_t *from = (const uint8_t *)p->shortcut + t * p->shortcut_step + here;
         copy_rows(others, block, from, apart, outputs, tile->count);
-        mmsnn_select_bytes(spikes, others, p->gate, (int)(tile->count * block));
+        mmsnn_select_bytes(spikes, others, p->gate, n);
     }
     copy_rows((uint8_t *)p->out + t * p->out_step + here, apart, spikes, block, outputs,
               tile->count);

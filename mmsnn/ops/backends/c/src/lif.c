@@ -52,9 +52,39 @@ LOOP void mmsnn_integrate(const struct lif *p, const float *current, float *rest
 }
 
 /* As mmsnn_integrate, with the spikes in a smaller type. Compilers don't turn a loop over values of
- * two sizes into vector code by themselves; where they have generic vectors, these say how. */
+ * two sizes into vector code by themselves; generic vectors say how: to bytes, four vectors of
+ * potentials to one. */
+#define FOUR_FROM(I) I, I + 4, I + 8, I + 12, I + 16, I + 20, I + 24, I + 28
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define IN_TURN FOUR_FROM(3), FOUR_FROM(2), FOUR_FROM(1), FOUR_FROM(0)
+#else
+#define IN_TURN FOUR_FROM(0), FOUR_FROM(1), FOUR_FROM(2), FOUR_FROM(3)
+#endif
+#ifdef __clang__
+#define TAKE_IN_TURN(X) __builtin_shufflevector(X, X, IN_TURN)
+#else
+#define TAKE_IN_TURN(X) __builtin_shuffle(X, (byte_values){IN_TURN})
+#endif
+#define TO_BYTES(RESET) \
+    for (; i + 4 * SUMS <= n; i += 4 * SUMS) { \
+        int_pairs all = {0}; \
+        for (int k = 0; k < 4; k++) { \
+            float_sums potential, y; \
+            memcpy(&potential, v + i + k * SUMS, sizeof potential); \
+            memcpy(&y, current + i + k * SUMS, sizeof y); \
+            potential = decay * potential + y; \
+            int_pairs fired = potential - v_threshold >= 0.0f; \
+            float_sums spike = (float_sums)(fired & (int_pairs)one); \
+            y = RESET == HARD ? potential * (1.0f - spike) : potential - v_threshold * spike; \
+            memcpy(v + i + k * SUMS, &y, sizeof y); \
+            all |= fired & 1 << 8 * k; \
+        } \
+        byte_values out = (byte_values)all; \
+        out = TAKE_IN_TURN(out); \
+        memcpy(spikes + i, &out, sizeof out); \
+    }
 #ifdef VECTORS
-#define INTEGRATE_VECTORS(RESET, SMALL, ONE) \
+#define TO_BFLOAT16(RESET) \
     for (; i + WIDTH <= n; i += WIDTH) { \
         floats potential, y; \
         memcpy(&potential, v + i, sizeof potential); \
@@ -62,31 +92,33 @@ LOOP void mmsnn_integrate(const struct lif *p, const float *current, float *rest
         potential = decay * potential + y; \
         ints fired = potential - v_threshold >= 0.0f; \
         floats spike = __builtin_convertvector(-fired, floats); \
-        SMALL out = __builtin_convertvector(fired & ONE, SMALL); \
+        halves out = __builtin_convertvector(fired & 0x3f80, halves); \
         memcpy(spikes + i, &out, sizeof out); \
         y = RESET == HARD ? potential * (1.0f - spike) : potential - v_threshold * spike; \
         memcpy(v + i, &y, sizeof y); \
     }
 #else
-#define INTEGRATE_VECTORS(RESET, SMALL, ONE)
+#define TO_BFLOAT16(RESET)
 #endif
-#define INTEGRATE_TO(NAME, TYPE, SMALL, ONE) \
+#define INTEGRATE_TO(NAME, TYPE, BY_VECTORS, ONE) \
     LOOP void NAME(const struct lif *p, const float *current, float *v, TYPE *spikes, int n) { \
         float decay = p->decay, v_threshold = p->v_threshold; \
+        float_sums one = {1, 1, 1, 1, 1, 1, 1, 1}; \
         int i = 0; \
         if (p->reset == HARD) { \
-            INTEGRATE_VECTORS(HARD, SMALL, ONE) \
+            BY_VECTORS(HARD) \
         } else { \
-            INTEGRATE_VECTORS(SOFT, SMALL, ONE) \
+            BY_VECTORS(SOFT) \
         } \
         for (; i < n; i++) { \
             float potential = decay * v[i] + current[i], spike = fires(potential, v_threshold); \
             spikes[i] = (TYPE)(spike > 0.0f ? ONE : 0); \
             v[i] = reset_of(potential, spike, p->reset, v_threshold); \
         } \
+        (void)one; \
     }
-INTEGRATE_TO(mmsnn_integrate_to_bytes, uint8_t, bytes, 1)
-INTEGRATE_TO(mmsnn_integrate_to_bfloat16, uint16_t, halves, 0x3f80)
+INTEGRATE_TO(mmsnn_integrate_to_bytes, uint8_t, TO_BYTES, 1)
+INTEGRATE_TO(mmsnn_integrate_to_bfloat16, uint16_t, TO_BFLOAT16, 0x3f80)
 
 /* What a factor of 0 makes of a bfloat16: 0, or NaN where it is no finite number. */
 INLINE uint16_t nothing_of(uint16_t x) { return (x & 0x7f80) == 0x7f80 ? 0x7fc0 : 0; }

@@ -63,9 +63,18 @@ enum { WIDTH = 16 };
 #ifdef VECTORS
 typedef float floats __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t ints __attribute__((vector_size(4 * WIDTH)));
-typedef uint8_t bytes __attribute__((vector_size(WIDTH)));
 typedef uint16_t halves __attribute__((vector_size(2 * WIDTH)));
 #endif
+
+/* Vectors that any compiler and processor has, in one register or in several. */
+#define VECTOR_OF(TYPE, NAME) typedef TYPE NAME __attribute__((vector_size(32)));
+VECTOR_OF(float, float_sums)
+VECTOR_OF(int32_t, int_pairs)
+VECTOR_OF(uint32_t, int_sums)
+VECTOR_OF(int16_t, short_pairs)
+VECTOR_OF(uint16_t, short_sums)
+VECTOR_OF(uint8_t, byte_values)
+enum { SUMS = sizeof(float_sums) / sizeof(float) };
 
 /* Element i of a time step, in memory order, belongs to channel (i / inner) % channels. A `step` is
  * the distance between time steps in elements; 0 repeats one tensor at every step. */
