@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..ops import LIF
-from .integer_conv import rounded
+from .integer_conv import rounded, weights_state
 
 logger = logging.getLogger('mmsnn')
 
@@ -51,11 +51,12 @@ class EventConv2d(nn.Conv2d):
         self.weight, self.bias = conv.weight, conv.bias
         self.bits = bits
         self._geometry = conv.stride, conv.padding, conv.dilation
-        self._packed: Optional[ops.EventWeights] = None
+        self._packed: Optional[tuple[tuple, ops.EventWeights]] = None
 
     @property
     def _weights(self) -> ops.EventWeights:
-        if self._packed is None:
+        state = weights_state(self)
+        if self._packed is None or self._packed[0] != state:
             if self.bits is None:
                 weight = self.weight.detach().float()
                 parts = [(weight, torch.ones(len(weight)))]
@@ -63,8 +64,8 @@ class EventConv2d(nn.Conv2d):
             else:
                 q, scale, bias = rounded(self, self.bits)
                 parts = [(q.to(torch.int8 if self.bits == 8 else torch.int16), scale)]
-            self._packed = ops.pack_event_weights(parts, bias.float(), self.groups)
-        return self._packed
+            self._packed = state, ops.pack_event_weights(parts, bias.float(), self.groups)
+        return self._packed[1]
 
     def lif(
         self,
@@ -75,7 +76,7 @@ class EventConv2d(nn.Conv2d):
         gate: Optional[str] = None,
         dtype: Optional[torch.dtype] = None,
     ) -> Optional[Tensor]:
-        """The spikes of neurons behind the conv, where that takes less than one after the other.
+        """The spikes of neurons behind the conv.
 
         Args:
             x: Spikes (T, B, C, H, W).
@@ -88,14 +89,12 @@ class EventConv2d(nn.Conv2d):
             Spikes (T, B, C_out, H', W'), or None: call the conv, and then the neurons.
         """
         in_bytes = dtype == torch.uint8 and (shortcut is None or shortcut.dtype == torch.uint8)
-        if not in_bytes or neuron.learns or not self._takes(x):
+        if not in_bytes or neuron.learns or not _can(x):
             return None
-        return ops.event_conv_lif(x, self._weights, self._geometry, neuron, shortcut, gate)
-
-    def _takes(self, x: Tensor) -> bool:
-        if x.dtype != torch.uint8 or ops.is_watched(x):
-            return False
-        return self.bits is not None or density(x) <= crossover()
+        if self._is_sparse(x):
+            return ops.event_conv_lif(x, self._weights, self._geometry, neuron, shortcut, gate)
+        currents = self._dense(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return ops.lif(currents, *neuron, shortcut=shortcut, gate=gate, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve.
@@ -106,8 +105,14 @@ class EventConv2d(nn.Conv2d):
         Returns:
             Currents (N, C_out, H', W') in float32, or of the dtype of the weights.
         """
-        if self._takes(x):
+        if _can(x) and self._is_sparse(x):
             return ops.event_conv2d(x.unsqueeze(0), self._weights, self._geometry)[0]
+        return self._dense(x)
+
+    def _is_sparse(self, x: Tensor) -> bool:
+        return self.bits is not None or density(x) <= crossover()
+
+    def _dense(self, x: Tensor) -> Tensor:
         return super().forward(x.to(self.weight.dtype) if x.dtype == torch.uint8 else x)
 
     def __getstate__(self) -> dict:
@@ -116,6 +121,11 @@ class EventConv2d(nn.Conv2d):
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
         return super().extra_repr() + ('' if self.bits is None else f', bits={self.bits}')
+
+
+def _can(x: Tensor) -> bool:
+    """Whether these values may go by events."""
+    return x.dtype == torch.uint8 and x.is_cpu and not ops.is_watched(x)
 
 
 def density(x: Tensor) -> float:

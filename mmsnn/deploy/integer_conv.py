@@ -64,8 +64,8 @@ class IntegerConv2d(nn.Module):
         # Less than half a block of outputs is mostly zeros to add up.
         enough = conv.out_channels > conv_lif.OUTPUTS // 2
         self._fits_tiles = enough and conv.groups == 1 and conv.in_channels % 4 == 0
-        self._packed: Optional[tuple[list, Tensor, Tensor]] = None
-        self._tiles: Optional[conv_lif.ConvWeights] = None
+        self._packed: Optional[tuple[tuple, tuple[list, Tensor, Tensor]]] = None
+        self._tiles: Optional[tuple[tuple, conv_lif.ConvWeights]] = None
 
     def _round(self, zeros: int = 0) -> tuple[list, Tensor]:
         """(q, scale) of each byte, and bias, with outputs of zeros behind."""
@@ -112,10 +112,11 @@ class IntegerConv2d(nn.Module):
             return None
         in_bytes = dtype == torch.uint8 and (shortcut is None or shortcut.dtype == torch.uint8)
         if self._fits_tiles and in_bytes and not neuron.learns and conv_lif.is_fast(x):
-            if self._tiles is None:
-                self._tiles = conv_lif.pack_weights(*self._round())
+            state = weights_state(self.conv)
+            if self._tiles is None or self._tiles[0] != state:
+                self._tiles = state, conv_lif.pack_weights(*self._round())
             geometry = self._geometry[:3]
-            return conv_lif.conv_lif(x, self._tiles, geometry, neuron, shortcut, gate)
+            return conv_lif.conv_lif(x, self._tiles[1], geometry, neuron, shortcut, gate)
         if not self.takes_bands(x):
             return None
         size = (*x.shape[:2], *self.output_size(x))
@@ -194,9 +195,10 @@ class IntegerConv2d(nn.Module):
         self, x: Tensor, padding: tuple[int, ...], scale: float = 1.0, zero: int = 0
     ) -> Tensor:
         """Bytes to currents: ``zero`` is the byte that stands for 0, ``scale`` a byte's step."""
-        if self._packed is None:  # packed weights can be neither copied nor saved
-            self._packed = self._pack()
-        parts, bias, weight_sums = self._packed
+        state = weights_state(self.conv)
+        if self._packed is None or self._packed[0] != state:  # can be neither copied nor saved
+            self._packed = state, self._pack()
+        parts, bias, weight_sums = self._packed[1]
         shift: Optional[Tensor] = bias - scale * zero * weight_sums if zero else bias
         stride, _, *rest = self._geometry
         geometry: tuple[object, ...] = ()
@@ -227,6 +229,14 @@ class IntegerConv2d(nn.Module):
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
         return f'bits={self.bits}, real={self.real}'
+
+
+def weights_state(conv: nn.Conv2d) -> tuple:
+    """What changes where the weights of a conv do: their place, and how often they were written."""
+    values = conv.weight, conv.bias
+    return tuple(
+        None if v is None else (v.data_ptr(), 0 if v.is_inference() else v._version) for v in values
+    )
 
 
 def rounded(conv: nn.Conv2d, bits: int, zeros: int = 0) -> tuple[Tensor, Tensor, Tensor]:

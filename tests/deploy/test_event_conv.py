@@ -84,6 +84,31 @@ def test_what_does_not_fire_in_the_conv(monkeypatch):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize('bits', [None, 16, 8])
+def test_weights_that_are_loaded_later_count(bits):
+    layer, other = EventConv2d(conv_of(), bits), EventConv2d(conv_of(), bits)
+    x = spikes(2, 12, 9, 8)
+    first = layer(x)
+    other.weight.copy_(2 * layer.weight)
+    expected = other(x)
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(layer(x), expected)
+    assert not torch.equal(expected, first)
+
+
+@torch.no_grad()
+def test_the_density_is_looked_at_once(monkeypatch):
+    looked, density = [], event_conv.density
+    monkeypatch.setattr(event_conv, 'density', lambda x: (looked.append(1), density(x))[1])
+    monkeypatch.setenv('MMSNN_EVENTS_BELOW', '0')
+    net = network()
+    fast = fuse(net, 'fp32')
+    fast(torch.randn(1, 3, 32, 32))
+    convs = [m for m in fast.modules() if isinstance(m, EventConv2d)]
+    assert len(looked) == len(convs) - 1, 'once for each conv but the first, which gets an image'
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(
     ('below', 'rate', 'by_events'), [('0.2', 0.1, True), ('0.2', 0.3, False), ('0', 0.0, True)]
 )

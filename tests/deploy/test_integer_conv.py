@@ -212,6 +212,18 @@ def test_what_does_not_fire_in_the_conv(why):
 
 
 @needs_integers
+@torch.no_grad()
+@pytest.mark.parametrize('bits', [8, 16])
+def test_weights_that_are_loaded_later_count(bits):
+    layer, other = (IntegerConv2d(nn.Conv2d(8, 70, 3), bits) for _ in range(2))
+    x = spikes(2, 8, 9, 7)
+    first, expected = layer(x), other(x)
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(layer(x), expected)
+    assert not torch.equal(expected, first)
+
+
+@needs_integers
 def test_bands_are_for_large_maps_of_spikes():
     conv = IntegerConv2d(nn.Conv2d(8, 512, 1), 8)
     large = torch.zeros(4, 8, 65, 64, dtype=torch.uint8)
