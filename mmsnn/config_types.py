@@ -4,7 +4,7 @@ A type is a name (``'SGResNet'``), a name with a scope or a module (``'mmdet.Ret
 pure-Python configs, the class itself. Whoever asks after it asks here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from mmengine.registry import Registry
@@ -29,6 +29,43 @@ def type_name(cfg: Any) -> str:
         return ''
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', type(kind).__name__)
     return name.rpartition('.')[2]
+
+
+#: Types of an ``init_cfg`` that load a file.
+_LOADING = ('Pretrained', 'PretrainedInit', 'ANNPretrained')
+
+
+def loads_weights(init_cfg: Any) -> bool:
+    """Whether an ``init_cfg`` begins with the weights of a file.
+
+    Args:
+        init_cfg: It, or a list of them.
+
+    Returns:
+        Whether one of them does.
+
+    Example:
+        >>> from mmsnn.config_types import loads_weights
+        >>> loads_weights([dict(type='Kaiming'), dict(type='Pretrained', checkpoint='a.pth')])
+        True
+    """
+    cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    return any(type_name(cfg) in _LOADING for cfg in cfgs)
+
+
+def forget_pretrained(cfg: Any) -> None:
+    """Take the weights that a config would load before training out of it.
+
+    Args:
+        cfg: The config of a model, at any depth, which is changed.
+    """
+    if isinstance(cfg, MutableMapping):
+        if loads_weights(cfg.get('init_cfg')):
+            cfg['init_cfg'] = None
+        cfg = list(cfg.values())
+    if isinstance(cfg, (list, tuple)):
+        for value in cfg:
+            forget_pretrained(value)
 
 
 def arguments(cfg: Mapping[str, Any]) -> dict[str, Any]:

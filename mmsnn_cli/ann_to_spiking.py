@@ -20,6 +20,7 @@ from terminaltables import AsciiTable
 
 from mmsnn.apis.model import known_classes
 from mmsnn.compat import enforce_safe_loading, without_lines
+from mmsnn.config_types import forget_pretrained
 from mmsnn.conversion import (
     Calibrator,
     InheritError,
@@ -43,7 +44,6 @@ from mmsnn.utils import (
     load_config,
     unwrap,
 )
-from mmsnn.utils.measuring import forget_pretrained
 
 #: T at which the model is tested before and after.
 TIME_STEPS = (1, 2, 4, 8, 16)

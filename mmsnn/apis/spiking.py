@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -14,7 +14,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from ..config_types import find_type, type_name
+from ..config_types import find_type, forget_pretrained, loads_weights, type_name
 from ..models import SGResNet
 
 #: Side of the images on which maps are measured, in pixels: a multiple of every stride.
@@ -380,7 +380,7 @@ def _left_behind(cfg: Config, changes: dict) -> list[str]:
     lost += ['plugins'] if old.get('plugins') else []
     if lost:
         notes.append(f'left out: {", ".join(lost)}, which SGResNet does not have')
-    if type_name(cfg.model.get('init_cfg')) in ('Pretrained', 'PretrainedInit'):
+    if loads_weights(cfg.model.get('init_cfg')):
         changes['model']['init_cfg'] = None
         notes.append(f'left out: model.init_cfg, {WHOLE}')
     if cfg.get('load_from'):
@@ -448,7 +448,7 @@ def try_spiking(cfg: Config, size: int = SIZE) -> Trial:
     settings = copy.deepcopy(cfg.model)
     # They pad to sizes of hundreds of pixels.
     settings.get('data_preprocessor', {}).pop('batch_augments', None)
-    _drop_pretrained(settings)
+    forget_pretrained(settings)
     optim = dict(copy.deepcopy(cfg.get('optim_wrapper') or {}))
     for key in ('loss_scale', 'dtype', 'accumulative_counts'):  # of half precision on a GPU
         optim.pop(key, None)
@@ -534,17 +534,6 @@ def _values_of(cfg: Any, key: str) -> Iterator[int]:
             yield from _values_of(value, key)
 
 
-def _drop_pretrained(cfg: Any) -> None:
-    """Take out of a config, at any depth, the weights that would be fetched from the network."""
-    if isinstance(cfg, MutableMapping):
-        if type_name(cfg.get('init_cfg')) in ('Pretrained', 'PretrainedInit', 'ANNPretrained'):
-            cfg['init_cfg'] = None
-        cfg = list(cfg.values())
-    if isinstance(cfg, (list, tuple)):
-        for value in cfg:
-            _drop_pretrained(value)
-
-
 def _count(sample: Any) -> dict[str, int]:
     """What a prediction holds."""
     found = {}
@@ -560,7 +549,7 @@ def _count(sample: Any) -> dict[str, int]:
 def _build(cfg: Mapping) -> nn.Module:
     """A backbone or neck with random weights, deformable convs as ordinary ones."""
     plain = _plain(cfg)
-    _drop_pretrained(plain)
+    forget_pretrained(plain)
     for key in DEFORMABLE:
         plain.pop(key, None)
     with torch.random.fork_rng(devices=[]):

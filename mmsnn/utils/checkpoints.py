@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Optional
 from mmengine.config import Config
 
 from ..compat import CheckpointError, DamagedCheckpointError, load_checkpoint_file
-from ..config_types import type_name
+from ..config_types import loads_weights
 from .cli import ToolError, check_work_dir, is_first_process
 
 
@@ -147,8 +147,7 @@ def check_pretrained(cfg: Config, trust: bool = False) -> None:
 def _pretrained(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         path = node.get('checkpoint')
-        known = ('Pretrained', 'PretrainedInit', 'ANNPretrained')
-        if type_name(node) in known and isinstance(path, str):
+        if loads_weights(node) and isinstance(path, str):
             yield path
         node = list(node.values())
     if isinstance(node, (list, tuple)):

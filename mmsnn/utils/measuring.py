@@ -6,7 +6,7 @@ import itertools
 import os.path as osp
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 from mmdet.structures import DetDataSample
@@ -18,7 +18,7 @@ from torch import nn
 
 from ..apis.model import init_model
 from ..compat import quiet_coco
-from ..config_types import type_name
+from ..config_types import forget_pretrained, type_name
 from ..datasets import check_config_datasets, check_frames, datasets_of
 from ..structures import ClsDataSample
 from .cli import (
@@ -100,22 +100,6 @@ def load_model(args: argparse.Namespace) -> tuple[Config, nn.Module]:
         # For the input, which is checked, or drawn, by the config's T.
         cfg.model.backbone.time_steps = args.time_steps
     return cfg, model
-
-
-def forget_pretrained(cfg: Any) -> None:
-    """Take the weights that a config would load before training out of it.
-
-    Args:
-        cfg: The config of a model, at any depth, which is changed.
-    """
-    if isinstance(cfg, dict):
-        if 'Pretrained' in str(cfg.get('init_cfg')):
-            cfg['init_cfg'] = None
-        for value in cfg.values():
-            forget_pretrained(value)
-    elif isinstance(cfg, (list, tuple)):
-        for value in cfg:
-            forget_pretrained(value)
 
 
 def input_batches(

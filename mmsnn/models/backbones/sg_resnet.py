@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ...config_types import arguments, find_type, type_name
+from ...config_types import arguments, find_type, loads_weights
 from ..layers import (
     SpikeMaxPool2d,
     SpikingNeuron,
@@ -470,7 +470,7 @@ class SGResNet(BaseModule):
     def init_weights(self) -> None:
         """As MMDetection's ResNet, and silent residual branches where asked for."""
         super().init_weights()
-        if self.zero_init_residual and not _is_pretrained(self.init_cfg):
+        if self.zero_init_residual and not loads_weights(self.init_cfg):
             for module in self.modules():
                 if isinstance(module, SpikingBlock):
                     weight = module.last_norm.weight
@@ -617,9 +617,3 @@ def _check_learns_from_rest(neuron: SpikingNeuron) -> None:
         f'{neuron.surrogate_words} has no gradient there (threshold {neuron.v_threshold}): they '
         "could never learn. Take it away, or choose surrogate='arctan'"
     )
-
-
-def _is_pretrained(init_cfg: Union[dict, list, None]) -> bool:
-    cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    known = ('Pretrained', 'PretrainedInit', 'ANNPretrained')
-    return any(type_name(cfg) in known for cfg in cfgs)
