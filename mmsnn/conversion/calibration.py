@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from mmdet.models.necks import FPN, ChannelMapper
 from torch import Tensor, nn
 
-from ..analysis.observe import check_no_observer, eval_mode, neuron_layers
+from ..analysis import profile
+from ..analysis.observe import eval_mode
 from ..models import SGResNet, SpikingClsHead
 from ..models.backbones.sg_resnet import AddBlock, GateBlock, SpikingBlock
 from ..models.detectors.checks import list_necks
@@ -507,7 +508,6 @@ def set_statistics(conv: nn.Module, norm: nn.Module, inputs: Sequence[Tensor]) -
     norm.running_var.copy_((squares / count - mean.square()).clamp(min=0))
 
 
-@torch.no_grad()
 def firing_rates(model: nn.Module, images: Sequence[Tensor]) -> dict[str, float]:
     """Mean spikes of a neuron at a time step, by layer of neurons, in eval mode.
 
@@ -519,28 +519,8 @@ def firing_rates(model: nn.Module, images: Sequence[Tensor]) -> dict[str, float]
         By name of the layer in the backbone.
     """
     backbone: Any = model if isinstance(model, SGResNet) else model.backbone
-    counts: dict[str, list[float]] = {}
-    layers = neuron_layers(backbone)
-
-    def watch(name: str) -> Callable[[nn.Module, Tensor], None]:
-        def count(_: nn.Module, spikes: Tensor) -> None:
-            found = counts.setdefault(name, [0, 0])
-            found[0] += spikes.abs().sum(dtype=torch.float64).item()
-            found[1] += spikes.numel()
-
-        return count
-
-    check_no_observer({neuron: name for name, neuron in layers.items()})
-    with eval_mode(backbone):
-        try:
-            for name, neuron in layers.items():
-                neuron.observer = watch(name)
-            for batch in images:
-                backbone(batch)
-        finally:
-            for neuron in layers.values():
-                neuron.observer = None
-    return {name: found / size for name, (found, size) in counts.items()}
+    layers = profile(backbone, images).layers
+    return {layer.name: layer.firing_rate for layer in layers if layer.firing_rate is not None}
 
 
 def level_readers(model: Any) -> tuple[list[nn.Module], dict[int, list[nn.Module]]]:
