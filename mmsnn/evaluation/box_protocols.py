@@ -18,11 +18,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..datasets.events.boxes import crop_boxes
+from ..datasets.events.prophesee import SENSORS
 
 __all__ = ['GENERATIONS', 'PROTOCOLS', 'BoxProtocol', 'box_ap', 'filter_boxes', 'find_protocol']
 
 #: (W, H) of the sensors.
-GENERATIONS = {'gen1': (304, 240), '1mpx': (1280, 720)}
+GENERATIONS = {name: sensor.size for name, sensor in SENSORS.items()}
 #: What COCOeval's first six numbers are called.
 NAMES = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 

@@ -241,6 +241,12 @@ class RawBlocks(Blocks):
         turns = before >> self.high_bits << self.high_bits
         return unwrap(np.concatenate([[before - turns], values]), self.high_bits) + turns
 
+    def _high_at(self, words, kind, state: State, where) -> np.ndarray:
+        """The high bits of the clock that hold at some words."""
+        is_high = kind == TIME_HIGH
+        highs = self._high_of(words, is_high, state.high)
+        return highs.take(np.cumsum(is_high, dtype=np.int32).take(where))
+
     def _behind(self, words, state: State) -> State:
         """What holds behind a block."""
         kind = self._kind(words)
@@ -271,11 +277,8 @@ class RawBlocks(Blocks):
 
     def _evt2(self, words, state: State):
         kind = self._kind(words)
-        is_high = kind == TIME_HIGH
         where = np.flatnonzero(kind <= 1)
-        high = self._high_of(words, is_high, state.high).take(
-            np.cumsum(is_high, dtype=np.int32).take(where)
-        )
+        high = self._high_at(words, kind, state, where)
         word = words[where]
         t = high << 6 | (word >> np.uint32(22) & np.uint32(0x3F)).astype(np.int64)
         x, y = word >> np.uint32(11) & np.uint32(0x7FF), word & np.uint32(0x7FF)
@@ -283,11 +286,8 @@ class RawBlocks(Blocks):
 
     def _evt21(self, words, state: State):
         kind = self._kind(words)
-        is_high = kind == TIME_HIGH
         where = np.flatnonzero(kind <= 1)
-        high = self._high_of(words, is_high, state.high).take(
-            np.cumsum(is_high, dtype=np.int32).take(where)
-        )
+        high = self._high_at(words, kind, state, where)
         word = words[where]
         mask = (word & np.uint64(0xFFFFFFFF)).astype(np.uint32)
         part, bit = _bits(mask, 32)
@@ -300,10 +300,7 @@ class RawBlocks(Blocks):
         kind = self._kind(words)
         is_event = (kind == 2) | (kind == 4) | (kind == 5)
         where = np.flatnonzero(is_event)
-        is_high = kind == TIME_HIGH
-        high = self._high_of(words, is_high, state.high).take(
-            np.cumsum(is_high, dtype=np.int32).take(where)
-        )
+        high = self._high_at(words, kind, state, where)
         low, y = (_held(words, kind == k, m, old, where) for k, m, old in _kept(state))
         word, kinds = words[where].astype(np.int64), kind[where]
         x, p = word & 0x7FF, word >> 11 & 1

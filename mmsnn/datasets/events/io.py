@@ -25,7 +25,7 @@ from ..files import open_file
 from . import aedat3, aedat4, arrays, evt, hdf5, records
 from .blocks import Blocks, Columns, Size, whole_blocks
 from .problems import blame
-from .recording import Events, Recording, believe_size, check_sensor_size
+from .recording import Events, Recording, believe_size, check_sensor_size, no_events
 
 __all__ = [
     'EVENT_SUFFIXES',
@@ -300,4 +300,4 @@ def _head(path: Union[str, Path]) -> tuple[str, int, Any]:
 
 def _check_number(number, path):
     if not number:
-        raise DatasetError(f'{path} holds no events. Fetch it again or leave it out')
+        raise no_events(path)

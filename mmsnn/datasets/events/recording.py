@@ -158,7 +158,7 @@ class Recording:
             events = self._read(i, i + 1)
             if len(events):
                 return int(events.t[0])
-        raise DatasetError(f'{self.path} holds no events. Fetch it again or leave it out')
+        raise no_events(self.path)
 
     def _last_time(self) -> int:
         last = self.blocks.number - 1
@@ -168,7 +168,7 @@ class Recording:
             events = self._read(max(last, 0), self.blocks.number)
             if len(events):
                 return int(events.t[-1])
-        raise DatasetError(f'{self.path} holds no events. Fetch it again or leave it out')
+        raise no_events(self.path)
 
     def _read(self, i: int, j: int, t0: Optional[int] = None, t1: Optional[int] = None) -> Events:
         """Read blocks, repair their times, cut them to a window and check the rest."""
@@ -247,6 +247,11 @@ class _Place:
 
     def event(self, number: int) -> str:
         return f'{self.path}: {self.name(number)}'
+
+
+def no_events(path: str) -> DatasetError:
+    """What is said of a file without events."""
+    return DatasetError(f'{path} holds no events. Fetch it again or leave it out')
 
 
 def check_sensor_size(size: Any, name: str = 'sensor_size') -> tuple[int, int]:

@@ -43,6 +43,11 @@ def _check(t0: int, t1: int, **numbers: float) -> None:
             raise ValueError(f'{name} must be at least 1, got {number}')
 
 
+def _edges(t0: int, t1: int, parts: int) -> list[int]:
+    """Where equally long parts of a window begin, t0 + ceil(k (t1 - t0) / N), and its end."""
+    return [t0 - (-k * (t1 - t0) // parts) for k in range(parts + 1)]
+
+
 def cut_events(events: Events, edges: Sequence[int]) -> list[Events]:
     """Cut events at some times.
 
@@ -118,7 +123,7 @@ def stacked_histogram(
         raise ValueError(f'cut must be at most 255, as counts are kept in bytes, got {cut}')
     width, height = events.sensor_size
     # Events are in order: a bin is a slice of them.
-    edges = [t0 - (-k * (t1 - t0) // bins) for k in range(bins + 1)]
+    edges = _edges(t0, t1, bins)
     out = np.empty((2, bins, height, width), np.uint8)
     for k, part in enumerate(cut_events(events, edges)):
         np.minimum(count_events(part), cut, out=out[:, k], casting='unsafe')
@@ -278,6 +283,6 @@ def in_steps(
     _check(t0, t1, time_steps=time_steps)
     if t1 - t0 < time_steps:
         raise ValueError(f'a window of {t1 - t0} us has no {time_steps} time steps')
-    edges = [t0 - (-k * (t1 - t0) // time_steps) for k in range(time_steps + 1)]
+    edges = _edges(t0, t1, time_steps)
     parts = zip(cut_events(events, edges), edges[:-1], edges[1:])
     return np.stack([represent(part, start, end) for part, start, end in parts])
