@@ -9,10 +9,11 @@ from torch import Tensor
 
 from . import units
 from .backends.base import Backend
-from .checks import check_gate, check_steps
-from .dispatch import REFERENCE, BackendError, choose
-from .layout import steps_laid_out
-from .spec import LIF
+from .byte_conv import check_call, output_size, run
+from .dispatch import REFERENCE, choose
+from .spec import LIF, ConvCall
+
+__all__ = ['OUTPUTS', 'ConvWeights', 'conv_lif', 'is_fast', 'output_size', 'pack_weights']
 
 #: Outputs in a block of weights, as in the C kernels.
 OUTPUTS = 64
@@ -98,42 +99,10 @@ def conv_lif(
         BackendError: A backend was named that this machine hasn't.
     """
     _check_weights(weights, x)
-    stride, padding, dilation = geometry
-    if min(*stride, *dilation) < 1 or min(padding) < 0:
-        raise ValueError(f'no conv has the stride, padding and dilation {geometry}')
-    size = output_size(x.shape, weights.q.shape[2:4], geometry)
-    expected = (*x.shape[:2], weights.out_channels, *size)
-    channels = 4 * weights.q.shape[4]
-    if (
-        x.dtype != torch.uint8
-        or x.dim() != 5
-        or x.shape[2] != channels
-        or min(*size, *x.shape[3:]) < 1
-    ):
-        raise ValueError(
-            f'a conv of {channels} channels and kernel size {tuple(weights.q.shape[2:4])} needs '
-            f'bytes (T, B, {channels}, H, W), got {x.dtype} of shape {tuple(x.shape)}'
-        )
-    if shortcut is not None and (shortcut.dtype, shortcut.shape) != (torch.uint8, expected):
-        raise ValueError(
-            f'shortcut needs bytes of the shape {expected} of the spikes, got {shortcut.dtype} of '
-            f'shape {tuple(shortcut.shape)}'
-        )
-    check_steps(x, None)
-    check_gate(gate, shortcut)
-    neuron = LIF(*neuron[:5])  # spikes are the same with any surrogate
-    last = torch.channels_last
-    x = steps_laid_out(x.resolve_neg(), last)
-    if shortcut is not None:
-        shortcut = steps_laid_out(shortcut.resolve_neg(), last)
-    maps = x.shape[0] * x.shape[1], *expected[2:]
-    out = torch.empty(maps, dtype=torch.uint8, memory_format=last).unflatten(0, x.shape[:2])
-    if backend is not None and backend.supports('conv_lif', x):
-        raise BackendError(backend.supports('conv_lif', x))
-    if out.numel():
-        backend = backend or choose('conv_lif', x)
-        backend.conv_lif(x, weights, geometry, neuron, shortcut, gate, out)
-    return out
+    call = ConvCall(x, weights, geometry, neuron, shortcut, gate)
+    kernel_size = weights.q.shape[2], weights.q.shape[3]
+    size = check_call(call, 4 * weights.q.shape[4], kernel_size)
+    return run('conv_lif', call, size, torch.uint8, backend)
 
 
 def _check_weights(weights: ConvWeights, x: Tensor) -> None:
@@ -153,14 +122,6 @@ def _check_weights(weights: ConvWeights, x: Tensor) -> None:
             f'{tuple(q.shape)}, {scale.dtype} {tuple(scale.shape)}, {shift.dtype} '
             f'{tuple(shift.shape)} on {q.device}'
         )
-
-
-def output_size(size: Sequence[int], kernel_size: Sequence[int], geometry: tuple) -> tuple:
-    """(H', W') of a conv on an input (..., H, W) of this size."""
-    return tuple(
-        (n + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-        for n, kernel, stride, padding, dilation in zip(size[-2:], kernel_size, *geometry)
-    )
 
 
 def is_fast(x: Tensor) -> bool:

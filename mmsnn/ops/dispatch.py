@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Optional
 
+import torch
 from torch import Tensor
 
 from .backends.base import Backend
@@ -139,8 +140,9 @@ def why_not(name: str) -> str:
 def _candidates(operation: str, x: Tensor) -> Iterator[Backend]:
     """Backends that would compute, best first, as far as known without trying them."""
     if _chosen == 'auto':
-        for name in reversed(names()):
-            backend = named(name)
+        for name, backend in reversed(BACKENDS.items()):
+            if backend is None or backend is REFERENCE:
+                return  # the first two: they come last
             if not _tried.get(name) and not backend.supports(operation, x):
                 yield backend
     elif _chosen != REFERENCE.name:
@@ -163,10 +165,15 @@ def expected(operation: str, x: Tensor) -> Backend:
 def choose(operation: str, x: Tensor) -> Backend:
     """As :func:`expected`, tried; where one can't be used, the log says why, once.
 
+    While a compiler traces, nothing is tried.
+
     Raises:
         BackendError: The backend was asked for by name and can't be used.
     """
+    tracing = torch.compiler.is_compiling()
     for backend in _candidates(operation, x):
+        if tracing or _tried.get(backend.name) == '':
+            return backend
         reason = why_not(backend.name)
         if not reason:
             return backend

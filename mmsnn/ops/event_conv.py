@@ -1,18 +1,14 @@
 """Convs on spikes that take time in proportion to how many there are: for inference on any CPU."""
 
-from collections.abc import Sequence
 from typing import Optional
 
 import torch
 from torch import Tensor
 
 from .backends.base import Backend
-from .checks import check_gate, check_steps
-from .conv_lif import output_size
-from .dispatch import choose
+from .byte_conv import check_call, run
 from .event_weights import EventWeights, check_event_weights
-from .layout import steps_laid_out
-from .spec import LIF
+from .spec import LIF, ConvCall
 
 
 def event_conv2d(
@@ -50,12 +46,10 @@ def event_conv2d(
         >>> event_conv2d(spikes, weights, ((1, 1), (1, 1), (1, 1)))[0, 0, 0, 1]
         tensor([0., 1., 1., 1., 0.])
     """
-    size = _check(x, weights, geometry)
-    out = _maps(size, torch.float32)
-    if out.numel():
-        x = steps_laid_out(x, torch.channels_last)
-        (backend or choose('event_conv', x)).event_conv(x, weights, geometry, out)
-    return out
+    check_event_weights(weights, x)
+    call = ConvCall(x, weights, geometry)
+    size = check_call(call, weights.channels, weights.kernel_size)
+    return run('event_conv', call, size, torch.float32, backend)
 
 
 def event_conv_lif(
@@ -91,45 +85,7 @@ def event_conv_lif(
         ValueError: As of :func:`event_conv2d`; a shortcut of another shape or dtype, or a gate
             without a shortcut or the other way round.
     """
-    size = _check(x, weights, geometry)
-    if shortcut is not None and (shortcut.dtype, shortcut.shape) != (torch.uint8, size):
-        raise ValueError(
-            f'shortcut needs bytes of the shape {tuple(size)} of the spikes, got {shortcut.dtype} '
-            f'of shape {tuple(shortcut.shape)}'
-        )
-    check_steps(x, None)
-    check_gate(gate, shortcut)
-    neuron = LIF(*neuron[:5])  # spikes are the same with any surrogate
-    out = _maps(size, torch.uint8)
-    if out.numel():
-        x = steps_laid_out(x, torch.channels_last)
-        if shortcut is not None:
-            shortcut = steps_laid_out(shortcut, torch.channels_last)
-        backend = backend or choose('event_conv_lif', x)
-        backend.event_conv_lif(x, weights, geometry, neuron, shortcut, gate, out)
-    return out
-
-
-def _maps(size: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Empty maps (T, B, C, H, W) with channels last."""
-    maps = torch.empty(
-        (size[0] * size[1], *size[2:]), dtype=dtype, memory_format=torch.channels_last
-    )
-    return maps.unflatten(0, size[:2])
-
-
-def _check(x: Tensor, weights: EventWeights, geometry: tuple) -> torch.Size:
-    """The size of what comes out."""
     check_event_weights(weights, x)
-    stride, padding, dilation = geometry
-    if min(*stride, *dilation) < 1 or min(padding) < 0:
-        raise ValueError(f'no conv has the stride, padding and dilation {geometry}')
-    channels, kernel_size = weights.channels, weights.kernel_size
-    fits = x.dtype == torch.uint8 and x.dim() == 5 and x.shape[2] == channels
-    size = output_size(x.shape, kernel_size, geometry) if fits else (0, 0)
-    if not fits or min(*size, *x.shape[3:]) < 1:
-        raise ValueError(
-            f'a conv of {channels} channels and kernel size {kernel_size} needs bytes '
-            f'(T, B, {channels}, H, W), got {x.dtype} of shape {tuple(x.shape)}'
-        )
-    return torch.Size((*x.shape[:2], weights.out_channels, *size))
+    call = ConvCall(x, weights, geometry, neuron, shortcut, gate)
+    size = check_call(call, weights.channels, weights.kernel_size)
+    return run('event_conv_lif', call, size, torch.uint8, backend)

@@ -34,6 +34,11 @@ class EventWeights(NamedTuple):
     out_channels: int
 
     @property
+    def block(self) -> int:
+        """Outputs of a block."""
+        return ROW if self.q.dtype == torch.float32 else 2 * ROW
+
+    @property
     def channels(self) -> int:
         """Channels of the input."""
         return self.q.shape[1] * self.q.shape[5]
@@ -154,7 +159,7 @@ def check_event_weights(weights: EventWeights, x: Tensor) -> None:
     """
     q, scale, shift, outputs = weights
     groups, blocks = q.shape[1:3] if q.dim() == 7 else (0, 0)
-    block = ROW if q.dtype == torch.float32 else 2 * ROW
+    block = weights.block
     room = groups * blocks * block
     fits = (
         min(q.shape) > 0

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import dispatch, operators, reference
+from .backends.base import Backend
 from .checks import check_call, check_steps
 from .operators.lif import Arguments
 from .pool import check_windows, spike_max_pool2d
@@ -90,7 +91,8 @@ def lif(
     """
     neuron = LIF(decay, input_scale, v_threshold, reset, detach_reset, surrogate, surrogate_width)
     _check_neuron(neuron)
-    check_steps(x, time_steps)
+    if time_steps is not None:
+        check_steps(x, time_steps)
     call = LIFCall(x, _by_kernels(neuron), scale, shift, shortcut, gate, time_steps or 0)
     check_call(call)
     if out is not None:
@@ -107,14 +109,15 @@ def lif(
 
 def _spikes(call: LIFCall, dtype: Optional[torch.dtype], out: Optional[Tensor] = None) -> Tensor:
     """A checked call."""
-    if not _has_kernel(call):
+    backend = _backend('lif', call)
+    if backend is dispatch.REFERENCE:
         # Without axes a tensor doesn't promote the potentials to its dtype.
         decay, input_scale = (_without_axes(v) for v in call.neuron[:2])
         neuron = call.neuron._replace(decay=decay, input_scale=input_scale)
         spikes = reference.lif(call._replace(neuron=neuron), dtype)
         return spikes if out is None else out.copy_(spikes)
     if not operators.is_watched(call.x):
-        planned = dispatch.choose('lif', call.x).planned_lif(call, dtype, out)
+        planned = backend.planned_lif(call, dtype, out)
         if planned is not None:
             return planned
     spikes = _operator(Arguments.of(call), dtype)
@@ -195,16 +198,18 @@ def _by_kernels(neuron: LIF) -> LIF:
     return neuron._replace(surrogate='arctan', surrogate_width=1.0)
 
 
-def _has_kernel(call: LIFCall) -> bool:
-    expected = dispatch.expected('lif', call.x)
-    return _in_kernels(call.neuron) and expected is not dispatch.REFERENCE
+def _backend(operation: str, call: LIFCall) -> Backend:
+    """What computes a call, with its gradient; the reference where no kernel has its surrogate."""
+    if not _in_kernels(call.neuron):
+        return dispatch.REFERENCE
+    return dispatch.choose(operation, call.x)
 
 
 def _pools_in_one(call: LIFCall) -> bool:
     """Whether there is an operator for neuron and pool, whose gradient is the point of it."""
-    expected = dispatch.expected('pooled_lif_backward', call.x)
-    fast = _in_kernels(call.neuron) and expected is not dispatch.REFERENCE
-    return fast and call.gate is None and torch.is_grad_enabled()
+    if call.gate is not None or not torch.is_grad_enabled():
+        return False
+    return _backend('pooled_lif_backward', call) is not dispatch.REFERENCE
 
 
 def _then_pool(fire: Callable, x: Tensor, dtype: Optional[torch.dtype], pool: Sequence) -> Tensor:
@@ -291,7 +296,8 @@ def norm_lif(
             raise ValueError('without statistics of its own a norm needs the running ones')
         return affine_lif(running_mean, torch.rsqrt(running_var + eps))
     _check_neuron(neuron)
-    check_steps(x, time_steps)
+    if time_steps is not None:
+        check_steps(x, time_steps)
     call = LIFCall(x, _by_kernels(neuron), weight, bias, shortcut, gate, time_steps or 0)
     check_call(call)
     axis = call.channel_axis
@@ -300,7 +306,7 @@ def norm_lif(
         raise ValueError(
             f'statistics need more than one value a channel, got an input of shape {tuple(x.shape)}'
         )
-    fast = _has_kernel(call)
+    fast = _backend('lif', call) is not dispatch.REFERENCE
     if fast:
         mean, var = operators.lif.channel_stats(x.detach(), call.time_steps)
     else:

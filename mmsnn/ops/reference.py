@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .event_weights import UNPACK, EventWeights
+from .event_weights import UNPACK
 from .gate import GATES
-from .spec import LIF, LIFCall, compute_dtype
+from .spec import LIF, ConvCall, LIFCall, compute_dtype
 from .surrogate import SURROGATES, fire
 
 
@@ -230,20 +230,39 @@ def to_bytes(x: Tensor, scale: float, zero: int) -> Tensor:
     return (x * (1 / scale)).add_(zero).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def event_conv(x: Tensor, weights: EventWeights, geometry: tuple) -> Tensor:
+def conv(call: ConvCall) -> Tensor:
+    """Currents of :func:`mmsnn.ops.conv_lif.conv_lif`."""
+    weights = call.weights
+    q = weights.q.permute(0, 1, 5, 4, 6, 2, 3).flatten(3, 4).flatten(1, 2)
+    there = slice(weights.out_channels)
+    scale, shift = weights.scale[:, there], weights.shift[there]
+    # Sums of whole numbers are exact in float64.
+    return _sum_of_convs(call, q[:, there].double(), scale, shift)
+
+
+def event_conv(call: ConvCall) -> Tensor:
     """:func:`mmsnn.ops.event_conv2d`."""
+    weights = call.weights
     groups = weights.q.shape[1]
-    stride, padding, dilation = geometry
-    q = UNPACK[weights.q.dtype](weights.q).permute(0, 1, 2, 6, 5, 4, 3).flatten(2, 3)
     there = weights.out_channels // groups
-    exact = weights.q.dtype != torch.float32  # sums of whole numbers are, in float64
-    images = x.flatten(0, 1).to(torch.float64 if exact else torch.float32)
-    scales, shift = (
-        v.unflatten(-1, (groups, -1))[..., :there].flatten(-2)[..., None, None]
+    q = UNPACK[weights.q.dtype](weights.q).permute(0, 1, 2, 6, 5, 4, 3).flatten(2, 3)
+    scale, shift = (
+        v.unflatten(-1, (groups, -1))[..., :there].flatten(-2)
         for v in (weights.scale, weights.shift)
     )
-    y = shift
-    for part, scale in zip(q[:, :, :there].flatten(1, 2).to(images.dtype), scales):
+    exact = weights.q.dtype != torch.float32
+    q = q[:, :, :there].flatten(1, 2).to(torch.float64 if exact else torch.float32)
+    return _sum_of_convs(call, q, scale, shift, groups)
+
+
+def _sum_of_convs(
+    call: ConvCall, parts: Tensor, scales: Tensor, shift: Tensor, groups: int = 1
+) -> Tensor:
+    """Shift + the sum of scale * conv of each part, in the dtype of the parts and then float32."""
+    stride, padding, dilation = call.geometry
+    images = call.x.flatten(0, 1).to(parts.dtype)
+    y = shift.view(-1, 1, 1)
+    for part, scale in zip(parts, scales):
         sums = F.conv2d(images, part, None, stride, padding, dilation, groups)
-        y = sums.float() * scale + y
-    return y.unflatten(0, x.shape[:2])
+        y = sums.float() * scale.view(-1, 1, 1) + y
+    return y.unflatten(0, call.x.shape[:2])

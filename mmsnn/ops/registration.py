@@ -34,5 +34,5 @@ def register_backend(backend: Backend) -> None:
     dispatch.register(backend, compare_with_reference)
 
 
-register_backend(C())
 register_backend(Triton())
+register_backend(C())

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import torch
 from torch import Tensor
@@ -108,6 +108,26 @@ class LIFCall(NamedTuple):
     def channel_axis(self) -> int:
         """Axis of the channels in ``x``."""
         return 1 if self.time_steps else 2
+
+
+class ConvCall(NamedTuple):
+    """One call of a conv on spikes in bytes, and of the neurons in it.
+
+    Args:
+        x: (T, B, C, H, W) in ``torch.uint8``.
+        weights: In the order of its kernel.
+        geometry: Stride, padding and dilation, in pairs.
+        neuron: Constants of the neurons behind it, where there are some.
+        shortcut: (T, B, C_out, H', W') in ``torch.uint8``, for the gate.
+        gate: Name of the gate.
+    """
+
+    x: Tensor
+    weights: Any
+    geometry: tuple
+    neuron: LIF = LIF()
+    shortcut: Optional[Tensor] = None
+    gate: Optional[str] = None
 
 
 class LIFGrads(NamedTuple):

@@ -247,7 +247,7 @@ for dtype in (torch.float32, torch.int8, torch.int16):
         parts = [(q, torch.rand(outputs))]
         weights = ops.pack_event_weights(parts, torch.zeros(outputs), groups)
         geometry = ((stride,) * 2, (padding,) * 2, (dilation,) * 2)
-        rest = geometry, (0.5, 1.0, 1.0, 'hard', False, '', 1.0)
+        rest = geometry, ops.LIF()
         for most in (2, 4):
             x = torch.randint(0, most, (2, 1, channels, *size), dtype=torch.uint8)
             plain = event_conv.event_conv_lif(x, weights, *rest)

@@ -1,12 +1,12 @@
 """What a backend is: a name, what it supports, and one method an operation."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 from torch import Tensor
 
-from ..spec import LIF, LIFCall, LIFGrads
+from ..spec import ConvCall, LIFCall, LIFGrads
 
 #: What there is to compute, each a method of :class:`Backend`.
 OPERATIONS = (
@@ -85,13 +85,13 @@ class Backend:
             The reason in a few words.
         """
         known = self.dtypes.get(operation)
+        if known is not None and x.dtype in known and x.device.type == self.device:
+            return ''
         if known is None:
             return f'{self.name} has no {operation}'
         if x.device.type != self.device:
             return f'{self.name} computes on {self.device}, not on {x.device.type}'
-        if x.dtype not in known:
-            return f'{self.name} has no {operation} for {x.dtype}'
-        return ''
+        return f'{self.name} has no {operation} for {x.dtype}'
 
     def gives(self, dtype: torch.dtype, shortcut: Optional[Tensor], gate: Optional[str]) -> bool:
         """Whether it writes spikes of this dtype behind this gate."""
@@ -165,32 +165,14 @@ class Backend:
         """round(x / scale + zero) of dense ``x``, clipped to a byte, into ``out``."""
         raise NotImplementedError
 
-    def conv_lif(
-        self,
-        x: Tensor,
-        weights: Any,
-        geometry: tuple,
-        neuron: LIF,
-        shortcut: Optional[Tensor],
-        gate: Optional[str],
-        out: Tensor,
-    ) -> None:
+    def conv_lif(self, call: ConvCall, out: Tensor) -> None:
         """Spikes in bytes through a conv and its neuron, into ``out``; channels last."""
         raise NotImplementedError
 
-    def event_conv(self, x: Tensor, weights: Any, geometry: tuple, out: Tensor) -> None:
+    def event_conv(self, call: ConvCall, out: Tensor) -> None:
         """Spikes in bytes to currents by way of the spikes alone, into ``out``; channels last."""
         raise NotImplementedError
 
-    def event_conv_lif(
-        self,
-        x: Tensor,
-        weights: Any,
-        geometry: tuple,
-        neuron: LIF,
-        shortcut: Optional[Tensor],
-        gate: Optional[str],
-        out: Tensor,
-    ) -> None:
+    def event_conv_lif(self, call: ConvCall, out: Tensor) -> None:
         """:meth:`event_conv` and the neuron behind it, into ``out``."""
         raise NotImplementedError

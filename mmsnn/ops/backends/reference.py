@@ -1,14 +1,14 @@
 """The reference as a backend: everything on any device and dtype, in PyTorch operations."""
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import reference
-from ..spec import LIF, LIFCall, LIFGrads
+from ..layout import empty_steps, inner_layout
+from ..spec import ConvCall, LIFCall, LIFGrads
 from .base import OPERATIONS, Backend
 
 
@@ -35,11 +35,11 @@ class Reference(Backend):
         """See the base."""
         shortcut = call.shortcut
         if call.gate is not None and shortcut is not None and shortcut.dtype == torch.uint8:
-            size = (call.steps, *call.x.shape[0 if call.time_steps else 1 :])
-            inner = call.x if call.time_steps else call.x[0]
-            spikes = call.x.new_empty_strided(size, (inner.numel(), *inner.stride()))
-            flat = spikes.as_strided((call.steps, inner.numel()), (inner.numel(), 1))
-            flat.copy_(reference.unpack(shortcut, inner.numel(), call.x.dtype))
+            layout = inner_layout(call.x, call.time_steps)
+            spikes = empty_steps(call.x, call.steps, layout)
+            n = spikes[0].numel()
+            flat = spikes.as_strided((call.steps, n), (n, 1))
+            flat.copy_(reference.unpack(shortcut, n, call.x.dtype))
             call = call._replace(shortcut=spikes)
         current, *others = reference.lif_backward(grad, call)
         if grads.x is not None:
@@ -108,40 +108,20 @@ class Reference(Backend):
         """See the base."""
         out.copy_(reference.to_bytes(x, scale, zero))
 
-    def conv_lif(
-        self,
-        x: Tensor,
-        weights: Any,
-        geometry: tuple,
-        neuron: LIF,
-        shortcut: Optional[Tensor],
-        gate: Optional[str],
-        out: Tensor,
-    ) -> None:
+    def conv_lif(self, call: ConvCall, out: Tensor) -> None:
         """See the base."""
-        q = weights.q.permute(0, 1, 5, 4, 6, 2, 3).flatten(3, 4).flatten(1, 2)
-        images = x.flatten(0, 1).double()  # in which all sums are exact
-        y = weights.shift.view(-1, 1, 1)
-        for part, scale in zip(q, weights.scale):
-            sums = F.conv2d(images, part.double(), None, *geometry)
-            y = sums.float() * scale.view(-1, 1, 1) + y
-        y = y[:, : weights.out_channels].unflatten(0, x.shape[:2])
-        out.copy_(reference.lif(LIFCall(y, neuron, shortcut=shortcut, gate=gate), torch.uint8))
+        _fire(reference.conv(call), call, out)
 
-    def event_conv(self, x: Tensor, weights: Any, geometry: tuple, out: Tensor) -> None:
+    def event_conv(self, call: ConvCall, out: Tensor) -> None:
         """See the base."""
-        out.copy_(reference.event_conv(x, weights, geometry))
+        out.copy_(reference.event_conv(call))
 
-    def event_conv_lif(
-        self,
-        x: Tensor,
-        weights: Any,
-        geometry: tuple,
-        neuron: LIF,
-        shortcut: Optional[Tensor],
-        gate: Optional[str],
-        out: Tensor,
-    ) -> None:
+    def event_conv_lif(self, call: ConvCall, out: Tensor) -> None:
         """See the base."""
-        currents = reference.event_conv(x, weights, geometry)
-        out.copy_(reference.lif(LIFCall(currents, neuron, shortcut=shortcut, gate=gate)))
+        _fire(reference.event_conv(call), call, out)
+
+
+def _fire(currents: Tensor, call: ConvCall, out: Tensor) -> None:
+    """The neurons of a conv on its currents."""
+    behind = LIFCall(currents, call.neuron, shortcut=call.shortcut, gate=call.gate)
+    out.copy_(reference.lif(behind, torch.uint8))

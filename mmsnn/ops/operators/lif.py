@@ -5,7 +5,7 @@ inside and gives spikes in the dtype it was given. Spikes that backward needs ag
 in memory order, whatever the layout.
 """
 
-from typing import Any, NamedTuple, Optional, Union
+from typing import NamedTuple, Optional, Union
 
 import torch
 from torch import Tensor
@@ -274,27 +274,28 @@ def _through_statistics(
 
 def _results(arguments: Arguments, needs: Needs, grads: LIFGrads) -> tuple[Tensor, ...]:
     """What the operator gives, empty where it isn't wanted."""
+    x, sums = arguments.x, grads.channel_sums
     found: list[Optional[Tensor]] = [grads.x, None, None, grads.shortcut, None, None]
-    sums, leaks = grads.channel_sums, grads.leak_sums
     if sums is not None:
         by_scale = sums[1]
         if arguments.mean is not None and arguments.invstd is not None:
             mean, invstd = (
-                v.to(compute_dtype(arguments.x.dtype)) for v in (arguments.mean, arguments.invstd)
+                v.to(compute_dtype(x.dtype)) for v in (arguments.mean, arguments.invstd)
             )
             by_scale = (sums[1] - mean * sums[0]) * invstd
-        found[1:3] = by_scale, sums[0]
-    if leaks is not None:
-        found[4:6] = leaks
-    like: list[Any] = [*arguments[:6]]
+        found[1:3] = _like(by_scale, arguments.scale), _like(sums[0], arguments.shift)
+    if grads.leak_sums is not None:
+        decay, input_scale = grads.leak_sums
+        found[4] = _like(decay, arguments.decay_tensor)
+        found[5] = _like(input_scale, arguments.input_scale_tensor)
     return tuple(
-        arguments.x.new_empty(0)
-        if not need or value is None
-        else value
-        if i in (0, 3)
-        else value.to(tensor.dtype).view(tensor.shape)
-        for i, (need, value, tensor) in enumerate(zip(needs, found, like))
+        value if need and value is not None else x.new_empty(0)  # its own: outputs share no memory
+        for need, value in zip(needs, found)
     )
+
+
+def _like(value: Tensor, tensor: Optional[Tensor]) -> Optional[Tensor]:
+    return None if tensor is None else value.to(tensor.dtype).view(tensor.shape)
 
 
 def _check_backward(grad: Tensor, call: LIFCall, pooled) -> None:

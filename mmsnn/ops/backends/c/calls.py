@@ -8,14 +8,14 @@ import math
 import os
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 from torch import Tensor
 
 from ... import units
 from ...gate import GATES
-from ...spec import LIF, RESETS, LIFCall, LIFGrads
+from ...spec import LIF, RESETS, ConvCall, LIFCall, LIFGrads
 from ...surrogate import SURROGATES
 from ..base import Backend
 from . import build, plan
@@ -316,17 +316,48 @@ def has_dot_products() -> bool:
         return False
 
 
+def _in_pairs(names: Sequence[str], windows: Sequence) -> dict[str, int]:
+    """Fields of height and width for each of the names."""
+    pairs = zip(names, windows)
+    return {f'{k}_{axis}': v for k, pair in pairs for axis, v in zip(('height', 'width'), pair)}
+
+
 @lru_cache(maxsize=1024)
-def _conv_lif(
-    size, x_step, weight_size, out_size, out_step, shortcut_step, geometry, neuron, gate, *_
-) -> tuple[_Lif, _Conv]:
-    """The structs of :meth:`C.conv_lif` without addresses."""
-    steps, images, channels, height, width = size
+def _neurons(size, step, shortcut_step, neuron: LIF, gate: Optional[str]) -> _Lif:
+    """The neurons in a conv, that gives maps of this size, without addresses."""
+    return _Lif(
+        steps=size[0],
+        n=math.prod(size[1:]),
+        channels=size[2],
+        inner=1,
+        shortcut_step=shortcut_step,
+        out_step=step,
+        spike_dtype=DTYPES[torch.uint8],
+        reset=RESETS[neuron.reset],
+        gate=_gate_code(gate),
+        decay=neuron.decay,
+        gain=neuron.input_scale,
+        v_threshold=neuron.v_threshold,
+    )
+
+
+def _neurons_of(call: ConvCall, out: Tensor) -> _Lif:
+    """A struct of its own, as several threads may be here, with addresses."""
+    shortcut = call.shortcut
+    step = 0 if shortcut is None else shortcut.stride(0)
+    struct = _neurons(out.shape, out.stride(0), step, call.neuron, call.gate)
+    lif = _Lif.from_buffer_copy(struct)
+    lif.out, lif.shortcut = _pointer(out), _pointer(shortcut)
+    return lif
+
+
+@lru_cache(maxsize=1024)
+def _conv(size, x_step, weight_size, out_size, geometry) -> _Conv:
+    """The struct of :meth:`C.conv_lif` without addresses."""
+    _, images, channels, height, width = size
     _, _, out_channels, out_height, out_width = out_size
     parts, _, kernel_height, kernel_width = weight_size[:4]
-    pairs = zip(('stride', 'pad', 'dilation'), geometry)
-    axes = 'height', 'width'
-    conv = _Conv(
+    return _Conv(
         images=images,
         height=height,
         width=width,
@@ -336,32 +367,14 @@ def _conv_lif(
         out_channels=out_channels,
         kernel_height=kernel_height,
         kernel_width=kernel_width,
-        **{f'{name}_{axis}': v for name, pair in pairs for axis, v in zip(axes, pair)},
+        **_in_pairs(('stride', 'pad', 'dilation'), geometry),
         x_step=x_step,
         parts=parts,
     )
-    work = math.prod(out_size) * channels * kernel_height * kernel_width // 64
-    lif = _Lif(
-        steps=steps,
-        n=math.prod(out_size[1:]),
-        channels=out_channels,
-        inner=1,
-        shortcut_step=shortcut_step,
-        out_step=out_step,
-        spike_dtype=DTYPES[torch.uint8],
-        reset=RESETS[neuron.reset],
-        gate=_gate_code(gate),
-        threads=_threads(work),
-        decay=neuron.decay,
-        gain=neuron.input_scale,
-        v_threshold=neuron.v_threshold,
-    )
-    return lif, conv
 
 
 def _pool(size, channels_last: bool, windows, out_size, dtype, **fields) -> _Pool:
     n, channels, height, width = size
-    pairs = zip(('kernel', 'stride', 'pad'), windows)
     return _Pool(
         images=n if channels_last else n * channels,
         height=height,
@@ -369,7 +382,7 @@ def _pool(size, channels_last: bool, windows, out_size, dtype, **fields) -> _Poo
         inner=channels if channels_last else 1,
         out_height=out_size[0],
         out_width=out_size[1],
-        **{f'{key}_{axis}': v for key, pair in pairs for axis, v in zip(('height', 'width'), pair)},
+        **_in_pairs(('kernel', 'stride', 'pad'), windows),
         dtype=DTYPES[dtype],
         threads=_threads(n * channels * height * width),
         **fields,
@@ -395,17 +408,18 @@ def _decode(name: str, spikes: Tensor, channels_last: bool, **fields) -> None:
     _run(name, problem)
 
 
-def _addressed(struct: _EventConv, x, weights, **fields) -> _EventConv:
+def _event_conv_of(call: ConvCall, size: Sequence[int]) -> _EventConv:
     """A struct of its own, as several threads may be here, with addresses."""
+    x, weights = call.x, call.weights
+    q = weights.q
+    struct = _event_conv(x.shape, x.stride(0), q.shape, q.dtype, size, call.geometry)
     conv = _EventConv.from_buffer_copy(struct)
-    outputs = (32 if weights.q.dtype == torch.float32 else 64) * conv.groups * conv.blocks
-    conv.x, conv.weight = _pointer(x), _pointer(weights.q, weights.q.dtype)
+    outputs = weights.block * conv.groups * conv.blocks
+    conv.x, conv.weight = _pointer(x), _pointer(q, q.dtype)
     conv.scale = _vector(weights.scale, outputs * conv.parts)
     conv.shift = _vector(weights.shift, outputs)
     # A spike is a few operations for each output that it reaches, and a byte at least one.
     conv.threads = _threads(x.numel() * conv.blocks)
-    for name, value in fields.items():
-        setattr(conv, name, value)
     return conv
 
 
@@ -413,7 +427,6 @@ def _addressed(struct: _EventConv, x, weights, **fields) -> _EventConv:
 def _event_conv(size, x_step, weight_size, dtype, out_size, geometry) -> _EventConv:
     """The struct of :meth:`C.event_conv` without addresses."""
     parts, groups, blocks, kernel_width, kernel_height, channels, _ = weight_size
-    pairs = zip(('stride', 'pad', 'dilation'), geometry)
     return _EventConv(
         steps=size[0],
         images=size[1],
@@ -427,7 +440,7 @@ def _event_conv(size, x_step, weight_size, dtype, out_size, geometry) -> _EventC
         blocks=blocks,
         kernel_height=kernel_height,
         kernel_width=kernel_width,
-        **{f'{k}_{axis}': v for k, p in pairs for axis, v in zip(('height', 'width'), p)},
+        **_in_pairs(('stride', 'pad', 'dilation'), geometry),
         x_step=x_step,
         parts=parts,
         dtype=WEIGHTS[dtype],
@@ -630,64 +643,26 @@ class C(Backend):
             ),
         )
 
-    def conv_lif(
-        self,
-        x: Tensor,
-        weights: Any,
-        geometry: tuple,
-        neuron: LIF,
-        shortcut: Optional[Tensor],
-        gate: Optional[str],
-        out: Tensor,
-    ) -> None:
+    def conv_lif(self, call: ConvCall, out: Tensor) -> None:
         """See the base."""
-        shortcut_step = 0 if shortcut is None else shortcut.stride(0)
-        shapes = x.shape, x.stride(0), weights.q.shape, out.shape, out.stride(0), shortcut_step
-        # Fifty fields take longer than the conv of a small map, and are the same every time.
-        structs = _conv_lif(*shapes, geometry, neuron, gate, torch.get_num_threads(), _forked)
-        lif, conv = _Lif.from_buffer_copy(structs[0]), _Conv.from_buffer_copy(structs[1])
+        x, weights = call.x, call.weights
+        # Forty fields take longer than the conv of a small map, and are the same every time.
+        struct = _conv(x.shape, x.stride(0), weights.q.shape, out.shape, call.geometry)
+        lif, conv = _neurons_of(call, out), _Conv.from_buffer_copy(struct)
+        window = conv.channels * conv.kernel_height * conv.kernel_width
+        lif.threads = _threads(out.numel() * window // 64)
         outputs = weights.q.shape[1] * weights.q.shape[5]
-        lif.out, lif.shortcut = _pointer(out), _pointer(shortcut)
         conv.x, conv.weight = _pointer(x), _pointer(weights.q, torch.int8)
         conv.scale = _vector(weights.scale, outputs * conv.parts)
         conv.shift = _vector(weights.shift, outputs)
         _run('conv_lif', lif, conv)
 
-    def event_conv(self, x: Tensor, weights: Any, geometry: tuple, out: Tensor) -> None:
+    def event_conv(self, call: ConvCall, out: Tensor) -> None:
         """See the base."""
-        conv = _event_conv(
-            x.shape, x.stride(0), weights.q.shape, weights.q.dtype, out.shape, geometry
-        )
-        _run('event_conv', _addressed(conv, x, weights, out=_pointer(out)))
+        conv = _event_conv_of(call, out.shape)
+        conv.out = _pointer(out)
+        _run('event_conv', conv)
 
-    def event_conv_lif(
-        self,
-        x: Tensor,
-        weights: Any,
-        geometry: tuple,
-        neuron: LIF,
-        shortcut: Optional[Tensor],
-        gate: Optional[str],
-        out: Tensor,
-    ) -> None:
+    def event_conv_lif(self, call: ConvCall, out: Tensor) -> None:
         """See the base."""
-        conv = _event_conv(
-            x.shape, x.stride(0), weights.q.shape, weights.q.dtype, out.shape, geometry
-        )
-        lif = _Lif(
-            steps=out.shape[0],
-            n=out[0].numel(),
-            channels=out.shape[2],
-            inner=1,
-            shortcut_step=0 if shortcut is None else shortcut.stride(0),
-            out_step=out.stride(0),
-            spike_dtype=DTYPES[torch.uint8],
-            reset=RESETS[neuron.reset],
-            gate=_gate_code(gate),
-            decay=neuron.decay,
-            gain=neuron.input_scale,
-            v_threshold=neuron.v_threshold,
-            shortcut=_pointer(shortcut),
-            out=_pointer(out),
-        )
-        _run('event_conv_lif', lif, _addressed(conv, x, weights))
+        _run('event_conv_lif', _neurons_of(call, out), _event_conv_of(call, out.shape))
