@@ -29,7 +29,7 @@ from .operators import is_watched
 from .pool import spike_max_pool2d
 from .reference import channel_stats
 from .registration import register_backend
-from .spec import LIF, RESETS, Gate, LIFCall, LIFGrads, Surrogate, compute_dtype
+from .spec import LIF, RESETS, ConvCall, Gate, LIFCall, LIFGrads, Surrogate, compute_dtype
 from .spike_conv import SLOW_DTYPES, spike_conv2d, subsample
 from .surrogate import (
     SURROGATES,
@@ -50,6 +50,7 @@ __all__ = [
     'SURROGATES',
     'Backend',
     'BackendError',
+    'ConvCall',
     'EventWeights',
     'Gate',
     'LIFCall',

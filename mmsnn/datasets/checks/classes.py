@@ -22,6 +22,26 @@ def shorten(names: Sequence, limit: int = 20) -> str:
     return ', '.join(str(name) for name in names[:limit]) + more
 
 
+def check_heads(classes: Sequence, num_classes: Mapping[str, int], where: str) -> None:
+    """Check that each head has as many classes as the data.
+
+    Args:
+        classes: Names of the data set's classes.
+        num_classes: Number of classes of each head of the model, by the config key that sets it.
+        where: What the data set is called in the message.
+
+    Raises:
+        DatasetError: One has another number.
+    """
+    for key, number in num_classes.items():
+        if number != len(classes):
+            raise DatasetError(
+                f'{key} is {number}, but the data set of {where} has {len(classes)} classes '
+                f'({shorten(classes, 5)}). Set {key}={len(classes)}, or metainfo.classes of the '
+                f'data set to {number} names'
+            )
+
+
 def write_classes(classes: Sequence) -> str:
     """Classes as a config has them.
 

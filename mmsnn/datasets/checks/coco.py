@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 from ...config_types import find_type, type_name
 from ..errors import DatasetError
 from .boxes import check_box_format, check_boxes, count_boxes
-from .classes import check_label_order, shorten
+from .classes import check_heads, check_label_order
 from .coco_file import check_has, read_coco_file, stem
 from .images import check_image_files, find_loader
 
@@ -66,7 +66,7 @@ def check_coco_dataset(
         check_has(coco, 'annotations', path)
     classes = data.metainfo.get('classes', ())
     check_label_order(classes, coco['categories'], path, key)
-    _check_heads(classes, num_classes or {}, path)
+    check_heads(classes, num_classes or {}, path)
     warnings = check_box_format(coco, path)
     _load(data, coco, key)
     if not data.data_list:
@@ -156,16 +156,6 @@ def _load(data, coco, key):
             f'{key}: {type(data).__name__} cannot read {data.ann_file}: '
             f'{type(error).__name__}: {error}'
         ) from error
-
-
-def _check_heads(classes, num_classes, path):
-    for key, number in num_classes.items():
-        if number != len(classes):
-            raise DatasetError(
-                f'{key} is {number}, but the data set of {path} has {len(classes)} classes '
-                f'({shorten(classes, 5)}). Set {key}={len(classes)}, or metainfo.classes of the '
-                f'data set to {number} names'
-            )
 
 
 # --- image files ---------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from typing import Any, Optional
 
 from ..errors import DatasetError, MissingDataError
 from ..events.prophesee import PropheseeDetection
+from .classes import check_heads
 from .classification import data_arguments, find_class
 
 
@@ -50,13 +51,7 @@ def check_event_detection(
     except (TypeError, ValueError) as error:
         raise DatasetError(f'{key}: {error}') from error
     classes = tuple(data.metainfo['classes'])
-    for head, number in (num_classes or {}).items():
-        if number != len(classes):
-            raise DatasetError(
-                f'{head} is {number}, but the data set of {key} has {len(classes)} classes '
-                f'({", ".join(classes)}). Set {head}={len(classes)}, or metainfo.classes of the '
-                f'data set to {number} names'
-            )
+    check_heads(classes, num_classes or {}, key)
     data.check_files()
     return {
         'images': len(data),

@@ -14,7 +14,7 @@ import struct
 import numpy as np
 
 from ..errors import DatasetError
-from .blocks import Packet, PacketBlocks
+from .blocks import Packet, PacketBlocks, join
 from .problems import expect
 from .records import MAX_HEADER
 
@@ -82,10 +82,7 @@ def aedat3_blocks(file, path):
         at += length
 
     def decode(part):
-        columns = [_decode(os.pread(file.fileno(), p.length, p.at)) for p in part]
-        if not columns:
-            return tuple(np.empty(0, np.int64) for _ in range(4))
-        return tuple(map(np.concatenate, zip(*columns)))
+        return join([_decode(os.pread(file.fileno(), p.length, p.at)) for p in part])
 
     return PacketBlocks(packets, decode, size)
 

@@ -16,7 +16,7 @@ from xml.parsers import expat
 import numpy as np
 
 from ..errors import DatasetError
-from .blocks import Packet, PacketBlocks
+from .blocks import Packet, PacketBlocks, join
 from .problems import remaining
 
 MAGIC = b'#!AER-DAT4.0\r\n'
@@ -288,7 +288,7 @@ def aedat4_blocks(file, path):
 
     def decode(part):
         if not part:
-            return tuple(np.empty(0, np.int64) for _ in range(4))
+            return join([])
         with tempfile.NamedTemporaryFile(suffix='.aedat4') as some:
             some.write(header.data)
             for packet in part:

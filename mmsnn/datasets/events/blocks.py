@@ -20,6 +20,7 @@ __all__ = [
     'PacketBlocks',
     'Size',
     'SlicedBlocks',
+    'join',
     'last_where',
     'unwrap',
     'whole_blocks',
@@ -209,6 +210,20 @@ class SlicedBlocks(Blocks):
             if self._starts[-1] >> self.clock_bits:
                 self.repairs['turns of its clock undone'] = int(self._starts[-1] >> self.clock_bits)
         return x, y, t, p
+
+
+def join(parts: Sequence[Columns]) -> Columns:
+    """The events of some parts, one behind the other.
+
+    Args:
+        parts: x, y, t, p of each.
+
+    Returns:
+        x, y, t, p; empty where there are no parts.
+    """
+    if not parts:
+        return tuple(np.empty(0, np.int64) for _ in range(4))  # type: ignore[return-value]
+    return tuple(map(np.concatenate, zip(*parts)))  # type: ignore[return-value]
 
 
 def whole_blocks(columns: Columns, size: Size = None) -> SlicedBlocks:

@@ -20,7 +20,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from ..errors import DatasetError
-from .blocks import Blocks, Columns, MappedArray, Size, unwrap
+from .blocks import Blocks, Columns, MappedArray, Size, join, unwrap
 from .problems import expect, whole_events
 from .records import header_lines
 
@@ -218,9 +218,7 @@ class RawBlocks(Blocks):
                 self.repairs[_NO_TIME] = sum(self._dropped.values())
                 columns = [column[keep] for column in columns]
             parts.append(columns)
-        if not parts:
-            return tuple(np.empty(0, np.int64) for _ in range(4))  # type: ignore[return-value]
-        return tuple(map(np.concatenate, zip(*parts)))  # type: ignore[return-value]
+        return join(parts)
 
     def _words(self, i):
         words = self.words[i * self.step : min((i + 1) * self.step, self.head.words)]
