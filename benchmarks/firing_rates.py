@@ -18,7 +18,8 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from mmsnn.deploy import event_conv, fuse
+from mmsnn import ops
+from mmsnn.deploy import fuse
 from mmsnn.models import SGResNet
 from mmsnn.models.layers import SpikingNeuron
 
@@ -59,13 +60,13 @@ def set_rates(net: nn.Module, x: Tensor, rate: float) -> None:
 
 def densities(net: nn.Module, x: Tensor) -> list[float]:
     """Of the spikes that each conv of a fused network gets."""
-    found, density = [], event_conv.density
+    found, density = [], ops.density
 
     def spy(spikes: Tensor) -> float:
         found.append(density(spikes))
         return found[-1]
 
-    with mock.patch.object(event_conv, 'density', spy):
+    with mock.patch.object(ops, 'density', spy):
         net(x)
     return found
 
@@ -73,9 +74,7 @@ def densities(net: nn.Module, x: Tensor) -> list[float]:
 def always(net: nn.Module, x: Tensor, below: str) -> None:
     """A forward pass whose convs take one way."""
     with mock.patch.dict(os.environ, MMSNN_EVENTS_BELOW=below):
-        event_conv.crossover.cache_clear()
         net(x)
-    event_conv.crossover.cache_clear()
 
 
 def main():
@@ -107,7 +106,8 @@ def main():
         set_rates(net, x, rate)
         fused = {name: fuse(net, name) for name in PRECISIONS}
         found = densities(fused['fp32'], x)
-        below = f'{event_conv.crossover():.3f}'
+        crossover = ops.crossover('inference')
+        below = f'{crossover:.3f}'
         runs = [
             lambda: ann(x),
             lambda fused=fused: always(fused['fp32'], x, '0'),
@@ -122,7 +122,7 @@ def main():
         dense = f'{min(found):.2f} to {max(found):.2f}, mean {statistics.mean(found):.2f}'
         row = [f'{rate:g}', dense, f'{times[0]:.1f}', *cells]
         print('|'.join(['', *(f' {cell} ' for cell in row), '']), flush=True)
-    print(f'\nconvs go by events below a density of {event_conv.crossover():.2f}')
+    print(f'\nconvs go by events below a density of {crossover:.2f}')
 
 
 if __name__ == '__main__':

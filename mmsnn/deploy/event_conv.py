@@ -1,10 +1,5 @@
 """Convolution by way of the spikes alone, where they are few."""
 
-import logging
-import os
-import statistics
-import time
-from functools import cache
 from typing import Any, Optional
 
 import torch
@@ -14,12 +9,6 @@ from .. import ops
 from ..ops import LIF
 from .integer_conv import rounded, weights_state
 
-logger = logging.getLogger('mmsnn')
-
-#: One value in so many is looked at to tell how many spikes there are. A prime, so that all
-#: channels are.
-EVERY = 13
-
 
 class EventConv2d(nn.Conv2d):
     r"""A conv whose time is in proportion to the spikes that it gets.
@@ -28,8 +17,9 @@ class EventConv2d(nn.Conv2d):
         y[k] = b_k + \sum_{s[i] = 1} w_{k, i}
 
     Spikes come in bytes, and neurons that stand behind the conv may be in it (:meth:`lif`), so that
-    no currents are in memory. Where more than a part of the values are spikes the dense conv is
-    faster, and is taken (:func:`crossover`): the same currents but for the order of the sums.
+    no currents are in memory. Where more than a part of the values are spikes
+    (:func:`mmsnn.ops.crossover`) the dense conv is faster, and is taken: the same currents but for
+    the order of the sums.
 
     Args:
         conv: The conv to replace, whose weights it takes.
@@ -110,7 +100,7 @@ class EventConv2d(nn.Conv2d):
         return self._dense(x)
 
     def _is_sparse(self, x: Tensor) -> bool:
-        return self.bits is not None or density(x) <= crossover()
+        return self.bits is not None or ops.density(x) <= ops.crossover('inference')
 
     def _dense(self, x: Tensor) -> Tensor:
         return super().forward(x.to(self.weight.dtype) if x.dtype == torch.uint8 else x)
@@ -126,88 +116,3 @@ class EventConv2d(nn.Conv2d):
 def _can(x: Tensor) -> bool:
     """Whether these values may go by events."""
     return x.dtype == torch.uint8 and x.is_cpu and not ops.is_watched(x)
-
-
-def density(x: Tensor) -> float:
-    """About which part of the values of ``x`` isn't 0.
-
-    Args:
-        x: Spikes in bytes.
-
-    Returns:
-        0 to 1, from every 13th value in memory.
-    """
-    if not x.numel():
-        return 0.0
-    values = x.as_strided((x.numel(),), (1,)) if ops.is_dense(x) else x.flatten()
-    sample = values[::EVERY]
-    return sample.count_nonzero().item() / len(sample)
-
-
-@cache
-def crossover() -> float:
-    """Density of spikes from which on a dense conv in float32 takes less time than one by events.
-
-    It is measured once in a process, on a conv of 128 channels and its neurons, and said in the
-    log; MMSNN_EVENTS_BELOW sets it.
-
-    Returns:
-        0 to 1.
-
-    Raises:
-        ValueError: MMSNN_EVENTS_BELOW is no number from 0 to 1.
-    """
-    named = os.environ.get('MMSNN_EVENTS_BELOW', '')
-    if named:
-        try:
-            value = float(named)
-        except ValueError:
-            value = -1.0
-        if not 0 <= value <= 1:
-            raise ValueError(f'MMSNN_EVENTS_BELOW is a density from 0 to 1, got {named!r}')
-        return value
-    value = _measure()
-    logger.info(
-        'convs go by events below a density of %.2f here; MMSNN_EVENTS_BELOW=%.2f skips the '
-        'measurement',
-        value,
-        value,
-    )
-    return value
-
-
-@torch.no_grad()
-def _measure(low: float = 0.1, high: float = 0.3) -> float:
-    """Where the times meet: that by events is a line over the density, the dense one a constant."""
-    generator = torch.Generator().manual_seed(0)
-    last = torch.channels_last
-    weight = torch.randn(128, 128, 3, 3, generator=generator).contiguous(memory_format=last)
-    packed = ops.pack_event_weights([(weight, torch.ones(128))], torch.zeros(128))
-    size = (4, 128, 24, 24)
-
-    def spikes(rate: float) -> Tensor:
-        values = torch.rand(size, generator=generator) < rate
-        return values.to(torch.uint8).contiguous(memory_format=last).unsqueeze(1)
-
-    few, many = spikes(low), spikes(high)
-
-    def by_events(x: Tensor) -> None:
-        ops.event_conv_lif(x, packed, ((1, 1), (1, 1), (1, 1)), LIF())
-
-    def dense() -> None:
-        x = many.flatten(0, 1).float()
-        currents = torch.nn.functional.conv2d(x, weight, padding=1).unsqueeze(1)
-        ops.lif(currents, dtype=torch.uint8)
-
-    runs = (lambda: by_events(few), lambda: by_events(many), dense)
-    times: list[list[float]] = [[] for _ in runs]
-    for _ in range(7):
-        for run, found in zip(runs, times):
-            start = time.perf_counter()
-            run()
-            found.append(time.perf_counter() - start)
-    at_low, at_high, constant = (statistics.median(found[1:]) for found in times)
-    slope = (at_high - at_low) / (high - low)
-    if slope <= 0:  # noise
-        return 1.0 if at_high < constant else 0.0
-    return min(max(low + (constant - at_low) / slope, 0.0), 1.0)

@@ -29,7 +29,18 @@ from .operators import is_watched
 from .pool import spike_max_pool2d
 from .reference import channel_stats
 from .registration import register_backend
-from .spec import LIF, RESETS, ConvCall, Gate, LIFCall, LIFGrads, Surrogate, compute_dtype
+from .sparsity import crossover, density
+from .spec import (
+    LIF,
+    RESETS,
+    BitsConvCall,
+    ConvCall,
+    Gate,
+    LIFCall,
+    LIFGrads,
+    Surrogate,
+    compute_dtype,
+)
 from .spike_conv import SLOW_DTYPES, spike_conv2d, subsample
 from .surrogate import (
     SURROGATES,
@@ -50,6 +61,7 @@ __all__ = [
     'SURROGATES',
     'Backend',
     'BackendError',
+    'BitsConvCall',
     'ConvCall',
     'EventWeights',
     'Gate',
@@ -66,6 +78,8 @@ __all__ = [
     'compute_dtype',
     'conv_lif',
     'count_or',
+    'crossover',
+    'density',
     'event_conv2d',
     'event_conv_lif',
     'fire',

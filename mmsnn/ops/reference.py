@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .event_weights import UNPACK
 from .gate import GATES
-from .spec import LIF, ConvCall, LIFCall, compute_dtype
+from .spec import LIF, BitsConvCall, ConvCall, LIFCall, compute_dtype
 from .surrogate import SURROGATES, fire
 
 
@@ -266,3 +266,26 @@ def _sum_of_convs(
         sums = F.conv2d(images, part, None, stride, padding, dilation, groups)
         y = sums.float() * scale.view(-1, 1, 1) + y
     return y.unflatten(0, call.x.shape[:2])
+
+
+def bits_conv(call: BitsConvCall, bias: Optional[Tensor]) -> Tensor:
+    """The conv of maps that are bits."""
+    stride, padding, dilation = call.geometry
+    x = _maps(call, call.weight.dtype)
+    return F.conv2d(x, call.weight, bias, stride, padding, dilation, call.groups)
+
+
+def bits_conv_weight_grad(grad: Tensor, call: BitsConvCall) -> Tensor:
+    """Of the same conv."""
+    stride, padding, dilation = (list(v) for v in call.geometry)
+    return torch.ops.aten.convolution_backward(
+        grad, _maps(call, grad.dtype), call.weight.to(grad.dtype), None, stride, padding, dilation,
+        False, [0, 0], call.groups, [False, True, False],
+    )[1]  # fmt: skip
+
+
+def _maps(call: BitsConvCall, dtype: torch.dtype) -> Tensor:
+    images, channels, height, width = call.size
+    x = unpack(call.bits, images * channels * height * width, dtype)
+    # In PyTorch's own order: docs/performance.md names a fault of strided convs in the other.
+    return x.view(images, height, width, channels).movedim(3, 1).contiguous()

@@ -130,6 +130,24 @@ class ConvCall(NamedTuple):
     gate: Optional[str] = None
 
 
+class BitsConvCall(NamedTuple):
+    """One call of a conv on spikes in bits, or of the gradient of its weights.
+
+    Args:
+        bits: (1, n) in ``torch.uint8``, of maps whose channels come last in memory.
+        size: (N, C, H, W) of the maps.
+        weight: (C_out, C / groups, kH, kW) in any memory format.
+        geometry: Stride, padding and dilation, in pairs.
+        groups: As of conv2d.
+    """
+
+    bits: Tensor
+    size: tuple
+    weight: Tensor
+    geometry: tuple
+    groups: int = 1
+
+
 class LIFGrads(NamedTuple):
     """Where the gradients of a call go that are wanted; None for the others.
 

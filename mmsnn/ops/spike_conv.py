@@ -1,8 +1,8 @@
-"""Convolution on spikes that keeps them for its backward pass at one bit a value."""
+"""Convolution on spikes for training: kept at one bit a value, and gone by where they are few."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from . import units
 from .layout import is_dense
-from .operators import pack_or_keep, unpack_spikes
+from .operators import is_traced, pack_or_keep, unpack_spikes
+from .operators.bits_conv import bits_conv, bits_conv_weight_grad
+from .sparsity import crossover, density_of_bits
 
 _Size = Union[int, Sequence[int]]
 
@@ -51,39 +53,87 @@ def subsample(x: Tensor, stride: _Size) -> Tensor:
     return x if rows == columns == 1 else _Subsample.apply(x, rows, columns)
 
 
+#: Outputs of a group below which the kernel by events computes mostly what nobody asked for.
+FEWEST_OUTPUTS = 16
+
+
+class _Maps(NamedTuple):
+    """What a conv gets: values, bits or the values themselves to keep, and the density of spikes.
+
+    The density is None where the conv can't go by them.
+    """
+
+    x: Tensor
+    kept: Optional[Tensor] = None
+    density: Optional[float] = None
+
+    def are_sparse(self, way: str) -> bool:
+        """Whether convolving by events takes less time."""
+        return self.density is not None and self.density <= crossover(way)
+
+
+def _maps(x: Tensor, weight: Tensor, groups: int, compute: torch.dtype, keep: bool) -> _Maps:
+    x = x if is_dense(x) else x.contiguous()
+    by_events = (
+        compute == torch.float32
+        and x.is_cpu
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and weight.shape[0] >= FEWEST_OUTPUTS * groups
+        and not is_traced(x)
+    )
+    if not (by_events or keep):
+        return _Maps(x)
+    kept = pack_or_keep(x)
+    spikes = by_events and kept.dtype == torch.uint8
+    return _Maps(x, kept, density_of_bits(kept) if spikes else None)
+
+
+def _conv(maps: _Maps, weight: Tensor, bias: Optional[Tensor], options: tuple) -> Tensor:
+    """The conv in the dtype of the weight, by way of the spikes where they are few."""
+    if maps.are_sparse('forward'):
+        return bits_conv(maps.kept, maps.x.shape, weight, bias, *options)
+    return F.conv2d(maps.x.to(weight.dtype), weight, bias, *options)
+
+
 class _SpikeConv(torch.autograd.Function):
     """conv2d whose saved input is bits; its parts are operators that a compiler sees."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, binary, compute, out, *options):
+        needs_weight = ctx.needs_input_grad[1]
         # Values other than 0 and 1 are kept as they are: a plain conv then.
-        kept = None
-        if ctx.needs_input_grad[1]:
-            x = x if is_dense(x) else x.contiguous()
-            kept = pack_or_keep(x) if binary else x
-        ctx.layout = x.shape, x.stride()
+        maps = _maps(x, weight, options[-1], compute, needs_weight) if binary else _Maps(x, x)
+        ctx.sparse = needs_weight and maps.are_sparse('weight gradient')
+        ctx.layout = maps.x.shape, maps.x.stride()
         ctx.dtypes = [None if v is None else v.dtype for v in (x, weight, bias)]
         ctx.bias_sizes = None if bias is None else [bias.shape[0]]
         ctx.options = options
-        x, weight, bias = _cast(compute, x, weight, bias)
-        ctx.save_for_backward(kept, weight)
-        return F.conv2d(x, weight, bias, *options).to(out)
+        weight, bias = _cast(compute, weight, bias)
+        ctx.save_for_backward(maps.kept if needs_weight else None, weight)
+        return _conv(maps, weight, bias, options).to(out)
 
     @staticmethod
     def backward(ctx, grad):
         kept, weight = ctx.saved_tensors
         compute = weight.dtype
-        if kept is None:  # only its shape is asked for
-            x = weight.new_empty(()).expand(ctx.layout[0])
+        grad = grad.to(compute)
+        wanted = list(ctx.needs_input_grad[:3])
+        by_events = None
+        if ctx.sparse:
+            size, wanted[1] = ctx.layout[0], False
+            by_events = bits_conv_weight_grad(grad, kept, size, weight, *ctx.options)
+        if kept is None or by_events is not None:  # only its shape and format are asked for
+            x = weight.new_empty_strided(*ctx.layout)
         elif kept.dtype == torch.uint8:
             x = unpack_spikes(kept, *ctx.layout, compute)
         else:
             x = kept.to(compute)
         stride, padding, dilation, groups = ctx.options
         grads = torch.ops.aten.convolution_backward(
-            grad.to(compute), x, weight, ctx.bias_sizes, stride, padding, dilation, False, [0, 0],
-            groups, list(ctx.needs_input_grad[:3]),
+            grad, x, weight, ctx.bias_sizes, stride, padding, dilation, False, [0, 0], groups,
+            wanted,
         )  # fmt: skip
+        grads = grads[0], grads[1] if by_events is None else by_events, grads[2]
         grads = [None if g is None else g.to(dtype) for g, dtype in zip(grads, ctx.dtypes)]
         return (*grads, *[None] * 7)
 
@@ -129,6 +179,10 @@ def spike_conv2d(
     bits: a 32nd of the memory of float32, a 16th of bfloat16, and the same numbers. Any other input
     is kept as it is, except under torch.compile, where it is an error: a graph can't branch on
     values.
+
+    In float32 on a CPU, with channels last in memory, the conv and the gradient of its weight go
+    by way of the spikes alone where those are few (:func:`mmsnn.ops.crossover`): the same sums in
+    another order.
 
     Half precision, given or asked for by autocast, is that of what comes in and out. On a CPU that
     has no units for it the sums are computed in float32, from the weights as they are, which is
@@ -176,5 +230,7 @@ def spike_conv2d(
                 x, steps = subsample(x, steps), [1, 1]
             options = steps, around, dilate, groups
             return _SpikeConv.apply(x, weight, bias, binary, compute, out, *options)
-        x, weight, bias = _cast(compute, x, weight, bias)
-        return F.conv2d(x, weight, bias, steps, around, dilate, groups).to(out)
+        maps = _maps(x, weight, groups, compute, keep=False) if binary else _Maps(x)
+        options = steps, around, dilate, groups
+        weight, bias = _cast(compute, weight, bias)
+        return _conv(maps, weight, bias, options).to(out)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mmsnn import ops
-from mmsnn.deploy import EventConv2d, event_conv, fuse, integer_conv, resolve_precision
+from mmsnn.deploy import EventConv2d, fuse, integer_conv, resolve_precision
 from mmsnn.deploy.fuse import event_convs
 from mmsnn.deploy.integer_conv import IntegerConv2d, integer_convs
 from mmsnn.models import SGResNet
@@ -21,12 +21,10 @@ NEURON = ops.LIF(v_threshold=0.1)
 def an_ordinary_cpu(monkeypatch):
     monkeypatch.setattr(integer_conv, 'has_vnni', lambda: False)
     integer_convs.cache_clear()
-    event_conv.crossover.cache_clear()
     monkeypatch.setenv('MMSNN_EVENTS_BELOW', '1')
     yield
     monkeypatch.undo()
     integer_convs.cache_clear()
-    event_conv.crossover.cache_clear()
 
 
 def spikes(*shape, rate=0.3):
@@ -98,8 +96,8 @@ def test_weights_that_are_loaded_later_count(bits):
 
 @torch.no_grad()
 def test_the_density_is_looked_at_once(monkeypatch):
-    looked, density = [], event_conv.density
-    monkeypatch.setattr(event_conv, 'density', lambda x: (looked.append(1), density(x))[1])
+    looked, density = [], ops.density
+    monkeypatch.setattr(ops, 'density', lambda x: (looked.append(1), density(x))[1])
     monkeypatch.setenv('MMSNN_EVENTS_BELOW', '0')
     net = network()
     fast = fuse(net, 'fp32')
@@ -120,36 +118,12 @@ def test_the_way_goes_by_the_density(monkeypatch, below, rate, by_events):
     conv = conv_of()
     layer = EventConv2d(conv)
     x = spikes(2, 12, 40, 40, rate=rate)
-    assert abs(event_conv.density(x) - rate) < 0.03
+    assert abs(ops.density(x) - rate) < 0.03
     y = layer(x)
     assert bool(called) == by_events
     torch.testing.assert_close(y, conv(x.float()), rtol=1e-5, atol=1e-5)
     # In whole numbers there is one way.
     assert EventConv2d(conv, 8).lif(x.unsqueeze(0), NEURON, dtype=torch.uint8) is not None
-
-
-def test_all_channels_are_looked_at():
-    x = torch.zeros(1, 16, 26, 26, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-    x[:, 3] = 1
-    assert event_conv.density(x) == pytest.approx(1 / 16, abs=0.01)
-    assert event_conv.density(x[:, :, :0]) == 0
-
-
-@pytest.mark.parametrize('value', ['2', 'many', '-0.1', 'nan'])
-def test_a_density_that_is_none(monkeypatch, value):
-    monkeypatch.setenv('MMSNN_EVENTS_BELOW', value)
-    with pytest.raises(ValueError, match=f"density from 0 to 1, got '{value}'"):
-        event_conv.crossover()
-
-
-def test_it_is_measured_once_and_said(monkeypatch, caplog):
-    monkeypatch.delenv('MMSNN_EVENTS_BELOW')
-    caplog.set_level('INFO', 'mmsnn')
-    value = event_conv.crossover()
-    assert 0 <= value <= 1
-    assert event_conv.crossover() == value
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert f'below a density of {value:.2f} here' in line
 
 
 def network(**options):

@@ -457,6 +457,32 @@ def fuzz_event_conv(make):
     compare(lambda: (event_conv.event_conv2d(x, weights, geometry),), exact=True)
 
 
+def fuzz_bits_conv(make):
+    groups = make.random.choice((1, 1, 2, 3))
+    channels, outputs = make.random.choice((1, 3, 8, 11, 64)), make.random.choice((1, 3, 32, 70))
+    images, _, height, width = make.maps(steps=False)
+    size = images, channels * groups, height, width
+    kernel = [make.random.randint(1, 3) for _ in range(2)]
+    geometry = [[make.random.randint(low, 2) for _ in range(2)] for low in (1, 0, 1)]
+    # Whole numbers, of which every sum is exact.
+    weight = (9 * make.values((outputs * groups, channels, *kernel), 'real')).round()
+    bias = make.random.choice((None, (9 * make.values((outputs * groups,), 'real')).round()))
+    if make.chance(0.3):
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    n = (size[0] * size[1] * size[2] * size[3] + 7) // 8
+    bits = torch.randint(0, 256, (1, n), generator=make.generator, dtype=U8)
+    out = conv_lif.output_size((height, width), kernel, geometry)
+    grad = (9 * make.values((images, outputs * groups, *(max(v, 0) for v in out)), 'real')).round()
+    bits, weight, bias, grad = make.maybe_wrong(bits, weight, bias, grad)
+    operator = operators.bits_conv
+    # Beyond the window's reach, PyTorch's own conv may read what isn't there (docs/performance.md).
+    if all(p <= d * (k - 1) for k, p, d in zip(kernel, geometry[1], geometry[2])):
+        rest = *geometry, groups
+        compare(lambda: (operator.bits_conv(bits, size, weight, bias, *rest),), exact=True)
+        compare(lambda: (operator.bits_conv_weight_grad(grad, bits, size, weight, *rest),),
+                exact=True)  # fmt: skip
+
+
 def fuzz_operators(make):
     """The operators as a program of another author calls them, past the checks of the functions."""
     x, scale, shift, shortcut, gate, steps, whole = lif_inputs(make)
@@ -589,6 +615,7 @@ CASES = [
     fuzz_bits,
     fuzz_to_bytes,
     fuzz_event_conv,
+    fuzz_bits_conv,
     fuzz_operators,
 ]
 

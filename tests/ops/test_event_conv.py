@@ -1,11 +1,11 @@
 """Convs by events against convs in float64, and with the neurons in them against one by one."""
 
-import subprocess
 import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from guards import between_guards, check, maps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -213,63 +213,38 @@ def test_the_order_of_a_sum():
         assert y.item() == expected
 
 
-BETWEEN_GUARDS = """
-import ctypes, mmap, torch
-from mmsnn import ops
-from mmsnn.ops import event_conv
-
-libc, page = ctypes.CDLL(None, use_errno=True), mmap.PAGESIZE
-kept = []
-
-def between_guards(x, at_end):
-    # Bytes that end, or begin, where a page does that nobody may touch.
-    size = x.numel() * x.element_size()
-    count = -(-size // page) + 2
-    memory = mmap.mmap(-1, count * page)
-    kept.append(memory)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    offset = (count - 1) * page - size if at_end else page
-    there = torch.frombuffer(memory, dtype=x.dtype, count=x.numel(), offset=offset)
-    there.copy_(x.flatten())
-    for guard in (start, start + (count - 1) * page):
-        assert libc.mprotect(ctypes.c_void_p(guard), page, 0) == 0
-    return there.view(x.shape)
-
-def maps(x, at_end):
-    return between_guards(x.movedim(2, -1).contiguous(), at_end).movedim(-1, 2)
-
-for dtype in (torch.float32, torch.int8, torch.int16):
-    for outputs, channels, groups, kernel, size, stride, padding, dilation in (
-        (64, 8, 1, 3, (5, 5), 1, 1, 1), (70, 5, 1, 3, (4, 7), 2, 1, 2),
-        (3, 3, 3, 1, (1, 1), 1, 0, 1), (128, 20, 2, 5, (9, 8), 1, 3, 1),
-    ):
-        q = torch.randint(-128, 128, (outputs, channels // groups, kernel, kernel)).to(dtype)
-        parts = [(q, torch.rand(outputs))]
-        weights = ops.pack_event_weights(parts, torch.zeros(outputs), groups)
-        geometry = ((stride,) * 2, (padding,) * 2, (dilation,) * 2)
-        rest = geometry, ops.LIF()
-        for most in (2, 4):
-            x = torch.randint(0, most, (2, 1, channels, *size), dtype=torch.uint8)
-            plain = event_conv.event_conv_lif(x, weights, *rest)
-            for at_end in (False, True):
-                guarded = weights._replace(**{
-                    name: between_guards(getattr(weights, name), at_end)
-                    for name in ('q', 'scale', 'shift')
-                })
-                x, shortcut = maps(x, at_end), maps(plain, at_end)
-                out = event_conv.event_conv_lif(x, guarded, *rest, shortcut, 'or')
-                assert torch.equal(out, plain)
-print('nothing else was touched')
-"""
+def guarded():
+    for dtype in (torch.float32, torch.int8, torch.int16):
+        for outputs, channels, groups, kernel, size, stride, padding, dilation in (
+            (64, 8, 1, 3, (5, 5), 1, 1, 1),
+            (70, 5, 1, 3, (4, 7), 2, 1, 2),
+            (3, 3, 3, 1, (1, 1), 1, 0, 1),
+            (128, 20, 2, 5, (9, 8), 1, 3, 1),
+        ):
+            q = torch.randint(-128, 128, (outputs, channels // groups, kernel, kernel)).to(dtype)
+            parts = [(q, torch.rand(outputs))]
+            weights = ops.pack_event_weights(parts, torch.zeros(outputs), groups)
+            geometry = ((stride,) * 2, (padding,) * 2, (dilation,) * 2)
+            rest = geometry, ops.LIF()
+            for most in (2, 4):
+                x = torch.randint(0, most, (2, 1, channels, *size), dtype=torch.uint8)
+                plain = event_conv.event_conv_lif(x, weights, *rest)
+                for at_end in (False, True):
+                    guarded = weights._replace(
+                        **{
+                            name: between_guards(getattr(weights, name), at_end)
+                            for name in ('q', 'scale', 'shift')
+                        }
+                    )
+                    x, shortcut = maps(x, at_end), maps(plain, at_end)
+                    out = event_conv.event_conv_lif(x, guarded, *rest, shortcut, 'or')
+                    assert torch.equal(out, plain)
 
 
 @needs_kernel
 @pytest.mark.skipif(sys.platform != 'linux', reason='guards memory by mprotect of Linux')
 def test_nothing_else_is_read():
-    done = subprocess.run(
-        [sys.executable, '-c', BETWEEN_GUARDS], capture_output=True, text=True, check=False
-    )
-    assert 'nothing else was touched' in done.stdout, (done.returncode, done.stderr[-2000:])
+    check(__file__)
 
 
 @pytest.mark.parametrize('dtype', DTYPES)

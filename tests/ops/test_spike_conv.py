@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from saved_bytes import saved_bytes
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmsnn import ops
 from mmsnn.ops import dispatch, spike_conv
@@ -24,6 +25,7 @@ def leaf(values, dtype):
 @pytest.mark.parametrize('options', [{}, dict(stride=2, padding=1), dict(padding=(1, 2), groups=2)])
 def test_spike_conv_is_conv(monkeypatch, name, dtype, last, options):
     monkeypatch.setattr(spike_conv, 'SLOW_DTYPES', ())
+    monkeypatch.setenv('MMSNN_EVENTS_BELOW', '0')  # the same sums in the same order
     g = torch.Generator().manual_seed(0)
     x = (torch.rand(3, 8, 9, 11, generator=g) > 0.7).to(dtype)
     if last:
@@ -185,3 +187,93 @@ RYZEN = dict(architecture='x86_64', cpu_name='AMD Ryzen')
 )
 def test_half_precisions_that_a_cpu_has_no_units_for(has, slow):
     assert list(spike_conv._slow_dtypes(has)) == slow
+
+
+@pytest.fixture
+def by_events(monkeypatch):
+    """Which operators by events are called."""
+    called = []
+    for name in ('bits_conv', 'bits_conv_weight_grad'):
+        operator = getattr(spike_conv, name)
+        spy = lambda *args, n=name, f=operator: (called.append(n), f(*args))[1]  # noqa: E731
+        monkeypatch.setattr(spike_conv, name, spy)
+    monkeypatch.setenv('MMSNN_EVENTS_BELOW', '0.5')
+    return called
+
+
+def maps(*size, rate=0.2, last=True):
+    x = (torch.rand(size, generator=torch.Generator().manual_seed(0)) < rate).float()
+    return x.contiguous(memory_format=torch.channels_last) if last else x
+
+
+@pytest.mark.parametrize('needs', [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize('bias', [False, True])
+@pytest.mark.parametrize('options', [{}, dict(stride=2, padding=1), dict(padding=(1, 2), groups=2)])
+def test_few_spikes_go_by_events(by_events, options, bias, needs):
+    weight = torch.randn(40, 12 // options.get('groups', 1), 3, 3)
+    given = [maps(3, 12, 9, 11), weight, torch.randn(40) if bias else None]
+    ours, exact = (
+        [None if v is None else v.detach().clone().to(dtype) for v in given]
+        for dtype in (torch.float32, torch.float64)
+    )
+    for leaves in (ours, exact):
+        for leaf, need in zip(leaves, (*needs, bias)):
+            if need:
+                leaf.requires_grad_()
+    out, expected = ops.spike_conv2d(*ours, **options), F.conv2d(*exact, **options)
+    grad = torch.randn(out.shape)
+    out.backward(grad)
+    expected.backward(grad.double())
+    assert by_events == ['bits_conv', *['bits_conv_weight_grad'] * needs[1]]
+    grads = [(a.grad, b.grad) for a, b in zip(ours, exact) if b is not None]
+    for a, b in [(out, expected), *grads]:
+        assert (a is None) == (b is None)
+        if b is not None:
+            assert (a - b).abs().max() <= 1e-5 * b.abs().max()
+    if needs[0]:
+        assert ours[0].grad.stride() == ours[0].stride()
+    by_events.clear()
+    with torch.no_grad():  # the same numbers
+        assert torch.equal(ops.spike_conv2d(*ours, **options), out)
+    assert by_events == ['bits_conv']
+
+
+CASES = 'many spikes', 'no spikes', 'contiguous', 'few outputs', 'float64', 'a mode', 'compiled'
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_what_does_not_go_by_events(by_events, case):
+    x = maps(2, 8, 9, 9, rate=0.7 if case == 'many spikes' else 0.2, last=case != 'contiguous')
+    weight = torch.randn(15 if case == 'few outputs' else 16, 8, 3, 3)
+    if case == 'no spikes':
+        x = x * 2
+    elif case == 'float64':
+        x, weight = x.double(), weight.double()
+    weight.requires_grad_()
+    if case == 'a mode':
+        with FlopCounterMode(display=False) as counter:
+            out = ops.spike_conv2d(x, weight)
+        assert counter.get_total_flops() == 2 * 2 * 16 * 7 * 7 * 8 * 9
+    elif case == 'compiled':
+        out = torch.compile(ops.spike_conv2d, fullgraph=True, backend='aot_eager')(x, weight)
+    else:
+        out = ops.spike_conv2d(x, weight)
+    out.sum().backward()
+    assert not by_events
+    exact = weight.detach().double().requires_grad_()
+    expected = F.conv2d(x.double(), exact)
+    expected.sum().backward()
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(weight.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_by_events(monkeypatch, by_events):
+    monkeypatch.setattr(spike_conv, 'SLOW_DTYPES', (torch.bfloat16,))
+    x, weight = maps(2, 8, 9, 9), torch.randn(16, 8, 3, 3, requires_grad=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        out = ops.spike_conv2d(x, weight)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), F.conv2d(x, weight), rtol=2**-8, atol=1e-5)
+    out.sum().backward()
+    assert by_events == ['bits_conv', 'bits_conv_weight_grad']
+    assert weight.grad.dtype == torch.float32

@@ -6,7 +6,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from ..spec import ConvCall, LIFCall, LIFGrads
+from ..spec import BitsConvCall, ConvCall, LIFCall, LIFGrads
 
 #: What there is to compute, each a method of :class:`Backend`.
 OPERATIONS = (
@@ -26,6 +26,8 @@ OPERATIONS = (
     'conv_lif',
     'event_conv',
     'event_conv_lif',
+    'bits_conv',
+    'bits_conv_weight_grad',
 )
 
 
@@ -175,4 +177,12 @@ class Backend:
 
     def event_conv_lif(self, call: ConvCall, out: Tensor) -> None:
         """:meth:`event_conv` and the neuron behind it, into ``out``."""
+        raise NotImplementedError
+
+    def bits_conv(self, call: BitsConvCall, bias: Optional[Tensor], out: Tensor) -> None:
+        """Spikes in bits to currents by way of the spikes alone, into ``out``; channels last."""
+        raise NotImplementedError
+
+    def bits_conv_weight_grad(self, grad: Tensor, call: BitsConvCall, out: Tensor) -> None:
+        """The gradient of the weight of :meth:`bits_conv` into dense ``out``."""
         raise NotImplementedError

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import reference
 from ..layout import empty_steps, inner_layout
-from ..spec import ConvCall, LIFCall, LIFGrads
+from ..spec import BitsConvCall, ConvCall, LIFCall, LIFGrads
 from .base import OPERATIONS, Backend
 
 
@@ -119,6 +119,14 @@ class Reference(Backend):
     def event_conv_lif(self, call: ConvCall, out: Tensor) -> None:
         """See the base."""
         _fire(reference.event_conv(call), call, out)
+
+    def bits_conv(self, call: BitsConvCall, bias: Optional[Tensor], out: Tensor) -> None:
+        """See the base."""
+        out.copy_(reference.bits_conv(call, bias))
+
+    def bits_conv_weight_grad(self, grad: Tensor, call: BitsConvCall, out: Tensor) -> None:
+        """See the base."""
+        out.copy_(reference.bits_conv_weight_grad(grad, call))
 
 
 def _fire(currents: Tensor, call: ConvCall, out: Tensor) -> None:

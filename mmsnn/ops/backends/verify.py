@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import conv_lif, event_conv
 from ..event_weights import pack_event_weights
-from ..operators import bits, decode, lif, lif_pool, pool
+from ..operators import bits, bits_conv, decode, lif, lif_pool, pool
 from ..spec import LIF, LIFCall
 from .base import Backend
 from .reference import Reference
@@ -23,7 +23,7 @@ def _sample(*shape, step):  # numbers without a generator, whose state belongs t
 def compare_with_reference(backend: Backend) -> str:
     """Compare a backend with the reference on small inputs; '' or what differs."""
     checks = (_check_neurons, _check_stats_and_bits, _check_pools, _check_decoding, _check_bytes)
-    for check in (*checks, _check_conv, _check_event_conv):
+    for check in (*checks, _check_conv, _check_event_conv, _check_bits_conv):
         wrong = check(backend)
         if wrong:
             return f'its self-check found wrong {wrong}'
@@ -224,4 +224,27 @@ def _check_event_conv(backend: Backend) -> str:
                 ours, theirs = (event_conv.event_conv2d(*args[:3], backend=b) for b in both)
                 if not torch.equal(ours, theirs):
                     return f'currents of a conv by events ({dtype})'
+    return ''
+
+
+def _check_bits_conv(backend: Backend) -> str:
+    # All sums are of whole numbers that float32 holds, in any order.
+    spikes = _spikes(backend, torch.float32, torch.channels_last)[:, :18]
+    packed = bits._pack(spikes.contiguous(memory_format=torch.channels_last), 1, _REFERENCE)
+    weight = (99 * _sample(70, 9, 3, 2, step=0.7)).round().to(backend.device)
+    bias = (99 * _sample(70, step=1.3)).round().to(backend.device)
+    options = [2, 1], [1, 1], [1, 2], 2
+    args = packed, spikes.shape, weight
+    theirs = bits_conv._bits_conv(*args, bias, *options, backend=_REFERENCE)
+    if _has(backend, 'bits_conv', weight):
+        ours = bits_conv._bits_conv(*args, bias, *options, backend=backend)
+        if not torch.equal(ours, theirs):
+            return 'currents of a conv on bits'
+    grad = (99 * _sample(*theirs.shape, step=0.3)).round().to(backend.device)
+    if _has(backend, 'bits_conv_weight_grad', grad):
+        ours, theirs = (
+            bits_conv._weight_grad(grad, *args, *options, backend=b) for b in (backend, _REFERENCE)
+        )
+        if not torch.equal(ours, theirs):
+            return 'gradients of the weights of a conv on bits'
     return ''

@@ -4,13 +4,15 @@ Every operator runs without a kernel too, on the reference, so that a program ex
 machine runs on any.
 """
 
-from . import bits, decode, lif, lif_pool, pool
-from .base import is_watched
+from . import bits, bits_conv, decode, lif, lif_pool, pool
+from .base import is_traced, is_watched
 from .bits import pack_or_keep, pack_spikes, unpack_spikes
 
 __all__ = [
     'bits',
+    'bits_conv',
     'decode',
+    'is_traced',
     'is_watched',
     'lif',
     'lif_pool',

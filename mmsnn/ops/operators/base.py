@@ -9,17 +9,20 @@ LIBRARY = torch.library.Library('mmsnn', 'DEF')
 _TAGS = (torch.Tag.needs_fixed_stride_order, torch.Tag.pt2_compliant_tag)
 
 
-def is_watched(x: Tensor) -> bool:
-    """Whether autograd, a compiler, a trace, a mode, a transform or a profiler is to see a call."""
+def is_traced(x: Tensor) -> bool:
+    """Whether a compiler, a trace, a mode or a transform is to see a call: values may be absent."""
     return (
         torch.compiler.is_compiling()
-        or torch.is_grad_enabled()
         or type(x) is not Tensor
         or torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.is_functorch_wrapped_tensor(x)
-        or torch.autograd.profiler._is_profiler_enabled
     )
+
+
+def is_watched(x: Tensor) -> bool:
+    """Whether autograd or a profiler is to see a call, or it :func:`is_traced`."""
+    return is_traced(x) or torch.is_grad_enabled() or torch.autograd.profiler._is_profiler_enabled
 
 
 def define(schema: str, implementation: Callable, fake: Callable) -> Callable:

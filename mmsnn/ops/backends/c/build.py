@@ -26,7 +26,7 @@ VARIANTS = (
     ((), ()),
     (('-DMMSNN_NO_CLONES',), ()),
 )
-FLAGS = ('-O3', '-fPIC', '-ffp-contract=off', '-fvisibility=hidden')
+FLAGS = ('-O3', '-fPIC', '-ffp-contract=off', '-fno-trapping-math', '-fvisibility=hidden')
 
 
 class BuildError(RuntimeError):

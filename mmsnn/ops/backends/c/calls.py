@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ... import units
+from ...event_weights import ROW
 from ...gate import GATES
-from ...spec import LIF, RESETS, ConvCall, LIFCall, LIFGrads
+from ...spec import LIF, RESETS, BitsConvCall, ConvCall, LIFCall, LIFGrads
 from ...surrogate import SURROGATES
 from ..base import Backend
 from . import build, plan
@@ -91,8 +92,17 @@ class _EventConv(ctypes.Structure):
             'steps', 'images', 'height', 'width', 'channels', 'out_height', 'out_width', 'outputs',
             'groups', 'blocks', 'kernel_height', 'kernel_width', 'stride_height', 'stride_width',
             'pad_height', 'pad_width', 'dilation_height', 'dilation_width', 'x_step', 'parts')),
-        *((name, ctypes.c_int32) for name in ('dtype', 'threads')),
+        *((name, ctypes.c_int32) for name in ('dtype', 'packed', 'threads')),
         *((name, ctypes.c_void_p) for name in ('x', 'weight', 'scale', 'shift', 'out')),
+    ]  # fmt: skip
+
+
+class _EventGrad(ctypes.Structure):
+    """`struct event_grad` of the kernels."""
+
+    _fields_ = [
+        ('conv', _EventConv),
+        *((name, ctypes.c_void_p) for name in ('grad', 'weight_grad')),
     ]  # fmt: skip
 
 
@@ -150,12 +160,16 @@ def _open(path) -> ctypes.CDLL:
         (_Pool, ('max_pool', 'max_pool_backward')),
         (_Decode, ('attention_decode', 'rate_decode', 'attention_statistics')),
         (_EventConv, ('event_conv',)),
+        (_EventGrad, ('event_weight_grad',)),
     ):
         for name in names:
             getattr(library, f'mmsnn_{name}').argtypes = [ctypes.POINTER(structure)]
     library.mmsnn_pooled_lif_backward.argtypes = [ctypes.POINTER(_Lif), ctypes.POINTER(_Pool)]
     library.mmsnn_conv_lif.argtypes = [ctypes.POINTER(_Lif), ctypes.POINTER(_Conv)]
     library.mmsnn_event_conv_lif.argtypes = [ctypes.POINTER(_Lif), ctypes.POINTER(_EventConv)]
+    library.mmsnn_event_weights.argtypes = [
+        ctypes.POINTER(_EventConv), pointer, ctypes.POINTER(count), pointer,
+    ]  # fmt: skip
     library.mmsnn_pack.argtypes = [pointer, pointer, count, count, number, number]
     library.mmsnn_unpack.argtypes = [pointer, pointer, count, number, number]
     real = ctypes.c_float
@@ -447,6 +461,20 @@ def _event_conv(size, x_step, weight_size, dtype, out_size, geometry) -> _EventC
     )
 
 
+def _bits_conv_of(call: BitsConvCall, out_size: Sequence[int]) -> _EventConv:
+    """The struct of a conv on bits; its weights, and what comes out, are not in it yet."""
+    outputs, channels, kernel_height, kernel_width = call.weight.shape
+    blocks = -(-outputs // call.groups // ROW)
+    weight_size = 1, call.groups, blocks, kernel_width, kernel_height, channels, ROW
+    struct = _event_conv(
+        (1, *call.size), 0, weight_size, torch.float32, (1, *out_size), call.geometry
+    )
+    conv = _EventConv.from_buffer_copy(struct)
+    conv.x, conv.packed = _pointer(call.bits, torch.uint8), True
+    conv.threads = _threads(math.prod(call.size) * blocks)
+    return conv
+
+
 _REAL = torch.float32, torch.bfloat16
 _MAPS = torch.float32, torch.bfloat16, torch.uint8
 
@@ -463,6 +491,7 @@ class C(Backend):
         'pooled_lif_backward': _REAL,
         'to_bytes': (torch.float32,),
         **dict.fromkeys(('conv_lif', 'event_conv', 'event_conv_lif'), (torch.uint8,)),
+        **dict.fromkeys(('bits_conv', 'bits_conv_weight_grad'), (torch.float32,)),
     }
     spike_dtypes = _MAPS
 
@@ -666,3 +695,23 @@ class C(Backend):
     def event_conv_lif(self, call: ConvCall, out: Tensor) -> None:
         """See the base."""
         _run('event_conv_lif', _neurons_of(call, out), _event_conv_of(call, out.shape))
+
+    def bits_conv(self, call: BitsConvCall, bias: Optional[Tensor], out: Tensor) -> None:
+        """See the base."""
+        conv = _bits_conv_of(call, out.shape)
+        outputs = conv.groups * conv.blocks * ROW
+        weight = torch.empty(outputs * math.prod(call.weight.shape[1:]))
+        steps = (ctypes.c_int64 * 4)(*call.weight.stride())
+        load().mmsnn_event_weights(conv, _pointer(call.weight), steps, _pointer(weight))
+        shift = torch.zeros(conv.groups, conv.blocks * ROW)
+        if bias is not None:
+            shift[:, : conv.outputs] = bias.reshape(conv.groups, -1)
+        scale = torch.ones(outputs)
+        conv.weight, conv.scale, conv.shift = map(_pointer, (weight, scale, shift))
+        conv.out = _pointer(out)
+        _run('event_conv', conv)
+
+    def bits_conv_weight_grad(self, grad: Tensor, call: BitsConvCall, out: Tensor) -> None:
+        """See the base."""
+        conv = _bits_conv_of(call, grad.shape)
+        _run('event_weight_grad', _EventGrad(conv, _pointer(grad), _pointer(out, torch.float32)))

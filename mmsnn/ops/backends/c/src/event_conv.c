@@ -21,8 +21,8 @@ struct event_conv {
     int64_t steps, images, height, width, channels, out_height, out_width, outputs, groups, blocks;
     int64_t kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
     int64_t dilation_height, dilation_width, x_step, parts;
-    int32_t dtype, threads;
-    const uint8_t *x;
+    int32_t dtype, packed, threads;
+    const uint8_t *x;   /* bytes; where packed, bits in memory order */
     const void *weight; /* [parts][groups][blocks][kernel_width][kernel_height][channels][of it] */
     const float *scale; /* [parts][groups][blocks][outputs of a block] */
     const float *shift; /* [groups][blocks][outputs of a block] */
@@ -62,9 +62,8 @@ struct events {
     int64_t *starts; /* [width + 1], where each column begins in the list */
 };
 
-/* Append those of up to eight bytes to `list`, with room for eight; returns how many. */
-INLINE int list_eight(uint64_t eight, uint32_t first, uint32_t *list) {
-    int bits = which_of(eight);
+/* Append those that eight bits say to `list`, with room for eight; returns how many. */
+INLINE int list_eight(int bits, uint32_t first, uint32_t *list) {
     int_sums places = positions[bits] >> (int_sums){0, 4, 8, 12, 16, 20, 24, 28};
     places = (places & 15) + first;
     memcpy(list, &places, sizeof places);
@@ -79,7 +78,7 @@ struct row_events {
     int64_t held;    /* which row this is, 0 for none */
 };
 
-/* List the spikes of a row, of the columns that are `used`. */
+/* List the spikes of a row of bytes, of the columns that are `used`. */
 LOOP void mmsnn_list_row(const struct event_conv *c, const uint8_t *x, const uint8_t *used,
                          struct row_events *to) {
     int64_t channels = c->channels, n = 0;
@@ -93,19 +92,43 @@ LOOP void mmsnn_list_row(const struct event_conv *c, const uint8_t *x, const uin
         for (; i + 8 <= channels; i += 8) {
             uint64_t eight;
             memcpy(&eight, x + i, 8);
-            n += list_eight(eight, (uint32_t)i, list + n);
+            n += list_eight(which_of(eight), (uint32_t)i, list + n);
             any |= eight;
         }
         if (i < channels) {
             uint64_t eight = 0;
             for (int j = 0; i + j < channels; j++)
                 memcpy((uint8_t *)&eight + j, x + i + j, 1);
-            n += list_eight(eight, (uint32_t)i, list + n);
+            n += list_eight(which_of(eight), (uint32_t)i, list + n);
             any |= eight;
         }
     }
     to->starts[c->width] = n;
     to->seen = any;
+}
+
+/* Up to eight bits from number `at` on. */
+INLINE int bits_at(const uint8_t *bits, int64_t at, int count) {
+    int shift = (int)(at & 7), both = bits[at >> 3];
+    if (shift + count > 8)
+        both |= bits[(at >> 3) + 1] << 8;
+    return both >> shift & ((1 << count) - 1);
+}
+
+/* List the spikes of a row of bits, the first of them number `at`. */
+LOOP void mmsnn_list_row_of_bits(const struct event_conv *c, int64_t at, const uint8_t *used,
+                                 struct row_events *to) {
+    int64_t channels = c->channels, n = 0;
+    for (int64_t column = 0; column < c->width; column++, at += c->groups * channels) {
+        to->starts[column] = n;
+        if (used[column])
+            for (int64_t i = 0; i < channels; i += 8) {
+                int count = (int)at_most(8, channels - i);
+                n += list_eight(bits_at(c->x, at + i, count), (uint32_t)i, to->list + n);
+            }
+    }
+    to->starts[c->width] = n;
+    to->seen = n > 0;
 }
 
 /* Bring the lists of the rows under one of output together, NULL where one is outside of the map.
@@ -402,30 +425,33 @@ static int start_event_work(struct event_work *w, const struct event_task *task)
     return 1;
 }
 
-/* Where the rows under one of output begin, NULL outside of the map. */
-static void find_rows(struct event_work *w, const struct event_conv *c, int64_t t, int64_t image,
-                      int64_t row, int64_t group) {
+/* The element of `x` that a row of the map begins with. */
+INLINE int64_t row_start(const struct event_conv *c, int64_t t, int64_t image, int64_t row,
+                         int64_t group) {
     int64_t apart = c->width * c->groups * c->channels;
-    const uint8_t *x = c->x + t * c->x_step + image * c->height * apart + group * c->channels;
-    for (int64_t k = 0; k < c->kernel_height; k++) {
-        int64_t at = row * c->stride_height - c->pad_height + k * c->dilation_height;
-        w->inputs[k] = at < 0 || at >= c->height ? NULL : x + at * apart;
-    }
+    return t * c->x_step + (image * c->height + row) * apart + group * c->channels;
+}
+
+/* The row of the map under row k of the kernel, or -1 outside of it. */
+INLINE int64_t row_under(const struct event_conv *c, int64_t row, int64_t k) {
+    int64_t at = row * c->stride_height - c->pad_height + k * c->dilation_height;
+    return at < c->height ? at : -1;
 }
 
 /* The lists of these rows, those that there are not yet made now. */
 static void list_under(struct event_work *w, const struct event_conv *c, int64_t t, int64_t image,
                        int64_t row, int64_t group) {
-    find_rows(w, c, t, image, row, group);
     for (int64_t k = 0; k < c->kernel_height; k++) {
-        int64_t at = row * c->stride_height - c->pad_height + k * c->dilation_height;
+        int64_t at = row_under(c, row, k), start = row_start(c, t, image, at, group);
         w->under[k] = NULL;
-        if (!w->inputs[k])
+        if (at < 0)
             continue;
         struct row_events *slot = w->under[k] = &w->rows[at % w->slots * c->steps + t];
         int64_t wanted = (image * c->groups + group) * c->height + at + 1;
-        if (slot->held != wanted)
-            mmsnn_list_row(c, w->inputs[k], w->used, slot);
+        if (slot->held != wanted && c->packed)
+            mmsnn_list_row_of_bits(c, start, w->used, slot);
+        else if (slot->held != wanted)
+            mmsnn_list_row(c, c->x + start, w->used, slot);
         slot->held = wanted;
         w->seen |= slot->seen;
     }
@@ -449,7 +475,10 @@ static int list_rows(struct event_work *w, const struct event_conv *c, int64_t i
     free(w->all.values);
     w->all.values = malloc(at_least(n, 1));
     for (int64_t i = 0; w->all.values && i < rows * c->steps; i++) {
-        find_rows(w, c, i % c->steps, image, first + i / c->steps, group);
+        for (int64_t k = 0; k < c->kernel_height; k++) {
+            int64_t at = row_under(c, first + i / c->steps, k);
+            w->inputs[k] = at < 0 ? NULL : c->x + row_start(c, i % c->steps, image, at, group);
+        }
         w->events[i].values = w->all.values;
         list_values(c, w->inputs, &w->events[i]);
     }

@@ -9,6 +9,7 @@
 #include "bits.c"
 #include "decode.c"
 #include "event_conv.c"
+#include "event_grad.c"
 #include "pool.c"
 
 #include "arch/x86_vnni.c"

@@ -1,0 +1,194 @@
+"""Up to which density of spikes a conv that goes by them takes less time than a dense one."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import statistics
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import units
+from .backends.c.build import cache_folder, source_key
+from .event_conv import event_conv_lif
+from .event_weights import pack_event_weights
+from .layout import is_dense
+from .lif import lif
+from .operators import pack_spikes
+from .operators.bits_conv import bits_conv, bits_conv_weight_grad
+from .spec import LIF
+
+logger = logging.getLogger('mmsnn')
+
+#: One value in so many is looked at to tell how many spikes there are. A prime, so that all
+#: channels are.
+EVERY = 13
+
+_LAST = torch.channels_last
+#: How many bits of a byte are set.
+_SET = torch.tensor([bin(byte).count('1') for byte in range(256)], dtype=torch.float32)
+
+
+def density(x: Tensor) -> float:
+    """About which part of the values of ``x`` isn't 0.
+
+    Args:
+        x: Spikes in bytes.
+
+    Returns:
+        0 to 1, from every 13th value in memory.
+    """
+    if not x.numel():
+        return 0.0
+    sample = (x.as_strided((x.numel(),), (1,)) if is_dense(x) else x.flatten())[::EVERY]
+    return sample.count_nonzero().item() / len(sample)
+
+
+def density_of_bits(bits: Tensor) -> float:
+    """The same of spikes in bits, from every 13th byte."""
+    if not bits.numel():
+        return 0.0
+    return _SET[bits.flatten()[::EVERY].int()].mean().item() / 8
+
+
+def crossover(way: str) -> float:
+    """Density of spikes from which on a dense conv in float32 takes less time than one by events.
+
+    It is measured once on a machine, on convs of 128 channels, and said in the log. It is kept
+    beside the kernels (MMSNN_CACHE_DIR), so that the next run takes the same ways and gives the
+    same numbers. MMSNN_EVENTS_BELOW sets it for all ways.
+
+    Args:
+        way: ``'inference'``, a conv with its neurons; ``'forward'``, that of training; or
+            ``'weight gradient'``.
+
+    Returns:
+        0 to 1.
+
+    Raises:
+        ValueError: MMSNN_EVENTS_BELOW is no number from 0 to 1.
+    """
+    named = os.environ.get('MMSNN_EVENTS_BELOW', '')
+    if not named:
+        return _kept()[way]
+    try:
+        value = float(named)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ValueError(f'MMSNN_EVENTS_BELOW is a density from 0 to 1, got {named!r}')
+    return value
+
+
+@cache
+def _kept() -> dict[str, float]:
+    """What was measured on this machine, now or before."""
+    machine = units.capabilities().get('cpu_name'), units.NEWEST, torch.__version__, source_key()
+    key = hashlib.sha256(repr(machine).encode()).hexdigest()[:16]
+    path = cache_folder() / f'crossover-{key}.json'
+    found = _read(path)
+    if found is None:
+        found = {way: round(_measure(*runs), 2) for way, runs in _ways().items()}
+        values = ', '.join(f'{value:.2f} ({way})' for way, value in found.items())
+        logger.info('convs go by events here below a density of spikes of %s: %s', values, path)
+        found = _write(path, found)
+    return found
+
+
+def _read(path: Path) -> Optional[dict[str, float]]:
+    """What a file has; one that has something else is removed."""
+    try:
+        found = json.loads(path.read_text())
+    except OSError:
+        return None
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and found.keys() == _ways().keys():
+        return found
+    with contextlib.suppress(OSError):
+        path.unlink()
+    return None
+
+
+def _write(path: Path, found: dict[str, float]) -> dict[str, float]:
+    """Keep it, unless another process was first; what is kept."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mine = path.with_suffix(f'.{os.getpid()}')
+        mine.write_text(json.dumps(found))
+        try:
+            os.link(mine, path)  # appears whole, and never replaces another
+        finally:
+            mine.unlink()
+    return _read(path) or found
+
+
+#: What is measured: maps of so many values, a 3x3 conv, and these densities.
+_SIZE = 4, 128, 24, 24
+_LOW, _HIGH = 0.1, 0.3
+
+
+def _ways() -> dict[str, tuple[Callable[[Tensor], object], Callable[[Tensor], object]]]:
+    """What convolves spikes in bytes by events, and what densely, by the name of the way."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(128, 128, 3, 3, generator=generator)
+    packed = pack_event_weights([(weight, torch.ones(128))], torch.zeros(128))
+    grad = torch.randn(_SIZE, generator=generator).contiguous(memory_format=_LAST)
+    last = weight.contiguous(memory_format=_LAST)
+    options = [1, 1], [1, 1], [1, 1], 1
+
+    def dense_inference(x: Tensor) -> Tensor:
+        currents = F.conv2d(x.float(), last, padding=1)
+        return lif(currents.unsqueeze(1), dtype=torch.uint8)
+
+    def dense_weight_grad(x: Tensor) -> Tensor:
+        return torch.ops.aten.convolution_backward(
+            grad, x.float(), last, None, *options[:3], False, [0, 0], 1, [False, True, False]
+        )[1]
+
+    return {
+        'inference': (
+            lambda x: event_conv_lif(x.unsqueeze(1), packed, ((1, 1), (1, 1), (1, 1)), LIF()),
+            dense_inference,
+        ),
+        'forward': (
+            lambda x: bits_conv(pack_spikes(x, 1), x.shape, weight, None, *options),
+            lambda x: F.conv2d(x.float(), last, padding=1),
+        ),
+        'weight gradient': (
+            lambda x: bits_conv_weight_grad(grad, pack_spikes(x, 1), x.shape, weight, *options),
+            dense_weight_grad,
+        ),
+    }
+
+
+@torch.no_grad()
+def _measure(by_events: Callable[[Tensor], object], dense: Callable[[Tensor], object]) -> float:
+    """Where the times meet: that by events is a line over the density, the dense one a constant."""
+    generator = torch.Generator().manual_seed(0)
+    few, many = (
+        (torch.rand(_SIZE, generator=generator) < rate)
+        .to(torch.uint8)
+        .contiguous(memory_format=_LAST)
+        for rate in (_LOW, _HIGH)
+    )
+    runs = (lambda: by_events(few), lambda: by_events(many), lambda: dense(many))
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(7):
+        for run, found in zip(runs, times):
+            start = time.perf_counter()
+            run()
+            found.append(time.perf_counter() - start)
+    at_low, at_high, constant = (statistics.median(found[1:]) for found in times)
+    slope = (at_high - at_low) / (_HIGH - _LOW)
+    if slope <= 0:  # noise
+        return 1.0 if at_high < constant else 0.0
+    return min(max(_LOW + (constant - at_low) / slope, 0.0), 1.0)
