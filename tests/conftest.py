@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from prepared import Prepared
 
 # The same examples at every run; `--hypothesis-profile=default` searches for others.
 settings.register_profile('same', derandomize=True)
@@ -54,16 +55,30 @@ def same_numbers():
 
 
 @pytest.fixture(scope='session')
-def tool():
-    """`tool('train.py', CONFIG, ...)` runs a Python tool; `check=True` wants it to succeed."""
+def tool(tmp_path_factory):
+    """`tool('train.py', CONFIG, ...)` runs a Python tool in a process of its own.
 
-    def run(script, *args, check=True, **kwargs):
-        done = run_tool(sys.executable, f'tools/{script}', *args, **kwargs)
+    `check=True` wants it to succeed. `fresh=True` begins with an empty process, as a user does;
+    else it may have imported the stack before (helpers/prepared.py).
+    """
+    prepared, folder = Prepared(), tmp_path_factory.mktemp('output')
+
+    def run(script, *args, check=True, fresh=False, timeout=600, **env):
+        command = f'tools/{script}', *args
+        if fresh or not prepared.takes(env):
+            done = run_tool(sys.executable, *command, timeout=timeout, **env)
+        else:
+            everything = {**os.environ, **{key: str(value) for key, value in env.items()}}
+            output = folder / 'output.txt'
+            status = prepared.run(command, everything, ROOT, output, timeout)
+            text = output.read_text(errors='replace')
+            done = subprocess.CompletedProcess(command, status, text)
         if check:
             assert done.returncode == 0, done.stdout[-1500:]
         return done
 
-    return run
+    yield run
+    prepared.stop()
 
 
 @pytest.fixture(scope='session')

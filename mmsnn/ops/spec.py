@@ -101,7 +101,7 @@ class LIFCall(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """T."""
+        """The number of time steps."""
         return self.time_steps or (self.x.shape[0] if self.x.dim() else 0)
 
     @property

@@ -255,7 +255,8 @@ def test_what_does_not_go_by_events(by_events, case):
             out = ops.spike_conv2d(x, weight)
         assert counter.get_total_flops() == 2 * 2 * 16 * 7 * 7 * 8 * 9
     elif case == 'compiled':
-        out = torch.compile(ops.spike_conv2d, fullgraph=True, backend='aot_eager')(x, weight)
+        options = dict(fullgraph=True, backend='aot_eager', dynamic=False)
+        out = torch.compile(ops.spike_conv2d, **options)(x, weight)
     else:
         out = ops.spike_conv2d(x, weight)
     out.sum().backward()

@@ -10,7 +10,10 @@ from digits_detector import DIGITS, NARROW
 def trained(tool, digits_root, tmp_path_factory):
     """What two epochs of the narrow detector left, and said."""
     work_dir = tmp_path_factory.mktemp('trained') / 'run'
-    done = tool('train.py', DIGITS, '--work-dir', work_dir, *NARROW, MMSNN_DIGITS_ROOT=digits_root)
+    done = tool(
+        'train.py', DIGITS, '--work-dir', work_dir, *NARROW, MMSNN_DIGITS_ROOT=digits_root,
+        fresh=True,
+    )  # fmt: skip
     checkpoint = work_dir / 'epoch_2.pth'
     return SimpleNamespace(work_dir=work_dir, checkpoint=checkpoint, output=done.stdout)
 
@@ -22,6 +25,6 @@ def tested(trained, tool, digits_root, tmp_path_factory):
     predictions = work_dir / 'predictions.pkl'
     done = tool(
         'test.py', DIGITS, trained.checkpoint, '--work-dir', work_dir, '--out', predictions,
-        '--show-dir', 'shown', *NARROW, MMSNN_DIGITS_ROOT=digits_root,
+        '--show-dir', 'shown', *NARROW, MMSNN_DIGITS_ROOT=digits_root, fresh=True,
     )  # fmt: skip
     return SimpleNamespace(work_dir=work_dir, predictions=predictions, output=done.stdout)

@@ -15,6 +15,9 @@
 /* Outputs in a block: with 64, those of float32 are slower, as fewer rows fit into the caches. */
 enum { REAL_OUTPUTS = 32, WHOLE_OUTPUTS = 64 };
 
+/* Currents that neurons get at once, of pixels in a row. */
+enum { CURRENTS = 4 * LANES };
+
 /* Maps with channels last, steps of `x` x_step elements apart; `channels` and `outputs` are those
  * of a group, and `blocks` hold the outputs of one. */
 struct event_conv {
@@ -241,6 +244,37 @@ INLINE void give_currents(const struct event_tile *t, int64_t i, int j, const fl
 ADD_FLOATS(mmsnn_events_float32, 0)
 ADD_FLOATS(mmsnn_events_float32_weighed, 1)
 
+/* The same by windows of three columns next to each other, which three pixels in a row share: each
+ * spike is looked at once for all three. Additions of floats wait for each other, and those of three
+ * pixels don't. */
+LOOP void mmsnn_events_float32_threes(const struct event_conv *c, const struct event_tile *t) {
+    enum { N = REAL_OUTPUTS / SUMS };
+    int64_t in_column = c->kernel_height * c->channels, apart = in_column * REAL_OUTPUTS;
+    float_sums sum[3][N] = {{{0}}}; /* of the pixels whose column 0, 1 and 2 it is */
+    for (int64_t i = 0; i < t->count + 2; i++) {
+        int64_t column = t->first + i - c->pad_width;
+        int64_t end = column >= 0 && column < c->width ? t->events->starts[column + 1] : 0;
+        for (int64_t e = end ? t->events->starts[column] : 0; e < end; e++) {
+            const float *weight = (const float *)t->weight +
+                                  (t->events->list[e] - column * in_column) * REAL_OUTPUTS;
+            for (int k = 0; k < 3; k++)
+                for (int j = 0; j < N; j++) {
+                    float_sums w;
+                    memcpy(&w, weight + k * apart + j * SUMS, sizeof w);
+                    sum[k][j] += w;
+                }
+        }
+        if (i >= 2)
+            for (int j = 0; j < N; j++)
+                give_currents(t, i - 2, j * SUMS, &sum[2][j]);
+        for (int j = 0; j < N; j++) {
+            sum[2][j] = sum[1][j];
+            sum[1][j] = sum[0][j];
+            sum[0][j] = (float_sums){0};
+        }
+    }
+}
+
 /* Whole numbers of BITS bits lie in pairs, as 2^BITS * second + first + 2^(BITS - 1) in a lane of
  * twice the bits: they are added up as one, and the second once more by itself, which takes no
  * instruction that only some processors have. What the lane then has without the second is the sum
@@ -346,8 +380,12 @@ static add_up *adder_of(const struct event_conv *c, uint64_t seen) {
         most |= seen & 255;
     if (c->dtype == INT8)
         return most > 1 ? mmsnn_events_int8_weighed : mmsnn_events_int8;
+    if (c->dtype == FLOAT32 && most > 1)
+        return mmsnn_events_float32_weighed;
     if (c->dtype == FLOAT32)
-        return most > 1 ? mmsnn_events_float32_weighed : mmsnn_events_float32;
+        return c->kernel_width == 3 && c->stride_width == 1 && c->dilation_width == 1
+                   ? mmsnn_events_float32_threes
+                   : mmsnn_events_float32;
     if (most * window > 65535)
         return events_int16_long;
     return most > 1 ? mmsnn_events_int16_weighed : mmsnn_events_int16;
@@ -502,7 +540,7 @@ static void fire_tile(const struct event_task *task, const struct event_tile *ti
                       int64_t here, int64_t outputs, float *v) {
     const struct lif *p = task->p;
     int64_t apart = task->c->groups * task->c->outputs, block = block_of(task->c);
-    uint8_t spikes[LANES], others[LANES];
+    uint8_t spikes[CURRENTS], others[CURRENTS];
     int n = (int)(tile->count * block);
     const float *current = mmsnn_current(tile->y, NULL, NULL, p->gain, n, tile->y);
     mmsnn_integrate_to_bytes(p, current, v, spikes, n);
@@ -524,10 +562,11 @@ static void do_row(const struct event_task *task, const struct events *events, a
     int64_t apart = c->groups * c->outputs, step = c->images * c->out_height * c->out_width * apart;
     int64_t size = c->kernel_height * c->kernel_width * c->channels * most *
                    (c->dtype == FLOAT32 ? 4 : c->dtype == INT16 ? 2 : 1);
-    int64_t pixels = LANES / most;
     int direct = !task->p && outputs == most;
+    int64_t pixels = direct ? c->out_width : CURRENTS / most;
     for (int64_t pixel = 0; pixel < c->out_width; pixel += pixels) {
-        _Alignas(64) float buffer[LANES], v[LANES] = {0};
+        _Alignas(64) float buffer[CURRENTS], v[CURRENTS];
+        memset(v, 0, sizeof v);
         int64_t here = ((row * c->out_width + pixel) * c->groups + group) * c->outputs + first;
         for (int64_t t = 0; t < c->steps; t++) {
             float *out = task->p ? NULL : c->out + t * step + here;

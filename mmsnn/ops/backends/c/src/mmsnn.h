@@ -59,7 +59,7 @@ enum { NO_GATE, OR, ADD, AND, IAND };
 #define VECTORS
 #endif
 #endif
-enum { WIDTH = 16 };
+enum { WIDTH = 8 }; /* of AVX2's registers: of wider ones gcc makes poor code there */
 #ifdef VECTORS
 typedef float floats __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t ints __attribute__((vector_size(4 * WIDTH)));
