@@ -1,4 +1,7 @@
-"""mmsnn against SpikingJelly, MMDetection's ANN ResNet and the convs alone: one table, one JSON."""
+"""mmsnn against SpikingJelly, MMDetection's ANN ResNet and the convs alone: tables and a JSON.
+
+Each group of rows is shown and written as soon as it is measured.
+"""
 
 import argparse
 import itertools
@@ -253,7 +256,7 @@ def measure(
     Returns:
         The rows, and why others are left out.
     """
-    builders, ready, left_out = make_builders(), {}, []
+    builders, ready, first, left_out = make_builders(), {}, {}, []
     tell('memory')
     try:
         with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
@@ -265,13 +268,16 @@ def measure(
         tell(f'{key.network} {key.dtype}')
         try:
             run = build()
-            run()
+            ((first[key],),) = timing.interleave([run], 1, 0, setting.device)
             ready[key] = run
         except Exception as error:  # whatever it is, the other rows stand
             left_out.append(dict(title=setting.title, **key._asdict(), reason=_reason(error)))
     tell('timing')
     rounds = args.rounds * (NEURON_ROUNDS if COPY in {k.network for k in ready} else 1)
-    times = timing.interleave(list(ready.values()), rounds, args.seconds, setting.device)
+    # A row that takes a third of the group's time, as in a dtype that the CPU lacks, is run once.
+    often = [run for key, run in ready.items() if first[key] < args.seconds / timing.MIN_ROUNDS]
+    interleaved = iter(timing.interleave(often, rounds, args.seconds, setting.device))
+    times = [next(interleaved) if run in often else [first[key]] for key, run in ready.items()]
     rows = [
         dict(
             what=setting.what,
@@ -341,8 +347,9 @@ def show(rows: list[dict], console: Console) -> None:
             title = row['title']
             table.add_row('\n[bold]' + title.replace(': ', ':\n'))
         memory, ratios = row['memory_mb'], row['ratios']
+        once = ' (run once)' if len(row['ms_rounds']) == 1 else ''
         table.add_row(
-            f'  {row["network"]}',
+            f'  {row["network"]}{once}',
             row['dtype'],
             str(row['time_steps']),
             f'{row["ms"]:.1f}',
@@ -353,15 +360,27 @@ def show(rows: list[dict], console: Console) -> None:
 
 
 def write(path: str, results: dict) -> None:
-    """Write the JSON to a new file."""
+    """Write the JSON, whole whenever somebody looks."""
     os.makedirs(osp.dirname(path) or '.', exist_ok=True)
-    with open(path, 'x') as file:
+    with open(f'{path}.part', 'w') as file:
         json.dump(results, file, indent=2)
         file.write('\n')
+    os.replace(f'{path}.part', path)
+
+
+def expected_minutes(groups: int, seconds: float) -> str:
+    """How long the groups take, in words.
+
+    A group is timed for ``seconds``, or three rounds of it. To build its networks, to measure their
+    memory in a process of its own and to run each for the first time takes about as long again, and
+    up to three times that where images are large or the CPU lacks a dtype.
+    """
+    low, high = (max(1, round(groups * (seconds + 10) * factor / 60)) for factor in (1, 4))
+    return f'{groups} groups of rows: {low} to {high} minutes'
 
 
 def main() -> None:
-    """Measure, print the table, write the JSON."""
+    """Measure group by group; print its table and write the JSON when each is done."""
     args = parse_args()
     # The table would lose digits in a narrow terminal, and a pipe has no width of its own.
     console = Console(width=max(130, Console().width), highlight=False)
@@ -385,6 +404,7 @@ def main() -> None:
     if args.device == ['cpu']:
         timing.limit_memory()
     groups = list(plan(args))
+    console.print(expected_minutes(len(groups), args.seconds))
     columns = ('{task.completed}/{task.total}', '{task.fields[title]}', '{task.fields[step]}')
     with Progress(
         *columns, BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True
@@ -401,16 +421,16 @@ def main() -> None:
                 results['rows'] += rows
                 results['left_out'] += left_out
                 progress.advance(task)
+                show(rows, console)
+                write(args.out, results)
         except KeyboardInterrupt:
-            console.print('interrupted: the table ends here')
-    show(results['rows'], console)
+            console.print('interrupted: the tables end here')
     for title, share in results['equal_spikes'].items():
         console.print(f'{share:.4%} of spikes equal those of SpikingJelly in fp32: {title}')
     reasons = [(row['network'], row['dtype'], row['reason']) for row in results['left_out']]
     for (network, dtype, reason), count in Counter(reasons).items():
         console.print(f'left out of {count} groups: {network} {dtype}: {reason}')
-    write(args.out, results)
-    console.print(f'written to {args.out}')
+    console.print(f'written to {args.out}' if osp.exists(args.out) else 'nothing was measured')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
-"""Time of a fused spiking backbone by its firing rate, beside MMDetection's ANN.
+"""Time of a spiking backbone by its firing rate, fused or training, beside MMDetection's ANN.
 
     python benchmarks/firing_rates.py --rates 0.02 0.05 0.12 0.25
+    python benchmarks/firing_rates.py --training --rates 0.05 0.12 0.25
 
 The bias of each norm is set so that its neurons fire at the rate that is asked for, layer by layer.
 What convs get is denser: the stem's spikes go through a max pool, and blocks join two spike trains.
@@ -8,10 +9,13 @@ Times are medians in ms, taken in turn; in brackets what part they are of the AN
 """
 
 import argparse
+import contextlib
 import os
 import statistics
+from collections.abc import Callable, Iterator, Sequence
 from unittest import mock
 
+import cases
 import timing
 import torch
 from mmdet.registry import MODELS
@@ -22,6 +26,7 @@ from mmsnn import ops
 from mmsnn.deploy import fuse
 from mmsnn.models import SGResNet
 from mmsnn.models.layers import SpikingNeuron
+from mmsnn.ops import spike_conv
 
 PRECISIONS = ('fp32', 'int16', 'int8')
 
@@ -58,23 +63,107 @@ def set_rates(net: nn.Module, x: Tensor, rate: float) -> None:
         neuron.observer = None
 
 
-def densities(net: nn.Module, x: Tensor) -> list[float]:
-    """Of the spikes that each conv of a fused network gets."""
-    found, density = [], ops.density
+@contextlib.contextmanager
+def densities(module: object, name: str) -> Iterator[list[float]]:
+    """What convs find when they look how many spikes they get: by this function of a module."""
+    found, look = [], getattr(module, name)
 
     def spy(spikes: Tensor) -> float:
-        found.append(density(spikes))
+        found.append(look(spikes))
         return found[-1]
 
-    with mock.patch.object(ops, 'density', spy):
-        net(x)
-    return found
+    with mock.patch.object(module, name, spy):
+        yield found
 
 
-def always(net: nn.Module, x: Tensor, below: str) -> None:
-    """A forward pass whose convs take one way."""
-    with mock.patch.dict(os.environ, MMSNN_EVENTS_BELOW=below):
-        net(x)
+@contextlib.contextmanager
+def events_below(density: str) -> Iterator[None]:
+    """Convs go by events below this density; ``''`` for what was measured."""
+    with mock.patch.dict(os.environ, MMSNN_EVENTS_BELOW=density):
+        yield
+
+
+def line(cells: Sequence) -> str:
+    """A row of the table."""
+    return '|'.join(['', *(f' {cell} ' for cell in cells), ''])
+
+
+def table(columns: Sequence[str], rates: Sequence[float], row: Callable) -> None:
+    """Print a row a rate, each when it is measured; the first column is the unit of the others."""
+    print(line(['rate', 'density of what convs get', *columns]))
+    print(line(['---'] * (len(columns) + 2)))
+    for rate in rates:
+        found, seconds = row(rate)
+        times = [1e3 * statistics.median(taken) for taken in seconds]
+        dense = f'{min(found):.2f} to {max(found):.2f}, mean {statistics.mean(found):.2f}'
+        cells = [f'{t:.1f} ({t / times[0]:.2f})' for t in times[1:]]
+        print(line([f'{rate:g}', dense, f'{times[0]:.1f}', *cells]), flush=True)
+
+
+@torch.no_grad()
+def inference(args: argparse.Namespace) -> None:
+    """Fused backbones, batch 1."""
+    x = torch.randn(1, 3, args.size, args.size)
+    net = SGResNet(args.depth, time_steps=args.time_steps)
+    for _ in range(2):
+        net(torch.randn(2, 3, args.size // 2, args.size // 2))
+    net.eval()
+    ann = MODELS.build(dict(type='ResNet', depth=args.depth))
+    ann.eval()
+
+    def row(rate: float) -> tuple[list[float], list[list[float]]]:
+        set_rates(net, x, rate)
+        fused = {name: fuse(net, name) for name in PRECISIONS}
+        with densities(ops, 'density') as found:
+            fused['fp32'](x)
+
+        def dense() -> None:
+            with events_below('0'):
+                fused['fp32'](x)
+
+        runs = [lambda: ann(x), dense, *(lambda f=f: f(x) for f in fused.values())]
+        for run in (*runs, *runs):
+            run()
+        return found, timing.interleave(runs, args.rounds, 120)
+
+    table(['ANN', 'dense fp32', *PRECISIONS], args.rates, row)
+
+
+def training(args: argparse.Namespace) -> None:
+    """A training step in float32, batch 2."""
+    setting = cases.Setting('training', 'cpu', args.depth, (args.size,) * 2, 2, args.time_steps)
+    x = cases.image(setting)
+    last = cases.channels_last(x)
+    ann = cases.training(
+        cases.ann_backbone(setting), lambda net: cases.level_loss(net(x)), 'fp32', 'cpu'
+    )
+    names = ['SpikingJelly'] if cases.has_spikingjelly() else []
+
+    def row(rate: float) -> tuple[list[float], list[list[float]]]:
+        torch.manual_seed(0)
+        net = cases.channels_last(SGResNet(args.depth, time_steps=args.time_steps)).train()
+        with torch.no_grad():
+            set_rates(net, last, rate)
+        step = cases.training(net, lambda net: cases.level_loss(net(last)), 'fp32', 'cpu')
+        with densities(spike_conv, 'density_of_bits') as found:
+            step()
+
+        def dense() -> None:
+            with events_below('0'):
+                step()
+
+        runs = [ann]
+        if names:
+            sj = cases.spikingjelly_resnet()
+            theirs = sj.SpikingJellyResNet.like(net)
+            loss = lambda net: cases.level_loss(net(x))  # noqa: E731
+            runs.append(cases.training(theirs, loss, 'fp32', 'cpu', lambda: sj.reset(theirs)))
+        runs += [dense, step]
+        for run in runs:
+            run()
+        return found, timing.interleave(runs, args.rounds, 120)
+
+    table(['ANN', *names, 'dense', 'by events'], args.rates, row)
 
 
 def main():
@@ -85,46 +174,19 @@ def main():
     parser.add_argument('--size', type=int, default=320)
     parser.add_argument('--time-steps', type=int, default=4)
     parser.add_argument('--rounds', type=int, default=11, help='each runs every case once')
+    parser.add_argument('--training', action='store_true', help='training steps, batch 2')
     args = parser.parse_args()
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    x = torch.randn(1, 3, args.size, args.size)
-    net = SGResNet(args.depth, time_steps=args.time_steps)
-    for _ in range(2):
-        net(torch.randn(2, 3, args.size // 2, args.size // 2))
-    net.eval()
-    ann = MODELS.build(dict(type='ResNet', depth=args.depth))
-    ann.eval()
     print(
         f'SG ResNet-{args.depth}, {args.size}x{args.size}, T = {args.time_steps}, '
         f'{torch.get_num_threads()} threads\n'
     )
-    head = ['rate', 'density of what convs get', 'ANN', 'dense fp32', *PRECISIONS]
-    print('|'.join(['', *(f' {cell} ' for cell in head), '']))
-    print('|'.join(['', *[' --- '] * len(head), '']))
-    for rate in args.rates:
-        set_rates(net, x, rate)
-        fused = {name: fuse(net, name) for name in PRECISIONS}
-        found = densities(fused['fp32'], x)
-        crossover = ops.crossover('inference')
-        below = f'{crossover:.3f}'
-        runs = [
-            lambda: ann(x),
-            lambda fused=fused: always(fused['fp32'], x, '0'),
-            lambda fused=fused, below=below: always(fused['fp32'], x, below),
-            lambda fused=fused: fused['int16'](x),
-            lambda fused=fused: fused['int8'](x),
-        ]
-        for run in (*runs, *runs):
-            run()
-        times = [1e3 * statistics.median(t) for t in timing.interleave(runs, args.rounds, 120)]
-        cells = [f'{t:.1f} ({t / times[0]:.2f})' for t in times[1:]]
-        dense = f'{min(found):.2f} to {max(found):.2f}, mean {statistics.mean(found):.2f}'
-        row = [f'{rate:g}', dense, f'{times[0]:.1f}', *cells]
-        print('|'.join(['', *(f' {cell} ' for cell in row), '']), flush=True)
-    print(f'\nconvs go by events below a density of {crossover:.2f}')
+    (training if args.training else inference)(args)
+    ways = ['forward', 'weight gradient'] if args.training else ['inference']
+    below = ', '.join(f'{ops.crossover(way):.2f} ({way})' for way in ways)
+    print(f'\nconvs in float32 go by events below a density of {below}')
 
 
 if __name__ == '__main__':
-    with torch.no_grad():
-        main()
+    main()

@@ -105,9 +105,9 @@ def resolve_precision(
 ) -> str:
     """Name the precision to compute in.
 
-    ``'auto'`` is the fastest whose results hold (docs/performance.md): ``'int8'`` on a CPU with
-    VNNI for a model whose spikes can be bytes, else ``'bf16'`` where CPU or GPU have units for it,
-    else ``'fp32'``.
+    ``'auto'`` is the fastest whose results hold (docs/performance.md): ``'int8'`` on a CPU for a
+    model whose spikes can be bytes, else ``'bf16'`` where CPU or GPU have units for it, else
+    ``'fp32'``.
 
     Args:
         precision: One of ``PRECISIONS``.
@@ -140,7 +140,7 @@ def resolve_precision(
         )
     if precision != 'auto':
         return precision
-    if kind == 'cpu' and not integer_convs() and not why_no_bytes:
+    if not why_no_integers and not why_no_bytes:
         return 'int8'
     if kind == 'cuda':
         return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp32'

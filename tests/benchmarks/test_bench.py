@@ -1,12 +1,20 @@
 """The benchmark's command, on tiny shapes."""
 
+import argparse
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import bench
 import cases
 import pytest
 import torch
+from rich.console import Console
 
 TINY = ['--depth', '18', '--size', '64', '--time-steps', '2', '1', '--batch', '1', '--rounds', '1']
 
@@ -87,6 +95,70 @@ def test_what_is_left_out_says_why(results):
     for row in results[2]['left_out']:
         assert row['network']
         assert row['reason']
+
+
+def test_an_interrupted_run_leaves_what_it_has(tmp_path):
+    out = tmp_path / 'new' / 'tiny.json'
+    command = [sys.executable, '-u', 'benchmarks/bench.py', '--what', 'neuron', 'training', *TINY]
+    process = subprocess.Popen(
+        [*command, '--out', out],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    while not out.exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, shown
+    assert {row['what'] for row in json.loads(out.read_text())['rows']} == {'one LIF layer'}
+    assert re.search(r'2 groups of rows: \d+ to \d+ minutes', shown)
+    assert 'mmsnn LIF' in shown
+    assert 'interrupted: the tables end here' in shown
+    assert f'written to {out}' in shown.replace('\n', '')
+    assert [path.name for path in out.parent.iterdir()] == ['tiny.json']
+
+
+def test_a_row_that_takes_long_is_run_once(monkeypatch):
+    def rows(seconds):
+        args = argparse.Namespace(rounds=4, seconds=seconds)
+        setting = cases.Setting('a group', 'cpu', 18, (64, 64), 1, 1)
+        key = cases.Key('slow', 'bf16', 1)
+        builders = lambda: {key: lambda: lambda: time.sleep(0.05)}  # noqa: E731
+        monkeypatch.setattr(bench, 'ProcessPoolExecutor', NoProcess)
+        found, _ = bench.measure(setting, builders, args, lambda step: None)
+        return found
+
+    (slow,), (fast,) = rows(0.1), rows(1)
+    assert (len(slow['ms_rounds']), len(fast['ms_rounds'])) == (1, 4)
+    assert slow['ms'] >= 50
+    console = Console(width=130, record=True)
+    bench.show([slow, fast], console)
+    assert [
+        ('run once' in line) for line in console.export_text().splitlines() if 'slow' in line
+    ] == [
+        True,
+        False,
+    ]
+
+
+class NoProcess:
+    """Stands for the process that measures memory."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def submit(self, *task):
+        return argparse.Namespace(result=dict)
 
 
 def test_never_overwrites(refusal, tmp_path):

@@ -79,10 +79,9 @@ class Prepared:
 def _serve() -> None:
     answers = os.dup(1)  # what imports and tools print goes elsewhere
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    import mmsnn  # noqa: F401, I001 (the first: without MMCV's operators MMDetection needs it)
     import mmdet.apis  # noqa: F401
     import mmengine.runner  # noqa: F401
-
-    import mmsnn  # noqa: F401
     import mmsnn_cli.train  # noqa: F401
 
     for line in sys.stdin:

@@ -19,11 +19,14 @@ from mmsnn import ops
 from mmsnn.analysis import SpikeProfiler, SpikeRecorder
 from mmsnn.datasets.events import check_event_header, io, read_events
 from mmsnn.deploy import fuse, resolve_precision
+from mmsnn.deploy.fuse import event_convs
 from mmsnn.deploy.integer_conv import integer_convs
 from mmsnn.models import SGResNet
 from mmsnn.models.layers import SpikingNeuron, build_neuron
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Why there are no convs in whole numbers, or ''.
+NO_INTEGERS = integer_convs() and event_convs()
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +144,7 @@ def test_fused_in_fp32_and_bf16(options, refusal):
     assert len(detections(fuse(model, 'bf16'))[1]) > 0
 
 
-@pytest.mark.skipif(bool(integer_convs()), reason=f'no integer convs: {integer_convs()}')
+@pytest.mark.skipif(bool(NO_INTEGERS), reason=f'no integer convs: {NO_INTEGERS}')
 @pytest.mark.parametrize('precision', ['int8', 'int16'])
 @every_part
 def test_fused_in_integers_or_refused_by_name(options, refusal, precision):
@@ -166,7 +169,7 @@ def test_a_block_that_says_nothing_of_bytes_is_refused_by_name(outside, monkeypa
     monkeypatch.delattr(outside.blocks.MaxBlock, 'takes_bytes')
     model = detector(1, block='MaxBlock')
     assert resolve_precision('auto', model=model) in ('fp32', 'bf16')
-    if not integer_convs():
+    if not NO_INTEGERS:
         with pytest.raises(ValueError, match=r'layer1\.0 \(MaxBlock\) does not say that it takes'):
             fuse(model, 'int8')
 

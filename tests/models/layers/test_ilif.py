@@ -11,11 +11,15 @@ from torch import nn
 
 from mmsnn import ops
 from mmsnn.analysis import SpikeRecorder, profile
-from mmsnn.deploy import IntegerConv2d, fuse
+from mmsnn.deploy import EventConv2d, IntegerConv2d, fuse
+from mmsnn.deploy.fuse import event_convs
 from mmsnn.deploy.integer_conv import integer_convs
 from mmsnn.models import SGResNet, SpikingClassifier
 from mmsnn.models.layers import ILIFNeuron, SpikeMaxPool2d
 from mmsnn.ops import conv_lif
+
+#: Why there are no convs in whole numbers, or ''.
+NO_INTEGERS = integer_convs() and event_convs()
 
 
 def currents(*shape, scale=2.0, seed=0):
@@ -324,14 +328,14 @@ def test_integer_convs_of_counts_are_exact(options, bits):
     assert torch.equal(*spikes)
 
 
-@pytest.mark.skipif(bool(integer_convs()), reason=f'no integer convs: {integer_convs()}')
+@pytest.mark.skipif(bool(NO_INTEGERS), reason=f'no integer convs: {NO_INTEGERS}')
 @pytest.mark.parametrize('precision', ['int8', 'int16'])
 def test_fused_in_integers_counts_stay_bytes(precision):
     net = network(2).eval()
     fast = fuse(net, precision)
     seen = set()
     for module in fast.modules():
-        if isinstance(module, IntegerConv2d):
+        if isinstance(module, (IntegerConv2d, EventConv2d)):
             module.register_forward_pre_hook(lambda m, a: seen.add(a[0].dtype))
     levels = fast(images())
     assert all(level.dtype == torch.uint8 for level in levels)
