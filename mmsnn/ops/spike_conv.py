@@ -77,6 +77,7 @@ def _maps(x: Tensor, weight: Tensor, groups: int, compute: torch.dtype, keep: bo
     by_events = (
         compute == torch.float32
         and x.is_cpu
+        and x.numel() > 0
         and x.is_contiguous(memory_format=torch.channels_last)
         and weight.shape[0] >= FEWEST_OUTPUTS * groups
         and not is_traced(x)

@@ -278,3 +278,21 @@ def test_half_precision_by_events(monkeypatch, by_events):
     out.sum().backward()
     assert by_events == ['bits_conv', 'bits_conv_weight_grad']
     assert weight.grad.dtype == torch.float32
+
+
+def test_another_default_dtype(by_events):
+    x, weight = maps(2, 8, 9, 9), torch.randn(16, 8, 3, 3)
+    expected = ops.spike_conv2d(x, weight)
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert torch.equal(ops.spike_conv2d(x, weight), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert by_events == ['bits_conv'] * 2
+
+
+def test_no_image(by_events):
+    weight = torch.randn(16, 8, 3, 3, requires_grad=True)
+    out = ops.spike_conv2d(maps(0, 8, 9, 9), weight)
+    assert out.shape == (0, 16, 7, 7)
+    assert not by_events

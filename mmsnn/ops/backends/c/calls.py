@@ -700,14 +700,17 @@ class C(Backend):
         """See the base."""
         conv = _bits_conv_of(call, out.shape)
         outputs = conv.groups * conv.blocks * ROW
-        weight = torch.empty(outputs * math.prod(call.weight.shape[1:]))
+        # Not of the default dtype and device, whatever they are.
+        weight = call.weight.new_empty(outputs * math.prod(call.weight.shape[1:]))
         steps = (ctypes.c_int64 * 4)(*call.weight.stride())
         load().mmsnn_event_weights(conv, _pointer(call.weight), steps, _pointer(weight))
-        shift = torch.zeros(conv.groups, conv.blocks * ROW)
+        shift = call.weight.new_zeros(conv.groups, conv.blocks * ROW)
         if bias is not None:
             shift[:, : conv.outputs] = bias.reshape(conv.groups, -1)
-        scale = torch.ones(outputs)
-        conv.weight, conv.scale, conv.shift = map(_pointer, (weight, scale, shift))
+        scale = call.weight.new_ones(outputs)
+        conv.weight, conv.scale, conv.shift = (
+            _pointer(v, torch.float32) for v in (weight, scale, shift)
+        )
         conv.out = _pointer(out)
         _run('event_conv', conv)
 
