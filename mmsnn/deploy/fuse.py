@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..models.backbones.sg_resnet import SpikingBlock
-from ..models.layers import Gate, SpikingNeuron
+from ..models.layers import Gate, LevelsDecoder, SpikeDecoder, SpikingNeuron
 from ..models.layers.spike_conv import is_plain_conv
 from ..ops import choose, has_amx
 from .event_conv import EventConv2d
@@ -79,10 +79,12 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     low = precision == 'bf16' or (integers and has_amx())
     # Boxes and scores are decoded in float32: a coordinate needs more than eight bits.
     backbone, rest = _parts(model)
-    for part in (backbone, *rest):
+    # Weights that become integers are rounded once, from what they are.
+    for part in rest if integers else (backbone, *rest):
         if low:
             part.to(torch.bfloat16)
-    backbone.register_forward_pre_hook(_InputTo(torch.bfloat16 if low else None))
+            _decode_to(torch.bfloat16, part)
+    backbone.register_forward_pre_hook(_InputTo(torch.bfloat16 if precision == 'bf16' else None))
     if rest:
         rest[-1].register_forward_hook(_output_as_expected)
     bits = int(precision[3:]) if integers else None
@@ -203,6 +205,17 @@ class _InputTo:
         x, *others = args
         x = x if self.dtype is None else x.to(self.dtype)
         return (x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x, *others)
+
+
+def _decode_to(dtype: torch.dtype, part: nn.Module) -> None:
+    """Decoders without weights can't tell from bytes what stands behind them."""
+
+    def cast(module: nn.Module, args: tuple, output):
+        return tuple(v.to(dtype) for v in output) if isinstance(output, tuple) else output.to(dtype)
+
+    for module in part.modules():
+        if isinstance(module, (SpikeDecoder, LevelsDecoder)):
+            module.register_forward_hook(cast)
 
 
 def _output_as_expected(module: nn.Module, args: tuple, output):

@@ -36,7 +36,7 @@ class IntegerConv2d(nn.Module):
     the conv, where the input at hand wants other blocks of channels than the one that was guessed
     when they were packed. So a 1x1 conv is computed as the matrix product that it is, and any other
     gets outputs of zeros up to a multiple of 64 channels: neither was found to depend on the
-    input's size, and the sums are the same to the last bit.
+    input's size, and the sums are the same.
 
     Neurons that stand behind the conv may be in it (:meth:`lif`): no currents are then in memory.
 

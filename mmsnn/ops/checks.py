@@ -151,7 +151,7 @@ def expand_weights(spikes: Tensor, *weights: Tensor) -> list:
     """The weights of :func:`mmsnn.ops.attention_decode` as views of their full shapes.
 
     Raises:
-        ValueError: Spikes of another rank, or weights that don't broadcast.
+        ValueError: Spikes of another rank, or weights that don't broadcast or are whole numbers.
     """
     check_spikes(spikes, 5)
     steps, batch, channels, height, width = spikes.shape
@@ -162,5 +162,7 @@ def expand_weights(spikes: Tensor, *weights: Tensor) -> list:
                 f'{name} needs the shape {shape}, or 1 for any size, for spikes of shape '
                 f'{tuple(spikes.shape)}, got {tuple(weight.shape)}'
             )
+        if not weight.is_floating_point():
+            raise ValueError(f'{name} has a floating dtype, got {weight.dtype}')
         check_fits(name, weight, weight.shape, spikes)
     return [weight.expand(shape) for weight, shape in zip(weights, shapes)]

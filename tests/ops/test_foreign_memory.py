@@ -53,6 +53,17 @@ def test_weights_of_other_shapes(name, grad, which, shape):
 
 
 @backends
+@pytest.mark.parametrize('which', [0, 1, 2])
+def test_weights_that_are_whole_numbers(name, which):
+    # The result would have to be one, too: as bytes, the kernel wrote twice its size.
+    weights = [torch.ones(3, 2), torch.ones(3, 2, 5), torch.ones(3, 2, 4, 6)]
+    weights[which] = weights[which].to(torch.uint8)
+    what = ('temporal', 'channel', 'spatial')[which]
+    with ops.use_backend(name), pytest.raises(ValueError, match=f'{what} has a floating dtype'):
+        ops.attention_decode(torch.zeros(3, 2, 5, 4, 6), *weights)
+
+
+@backends
 def test_too_few_bits(name):
     bits = torch.zeros(1, 2, dtype=torch.uint8)
     with ops.use_backend(name):
