@@ -100,7 +100,7 @@ class EventConv2d(nn.Conv2d):
         return self._dense(x)
 
     def _is_sparse(self, x: Tensor) -> bool:
-        return self.bits is not None or ops.density(x) <= ops.crossover('inference')
+        return self.bits is not None or ops.density(x) < ops.crossover('inference')
 
     def _dense(self, x: Tensor) -> Tensor:
         return super().forward(x.to(self.weight.dtype) if x.dtype == torch.uint8 else x)

@@ -84,7 +84,8 @@ def run(
     x, shortcut = call.x, call.shortcut
     if backend is not None and backend.supports(operation, x):
         raise BackendError(backend.supports(operation, x))
-    out = torch.empty((size[0] * size[1], *size[2:]), dtype=dtype, memory_format=_LAST)
+    shape = size[0] * size[1], *size[2:]
+    out = torch.empty(shape, dtype=dtype, device=x.device, memory_format=_LAST)
     out = out.unflatten(0, size[:2])
     if out.numel():
         # Spikes are the same with any surrogate, and what is prepared for one serves all.

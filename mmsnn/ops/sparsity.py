@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import statistics
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import cache
@@ -17,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import units
-from .backends.c.build import cache_folder, source_key
+from .backends.c.build import cache_folder, kernel_flags, source_key
+from .backends.c.calls import is_forked
+from .dispatch import choose
 from .event_conv import event_conv_lif
 from .event_weights import pack_event_weights
 from .layout import is_dense
@@ -29,12 +33,14 @@ from .spec import LIF
 logger = logging.getLogger('mmsnn')
 
 #: One value in so many is looked at to tell how many spikes there are. A prime, so that all
-#: channels are.
+#: channels are, unless their number is a multiple of it.
 EVERY = 13
 
 _LAST = torch.channels_last
 #: How many bits of a byte are set.
-_SET = torch.tensor([bin(byte).count('1') for byte in range(256)], dtype=torch.float32)
+_SET = torch.tensor(
+    [bin(byte).count('1') for byte in range(256)], dtype=torch.float32, device='cpu'
+)
 
 
 def density(x: Tensor) -> float:
@@ -57,6 +63,13 @@ def density_of_bits(bits: Tensor) -> float:
     if not bits.numel():
         return 0.0
     return _SET[bits.flatten()[::EVERY].int()].mean().item() / 8
+
+
+#: Ways to convolve whose times are compared.
+WAYS = 'inference', 'forward', 'weight gradient'
+#: A crossover where the times don't tell one.
+_USUAL = 0.3
+_lock = threading.Lock()
 
 
 def crossover(way: str) -> float:
@@ -88,19 +101,38 @@ def crossover(way: str) -> float:
     return value
 
 
-@cache
 def _kept() -> dict[str, float]:
-    """What was measured on this machine, now or before."""
-    machine = units.capabilities().get('cpu_name'), units.NEWEST, torch.__version__, source_key()
-    key = hashlib.sha256(repr(machine).encode()).hexdigest()[:16]
-    path = cache_folder() / f'crossover-{key}.json'
+    """What was measured on this machine with these kernels, now or before."""
+    backend = choose('bits_conv', torch.empty(0, dtype=torch.float32, device='cpu')).name
+    with _lock:  # two threads that measure at once would time each other
+        return _measured_with(backend, kernel_flags())
+
+
+@cache
+def _measured_with(*kernels: object) -> dict[str, float]:
+    cpu = units.capabilities().get('cpu_name'), units.NEWEST
+    key = repr((*cpu, torch.__version__, source_key(), *kernels))
+    try:
+        folder = cache_folder()
+    except RuntimeError:  # the user has no home
+        return _measure_all()[0]
+    path = folder / f'crossover-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json'
     found = _read(path)
-    if found is None:
-        found = {way: round(_measure(*runs), 2) for way, runs in _ways().items()}
-        values = ', '.join(f'{value:.2f} ({way})' for way, value in found.items())
-        logger.info('convs go by events here below a density of spikes of %s: %s', values, path)
-        found = _write(path, found)
-    return found
+    if found is not None:
+        return found
+    found, certain = _measure_all()
+    values = ', '.join(f'{value:.2f} ({way})' for way, value in found.items())
+    logger.info('convs go by events here below a density of spikes of %s: %s', values, path)
+    # In a child of a fork our kernels have one thread, whatever the dense conv has.
+    return _write(path, found) if certain and not is_forked() else found
+
+
+def _measure_all() -> tuple[dict[str, float], bool]:
+    """Every way, and whether all could be told."""
+    with torch.device('cpu'):  # whatever the default is
+        found = {way: _measure(*runs) for way, runs in _ways().items()}
+    values = {way: _USUAL if value is None else round(value, 2) for way, value in found.items()}
+    return values, None not in found.values()
 
 
 def _read(path: Path) -> Optional[dict[str, float]]:
@@ -111,8 +143,10 @@ def _read(path: Path) -> Optional[dict[str, float]]:
         return None
     except ValueError:
         found = None
-    if isinstance(found, dict) and found.keys() == _ways().keys():
-        return found
+    if isinstance(found, dict) and tuple(found) == WAYS:
+        numbers = (isinstance(value, (int, float)) and 0 <= value <= 1 for value in found.values())
+        if all(numbers):
+            return found
     with contextlib.suppress(OSError):
         path.unlink()
     return None
@@ -122,12 +156,16 @@ def _write(path: Path, found: dict[str, float]) -> dict[str, float]:
     """Keep it, unless another process was first; what is kept."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        mine = path.with_suffix(f'.{os.getpid()}')
-        mine.write_text(json.dumps(found))
-        try:
-            os.link(mine, path)  # appears whole, and never replaces another
-        finally:
-            mine.unlink()
+        # In a folder of its own, and then whole: two processes may be here at once.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix='.crossover-') as folder:
+            mine = Path(folder, 'file')
+            mine.write_text(json.dumps(found))
+            try:
+                os.link(mine, path)
+            except FileExistsError:
+                pass
+            except OSError:  # no hard links here
+                os.replace(mine, path)
     return _read(path) or found
 
 
@@ -138,10 +176,13 @@ _LOW, _HIGH = 0.1, 0.3
 
 def _ways() -> dict[str, tuple[Callable[[Tensor], object], Callable[[Tensor], object]]]:
     """What convolves spikes in bytes by events, and what densely, by the name of the way."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(128, 128, 3, 3, generator=generator)
-    packed = pack_event_weights([(weight, torch.ones(128))], torch.zeros(128))
-    grad = torch.randn(_SIZE, generator=generator).contiguous(memory_format=_LAST)
+    generator = torch.Generator('cpu').manual_seed(0)
+    grad, weight = (
+        torch.randn(size, generator=generator, dtype=torch.float32, device='cpu')
+        for size in (_SIZE, (128, 128, 3, 3))
+    )
+    packed = pack_event_weights([(weight, weight.new_ones(128))], weight.new_zeros(128))
+    grad = grad.contiguous(memory_format=_LAST)
     last = weight.contiguous(memory_format=_LAST)
     options = [1, 1], [1, 1], [1, 1], 1
 
@@ -171,24 +212,30 @@ def _ways() -> dict[str, tuple[Callable[[Tensor], object], Callable[[Tensor], ob
 
 
 @torch.no_grad()
-def _measure(by_events: Callable[[Tensor], object], dense: Callable[[Tensor], object]) -> float:
-    """Where the times meet: that by events is a line over the density, the dense one a constant."""
-    generator = torch.Generator().manual_seed(0)
+def _measure(
+    by_events: Callable[[Tensor], object], dense: Callable[[Tensor], object]
+) -> Optional[float]:
+    """Where the times meet: that by events is a line over the density, the dense one a constant.
+
+    None where more spikes take no more time.
+    """
+    generator = torch.Generator('cpu').manual_seed(0)
     few, many = (
-        (torch.rand(_SIZE, generator=generator) < rate)
+        (torch.rand(_SIZE, generator=generator, device='cpu') < rate)
         .to(torch.uint8)
         .contiguous(memory_format=_LAST)
         for rate in (_LOW, _HIGH)
     )
     runs = (lambda: by_events(few), lambda: by_events(many), lambda: dense(many))
     times: list[list[float]] = [[] for _ in runs]
-    for _ in range(7):
-        for run, found in zip(runs, times):
-            start = time.perf_counter()
-            run()
-            found.append(time.perf_counter() - start)
+    with torch.autocast('cpu', enabled=False):
+        for _ in range(7):
+            for run, found in zip(runs, times):
+                start = time.perf_counter()
+                run()
+                found.append(time.perf_counter() - start)
     at_low, at_high, constant = (statistics.median(found[1:]) for found in times)
     slope = (at_high - at_low) / (_HIGH - _LOW)
-    if slope <= 0:  # noise
-        return 1.0 if at_high < constant else 0.0
+    if slope <= 0:
+        return None
     return min(max(_LOW + (constant - at_low) / slope, 0.0), 1.0)

@@ -53,14 +53,17 @@ def subsample(x: Tensor, stride: _Size) -> Tensor:
     return x if rows == columns == 1 else _Subsample.apply(x, rows, columns)
 
 
-#: Outputs of a group below which the kernel by events computes mostly what nobody asked for.
+#: Outputs of a group below which most lanes of the kernel by events would be unused.
 FEWEST_OUTPUTS = 16
 
 
 class _Maps(NamedTuple):
-    """What a conv gets: values, bits or the values themselves to keep, and the density of spikes.
+    """What a conv gets.
 
-    The density is None where the conv can't go by them.
+    Args:
+        x: The values.
+        kept: What the backward pass is to have of them: bits, or ``x`` itself.
+        density: Of the spikes; None where the conv can't go by them.
     """
 
     x: Tensor
@@ -69,24 +72,33 @@ class _Maps(NamedTuple):
 
     def are_sparse(self, way: str) -> bool:
         """Whether convolving by events takes less time."""
-        return self.density is not None and self.density <= crossover(way)
+        return self.density is not None and self.density < crossover(way)
 
 
 def _maps(x: Tensor, weight: Tensor, groups: int, compute: torch.dtype, keep: bool) -> _Maps:
-    x = x if is_dense(x) else x.contiguous()
     by_events = (
         compute == torch.float32
         and x.is_cpu
         and x.numel() > 0
-        and x.is_contiguous(memory_format=torch.channels_last)
+        and _has_channels_last(x)
         and weight.shape[0] >= FEWEST_OUTPUTS * groups
-        and not is_traced(x)
+        and not (is_traced(x) or is_traced(weight.detach()))
     )
     if not (by_events or keep):
         return _Maps(x)
+    if not is_dense(x):
+        x = torch.empty_like(x).copy_(x)  # in the same order of axes
     kept = pack_or_keep(x)
-    spikes = by_events and kept.dtype == torch.uint8
+    spikes = by_events and kept is not x
     return _Maps(x, kept, density_of_bits(kept) if spikes else None)
+
+
+def _has_channels_last(x: Tensor) -> bool:
+    """Whether the channels come last in memory; slices of some channels have it, too."""
+    return x.is_contiguous(memory_format=torch.channels_last) or (
+        not is_dense(x)
+        and torch.empty_like(x, device='meta').is_contiguous(memory_format=torch.channels_last)
+    )
 
 
 def _conv(maps: _Maps, weight: Tensor, bias: Optional[Tensor], options: tuple) -> Tensor:
@@ -120,7 +132,7 @@ class _SpikeConv(torch.autograd.Function):
         grad = grad.to(compute)
         wanted = list(ctx.needs_input_grad[:3])
         by_events = None
-        if ctx.sparse:
+        if ctx.sparse and not torch.is_grad_enabled():  # else this pass is differentiated, too
             size, wanted[1] = ctx.layout[0], False
             by_events = bits_conv_weight_grad(grad, kept, size, weight, *ctx.options)
         if kept is None or by_events is not None:  # only its shape and format are asked for
@@ -215,7 +227,8 @@ def spike_conv2d(
     """
     device = x.device.type
     steps, around, dilate = (
-        [v, v] if isinstance(v, int) else list(v) for v in (stride, padding, dilation)
+        [v, v] if isinstance(v, int) else list(v) * (2 // len(v))
+        for v in (stride, padding, dilation)
     )
     autocast = torch.is_autocast_enabled(device)
     if not autocast and x.dtype != weight.dtype:
@@ -226,9 +239,10 @@ def spike_conv2d(
     compute = torch.float32 if device == 'cpu' and out in SLOW_DTYPES else out
     # Autocast would cast the operands again, to another dtype than is chosen here.
     with torch.autocast(device, enabled=False) if autocast else nullcontext():
+        # Without gradients, too, so that the same spikes are counted and go the same way.
+        if tuple(weight.shape[2:]) == (1, 1) and not any(around) and max(steps) > 1:
+            x, steps = subsample(x, steps), [1, 1]
         if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-            if tuple(weight.shape[2:]) == (1, 1) and not any(around) and max(steps) > 1:
-                x, steps = subsample(x, steps), [1, 1]
             options = steps, around, dilate, groups
             return _SpikeConv.apply(x, weight, bias, binary, compute, out, *options)
         maps = _maps(x, weight, groups, compute, keep=False) if binary else _Maps(x)

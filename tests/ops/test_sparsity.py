@@ -11,17 +11,19 @@ from mmsnn import ops
 from mmsnn.ops import sparsity
 from mmsnn.ops.operators import pack_spikes
 
-WAYS = list(sparsity._ways())
+WAYS = list(sparsity.WAYS)
+NULLS = json.dumps(dict.fromkeys(WAYS))
 
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    """An empty folder of what was measured."""
+    """An empty folder of what was measured, in no time: noise would not be kept."""
+    monkeypatch.setattr(sparsity, '_measure', lambda *runs: 0.25)
     monkeypatch.delenv('MMSNN_EVENTS_BELOW', raising=False)
     monkeypatch.setenv('MMSNN_CACHE_DIR', str(tmp_path / 'new'))
-    sparsity._kept.cache_clear()
+    sparsity._measured_with.cache_clear()
     yield tmp_path / 'new'
-    sparsity._kept.cache_clear()
+    sparsity._measured_with.cache_clear()
 
 
 @pytest.mark.parametrize('look', [ops.density, lambda x: sparsity.density_of_bits(bits_of(x))])
@@ -71,13 +73,13 @@ def test_it_is_measured_once_and_said(monkeypatch, caplog, cache):
     assert json.loads(done.stdout.splitlines()[-1]) == kept
 
 
-@pytest.mark.parametrize('text', ['', '{', '{"forward": 0.5}', '[]'])
+@pytest.mark.parametrize('text', ['', '{', '{"forward": 0.5}', '[]', NULLS])
 def test_a_file_that_is_none_of_it_is_measured_again(cache, text):
     cache.mkdir()
     ops.crossover('forward')
     (path,) = cache.iterdir()
     path.write_text(text)
-    sparsity._kept.cache_clear()
+    sparsity._measured_with.cache_clear()
     assert 0 <= ops.crossover('forward') <= 1
     assert set(json.loads(path.read_text())) == set(WAYS)
 
@@ -95,3 +97,55 @@ def test_a_folder_that_cannot_be_made(cache):
     cache.write_text('a file')
     assert 0 <= ops.crossover('forward') <= 1
     assert cache.read_text() == 'a file'
+
+
+def test_a_user_without_a_home(cache, monkeypatch):
+    def no_home():
+        raise RuntimeError('Could not determine home directory.')
+
+    monkeypatch.setattr(sparsity, 'cache_folder', no_home)
+    assert 0 <= ops.crossover('forward') <= 1
+
+
+@pytest.mark.parametrize('why', ['noise', 'forked'])
+def test_what_is_not_kept(cache, monkeypatch, why):
+    if why == 'noise':
+        monkeypatch.setattr(sparsity, '_measure', lambda *runs: None)
+    else:
+        monkeypatch.setattr(sparsity, 'is_forked', lambda: True)
+    value = ops.crossover('forward')
+    assert 0 <= value <= 1
+    assert why == 'forked' or value == sparsity._USUAL
+    assert not list(cache.glob('crossover*'))
+
+
+def test_other_kernels_are_measured_for_themselves(cache):
+    ops.crossover('forward')
+    with ops.use_backend('reference'):
+        ops.crossover('forward')
+    assert len(list(cache.iterdir())) == 1 + (ops.why_not('c') == '')
+
+
+@pytest.mark.parametrize('others', [False, True])
+def test_times_are_measured(others):
+    try:
+        if others:
+            torch.set_default_dtype(torch.bfloat16)
+            torch.set_default_device('meta')
+        with torch.autocast('cpu', torch.bfloat16, enabled=others):
+            found, _ = sparsity._measure_all()
+        assert tuple(found) == sparsity.WAYS
+        assert all(0 <= value <= 1 for value in found.values())
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+
+
+def test_no_hard_links(cache, monkeypatch):
+    def no_links(*paths):
+        raise PermissionError
+
+    monkeypatch.setattr(sparsity.os, 'link', no_links)
+    found = dict.fromkeys(WAYS, 0.25)
+    assert sparsity._write(cache / 'some.json', found) == found
+    assert [p.name for p in cache.iterdir()] == ['some.json']

@@ -296,3 +296,55 @@ def test_no_image(by_events):
     out = ops.spike_conv2d(maps(0, 8, 9, 9), weight)
     assert out.shape == (0, 16, 7, 7)
     assert not by_events
+
+
+def test_twice_backward(by_events):
+    # A gradient whose graph is kept is the dense one, which has a gradient itself.
+    x, weight = maps(2, 8, 9, 9), torch.randn(16, 8, 3, 3, requires_grad=True)
+    seconds = []
+    for conv in (ops.spike_conv2d, F.conv2d):
+        (grad,) = torch.autograd.grad(conv(x, weight).square().sum(), weight, create_graph=True)
+        seconds.append(torch.autograd.grad(grad.square().sum(), weight)[0])
+    torch.testing.assert_close(*seconds, rtol=1e-4, atol=1e-2)
+
+
+def test_slices_of_channels_go_by_events(by_events):
+    x, weight = maps(2, 16, 9, 9).chunk(2, 1)[1], torch.randn(16, 8, 3, 3)
+    torch.testing.assert_close(ops.spike_conv2d(x, weight), F.conv2d(x, weight))
+    assert by_events == ['bits_conv']
+
+
+def test_stride_of_one_number_in_a_list(by_events):
+    x, weight = maps(2, 8, 9, 9), torch.randn(16, 8, 3, 3)
+    expected = F.conv2d(x, weight, stride=2)
+    torch.testing.assert_close(ops.spike_conv2d(x, weight, stride=[2]), expected)
+
+
+def test_bytes_that_are_no_bits(monkeypatch, by_events):
+    monkeypatch.setattr(spike_conv, 'SLOW_DTYPES', (torch.bfloat16,))
+    x = (2 * maps(2, 8, 9, 9)).to(torch.uint8)
+    weight = torch.randn(16, 8, 3, 3)
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        out = ops.spike_conv2d(x, weight)
+    torch.testing.assert_close(out.float(), F.conv2d(x.float(), weight), rtol=2**-7, atol=1e-4)
+
+
+@torch.no_grad()
+def test_over_several_weights(by_events):
+    x, weights = maps(2, 8, 9, 9), torch.randn(3, 16, 8, 3, 3)
+    out = torch.vmap(lambda w: ops.spike_conv2d(x, w))(weights)
+    expected = torch.stack([F.conv2d(x, w) for w in weights])
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('rows', [0, 1])
+def test_eval_takes_the_way_of_training_behind_a_stride(by_events, rows):
+    x = torch.zeros(2, 8, 10, 10).contiguous(memory_format=torch.channels_last)
+    x[:, :, rows::2] = 1  # dense in the rows that the conv reads, or empty
+    weight = torch.randn(16, 8, 1, 1, requires_grad=True)
+    ops.spike_conv2d(x, weight, stride=2)
+    training = list(by_events)
+    by_events.clear()
+    with torch.no_grad():
+        ops.spike_conv2d(x, weight, stride=2)
+    assert by_events == training == ['bits_conv'] * rows

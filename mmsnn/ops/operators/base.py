@@ -15,6 +15,7 @@ def is_traced(x: Tensor) -> bool:
         torch.compiler.is_compiling()
         or type(x) is not Tensor
         or torch.jit.is_tracing()
+        or torch.autograd.forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.is_functorch_wrapped_tensor(x)
     )

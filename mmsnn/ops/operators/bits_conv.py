@@ -70,7 +70,8 @@ def _bits_conv(bits, size, weight, bias, *options, backend: Optional[Backend] = 
 
 def _bits_conv_fake(bits, size, weight, bias, stride, padding, dilation, groups):
     size = _size(size, weight.shape, stride, padding, dilation)
-    return weight.new_empty(size).contiguous(memory_format=torch.channels_last)
+    layout = dict(dtype=weight.dtype, device=weight.device, memory_format=torch.channels_last)
+    return torch.empty(size, **layout)
 
 
 bits_conv = define(

@@ -38,6 +38,11 @@ def _after_fork() -> None:
     _forked = True
 
 
+def is_forked() -> bool:
+    """Whether this process is a child of a fork, in which the kernels have one thread."""
+    return _forked
+
+
 if hasattr(os, 'register_at_fork'):
     os.register_at_fork(after_in_child=_after_fork)
 
@@ -565,7 +570,7 @@ class C(Backend):
         # Against cancellation, sums are taken from a value near the mean. One of the channel's own,
         # and not the running mean, for a pass that is recomputed later must give the same bits.
         origin = (x[0] if time_steps else x[0, 0]).reshape(channels, -1)[:, 0].float().contiguous()
-        sums = torch.zeros(2, channels, dtype=torch.float64)
+        sums = torch.zeros(2, channels, dtype=torch.float64, device='cpu')
         _run(
             'channel_stats',
             # One time step: how often a shared input is shown makes no difference.

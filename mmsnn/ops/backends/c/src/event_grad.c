@@ -268,6 +268,8 @@ static int event_grad_share(const void *task, int thread, int threads) {
     const struct event_conv *c = &g->conv;
     int64_t all = c->groups * c->channels;
     struct grad_work w;
+    if (all * thread / threads == all * (thread + 1) / threads) /* more threads than channels */
+        return 1;
     int fine = start_grad_work(&w, c, all * thread / threads, all * (thread + 1) / threads);
     for (int64_t image = 0; fine && w.first < w.last && image < c->images; image += w.images)
         for (int64_t row = 0; row < c->height; row += w.rows) {
