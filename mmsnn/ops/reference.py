@@ -4,13 +4,14 @@
 backward are derivatives by hand, for where an operator has to run without a kernel.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Optional, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .defaults import without_autocast
 from .event_weights import UNPACK
 from .gate import GATES
 from .spec import LIF, BitsConvCall, ConvCall, LIFCall, compute_dtype
@@ -259,20 +260,26 @@ def _sum_of_convs(
     call: ConvCall, parts: Tensor, scales: Tensor, shift: Tensor, groups: int = 1
 ) -> Tensor:
     """Shift + the sum of scale * conv of each part, in the dtype of the parts and then float32."""
-    stride, padding, dilation = call.geometry
     images = call.x.flatten(0, 1).to(parts.dtype)
     y = shift.view(-1, 1, 1)
     for part, scale in zip(parts, scales):
-        sums = F.conv2d(images, part, None, stride, padding, dilation, groups)
+        sums = _conv2d(images, part, None, call.geometry, groups)
         y = sums.float() * scale.view(-1, 1, 1) + y
     return y.unflatten(0, call.x.shape[:2])
 
 
+def _conv2d(
+    x: Tensor, weight: Tensor, bias: Optional[Tensor], geometry: Sequence, groups: int
+) -> Tensor:
+    """Of these dtypes, as a kernel's: autocast would round to others."""
+    stride, padding, dilation = geometry
+    with without_autocast(x.device.type):
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
 def bits_conv(call: BitsConvCall, bias: Optional[Tensor]) -> Tensor:
     """The conv of maps that are bits."""
-    stride, padding, dilation = call.geometry
-    x = _maps(call, call.weight.dtype)
-    return F.conv2d(x, call.weight, bias, stride, padding, dilation, call.groups)
+    return _conv2d(_maps(call, call.weight.dtype), call.weight, bias, call.geometry, call.groups)
 
 
 def bits_conv_weight_grad(grad: Tensor, call: BitsConvCall) -> Tensor:

@@ -21,7 +21,8 @@ from torch import Tensor
 from . import units
 from .backends.c.build import cache_folder, kernel_flags, source_key
 from .backends.c.calls import is_forked
-from .dispatch import choose
+from .defaults import torch_defaults
+from .dispatch import REFERENCE, choose
 from .event_conv import event_conv_lif
 from .event_weights import pack_event_weights
 from .layout import is_dense
@@ -77,7 +78,7 @@ def crossover(way: str) -> float:
 
     It is measured once on a machine, on convs of 128 channels, and said in the log. It is kept
     beside the kernels (MMSNN_CACHE_DIR), so that the next run takes the same ways and gives the
-    same numbers. MMSNN_EVENTS_BELOW sets it for all ways.
+    same numbers. MMSNN_EVENTS_BELOW sets it for all ways. Without kernels for such convs it is 0.
 
     Args:
         way: ``'inference'``, a conv with its neurons; ``'forward'``, that of training; or
@@ -103,9 +104,11 @@ def crossover(way: str) -> float:
 
 def _kept() -> dict[str, float]:
     """What was measured on this machine with these kernels, now or before."""
-    backend = choose('bits_conv', torch.empty(0, dtype=torch.float32, device='cpu')).name
+    backend = choose('bits_conv', torch.empty(0, dtype=torch.float32, device='cpu'))
+    if backend is REFERENCE:
+        return dict.fromkeys(WAYS, 0.0)  # its convs by events are dense ones
     with _lock:  # two threads that measure at once would time each other
-        return _measured_with(backend, kernel_flags())
+        return _measured_with(backend.name, kernel_flags())
 
 
 @cache
@@ -129,7 +132,7 @@ def _measured_with(*kernels: object) -> dict[str, float]:
 
 def _measure_all() -> tuple[dict[str, float], bool]:
     """Every way, and whether all could be told."""
-    with torch.device('cpu'):  # whatever the default is
+    with torch_defaults():
         found = {way: _measure(*runs) for way, runs in _ways().items()}
     values = {way: _USUAL if value is None else round(value, 2) for way, value in found.items()}
     return values, None not in found.values()
@@ -211,7 +214,6 @@ def _ways() -> dict[str, tuple[Callable[[Tensor], object], Callable[[Tensor], ob
     }
 
 
-@torch.no_grad()
 def _measure(
     by_events: Callable[[Tensor], object], dense: Callable[[Tensor], object]
 ) -> Optional[float]:
@@ -228,12 +230,11 @@ def _measure(
     )
     runs = (lambda: by_events(few), lambda: by_events(many), lambda: dense(many))
     times: list[list[float]] = [[] for _ in runs]
-    with torch.autocast('cpu', enabled=False):
-        for _ in range(7):
-            for run, found in zip(runs, times):
-                start = time.perf_counter()
-                run()
-                found.append(time.perf_counter() - start)
+    for _ in range(7):
+        for run, found in zip(runs, times):
+            start = time.perf_counter()
+            run()
+            found.append(time.perf_counter() - start)
     at_low, at_high, constant = (statistics.median(found[1:]) for found in times)
     slope = (at_high - at_low) / (_HIGH - _LOW)
     if slope <= 0:

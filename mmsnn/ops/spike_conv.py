@@ -1,7 +1,6 @@
 """Convolution on spikes for training: kept at one bit a value, and gone by where they are few."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import NamedTuple, Optional, Union
 
 import torch
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import units
+from .defaults import autocast_dtype, without_autocast
 from .layout import is_dense
 from .operators import is_traced, pack_or_keep, unpack_spikes
 from .operators.bits_conv import bits_conv, bits_conv_weight_grad
@@ -230,15 +230,15 @@ def spike_conv2d(
         [v, v] if isinstance(v, int) else list(v) * (2 // len(v))
         for v in (stride, padding, dilation)
     )
-    autocast = torch.is_autocast_enabled(device)
+    autocast = autocast_dtype(device)
     if not autocast and x.dtype != weight.dtype:
         raise RuntimeError(
             f'dtypes of input and weight should be the same, got {x.dtype} and {weight.dtype}'
         )
-    out = torch.get_autocast_dtype(device) if autocast else x.dtype
+    out = autocast or x.dtype
     compute = torch.float32 if device == 'cpu' and out in SLOW_DTYPES else out
     # Autocast would cast the operands again, to another dtype than is chosen here.
-    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+    with without_autocast(device):
         # Without gradients, too, so that the same spikes are counted and go the same way.
         if tuple(weight.shape[2:]) == (1, 1) and not any(around) and max(steps) > 1:
             x, steps = subsample(x, steps), [1, 1]

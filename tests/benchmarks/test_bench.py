@@ -99,7 +99,7 @@ def test_what_is_left_out_says_why(results):
 
 def test_an_interrupted_run_leaves_what_it_has(tmp_path):
     out = tmp_path / 'new' / 'tiny.json'
-    command = [sys.executable, '-u', 'benchmarks/bench.py', '--what', 'neuron', 'training', *TINY]
+    command = [sys.executable, '-u', 'benchmarks/bench.py', '--what', 'neuron', 'growth', *TINY]
     process = subprocess.Popen(
         [*command, '--out', out],
         cwd=Path(__file__).parents[2],
@@ -107,15 +107,16 @@ def test_an_interrupted_run_leaves_what_it_has(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        start_new_session=True,
     )
     while not out.exists():
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal
     shown, _ = process.communicate(timeout=60)
     assert process.returncode == 0, shown
     assert {row['what'] for row in json.loads(out.read_text())['rows']} == {'one LIF layer'}
-    assert re.search(r'2 groups of rows: \d+ to \d+ minutes', shown)
+    assert re.search(r'3 groups of rows: \d+ to \d+ minutes', shown)
     assert 'mmsnn LIF' in shown
     assert 'interrupted: the tables end here' in shown
     assert f'written to {out}' in shown.replace('\n', '')

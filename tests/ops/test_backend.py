@@ -225,6 +225,17 @@ def test_a_kernel_that_fails_its_self_check_is_not_used(fresh, caplog, right, wr
 
 
 @needs_compiler
+def test_where_it_is_first_used_does_not_matter(fresh):
+    x = X[0].contiguous(memory_format=torch.channels_last)
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        with torch.autocast('cpu', torch.bfloat16), torch.device('meta'):
+            assert dispatch.choose('event_conv', x.to(torch.uint8)).name == 'c'
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@needs_compiler
 @pytest.mark.parametrize('variant', range(len(build.VARIANTS)))
 def test_every_way_to_build_gives_the_same(fresh, variant):
     build.build(build.INSTALLED, variant)

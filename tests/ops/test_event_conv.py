@@ -344,3 +344,15 @@ def test_weights_that_cannot_be_packed():
         pack([(q, scale)], shift, groups=3)
     with pytest.raises(ValueError, match='windows of 65794 values may not fit'):
         pack([(torch.zeros(1, 65794, 1, 1, dtype=torch.int8), scale[:1])], shift[:1])
+
+
+@every_kernel
+def test_autocast_changes_nothing(backend):
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(16, 8, 3, 3, generator=generator)
+    packed = ops.pack_event_weights([(q, torch.ones(16))], torch.zeros(16))
+    x = (torch.rand(2, 1, 8, 9, 9, generator=generator) < 0.3).to(torch.uint8)
+    args = x, packed, ((1, 1), (1, 1), (1, 1))
+    plain = ops.event_conv2d(*args, backend=backend)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(ops.event_conv2d(*args, backend=backend), plain)

@@ -348,3 +348,8 @@ def test_eval_takes_the_way_of_training_behind_a_stride(by_events, rows):
     with torch.no_grad():
         ops.spike_conv2d(x, weight, stride=2)
     assert by_events == training == ['bits_conv'] * rows
+
+
+def test_maps_without_values():
+    x, weight = torch.empty(2, 8, 9, 9, device='meta'), torch.empty(16, 8, 3, 3, device='meta')
+    assert ops.spike_conv2d(x, weight).shape == (2, 16, 7, 7)

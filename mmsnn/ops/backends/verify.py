@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import conv_lif, event_conv
+from ..defaults import torch_defaults
 from ..event_weights import pack_event_weights
 from ..operators import bits, bits_conv, decode, lif, lif_pool, pool
 from ..spec import LIF, LIFCall
@@ -23,10 +24,11 @@ def _sample(*shape, step):  # numbers without a generator, whose state belongs t
 def compare_with_reference(backend: Backend) -> str:
     """Compare a backend with the reference on small inputs; '' or what differs."""
     checks = (_check_neurons, _check_stats_and_bits, _check_pools, _check_decoding, _check_bytes)
-    for check in (*checks, _check_conv, _check_event_conv, _check_bits_conv):
-        wrong = check(backend)
-        if wrong:
-            return f'its self-check found wrong {wrong}'
+    with torch_defaults(backend.device):
+        for check in (*checks, _check_conv, _check_event_conv, _check_bits_conv):
+            wrong = check(backend)
+            if wrong:
+                return f'its self-check found wrong {wrong}'
     return ''
 
 
