@@ -15,6 +15,8 @@ settings.register_profile('same', derandomize=True)
 settings.load_profile('same')
 
 ROOT = Path(__file__).resolve().parent.parent
+# Not among the user's own: kernels that tests build, and what they measure.
+os.environ.setdefault('MMSNN_CACHE_DIR', str(ROOT / '.pytest_cache' / 'mmsnn'))
 
 
 #: Files whose tests take longest. They begin first: begun last, one of them would run alone.

@@ -1,4 +1,4 @@
-"""Convolution on spikes for training: kept at one bit a value, and gone by where they are few."""
+"""Convolution on spikes for training: they are kept as bits; where few, it goes by them alone."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Optional, Union
@@ -116,7 +116,9 @@ class _SpikeConv(torch.autograd.Function):
         needs_weight = ctx.needs_input_grad[1]
         # Values other than 0 and 1 are kept as they are: a plain conv then.
         maps = _maps(x, weight, options[-1], compute, needs_weight) if binary else _Maps(x, x)
-        ctx.sparse = needs_weight and maps.are_sparse('weight gradient')
+        # The kernel sorts spikes by where they lie between the strides.
+        few_kinds = all(step <= size + 1 for step, size in zip(options[0], weight.shape[2:]))
+        ctx.sparse = needs_weight and few_kinds and maps.are_sparse('weight gradient')
         ctx.layout = maps.x.shape, maps.x.stride()
         ctx.dtypes = [None if v is None else v.dtype for v in (x, weight, bias)]
         ctx.bias_sizes = None if bias is None else [bias.shape[0]]

@@ -40,7 +40,7 @@ def bits_of(x):
 
 
 @pytest.mark.parametrize('value', ['2', 'many', '-0.1', 'nan'])
-def test_a_density_that_is_none(monkeypatch, value):
+def test_what_is_no_density(monkeypatch, value):
     monkeypatch.setenv('MMSNN_EVENTS_BELOW', value)
     with pytest.raises(ValueError, match=f"density from 0 to 1, got '{value}'"):
         ops.crossover('forward')
@@ -74,7 +74,7 @@ def test_it_is_measured_once_and_said(monkeypatch, caplog, cache):
 
 
 @pytest.mark.parametrize('text', ['', '{', '{"forward": 0.5}', '[]', NULLS])
-def test_a_file_that_is_none_of_it_is_measured_again(cache, text):
+def test_a_file_of_something_else_is_measured_again(cache, text):
     cache.mkdir()
     ops.crossover('forward')
     (path,) = cache.iterdir()

@@ -42,7 +42,7 @@ def _check(bits, size, weight, stride, padding, dilation, groups) -> list:
     if min(expected) < 1:
         raise ValueError(
             f'no conv of {groups} groups, stride {stride}, padding {padding} and dilation '
-            f'{dilation} has maps of shape {tuple(size)} and weights of shape '
+            f'{dilation} takes maps of shape {tuple(size)} and weights of shape '
             f'{tuple(weight.shape)}'
         )
     if weight.dtype != torch.float32:

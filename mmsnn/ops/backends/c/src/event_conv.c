@@ -476,7 +476,7 @@ INLINE int64_t row_under(const struct event_conv *c, int64_t row, int64_t k) {
     return at < c->height ? at : -1;
 }
 
-/* The lists of these rows, those that there are not yet made now. */
+/* The lists of these rows; those that are not there yet are made now. */
 static void list_under(struct event_work *w, const struct event_conv *c, int64_t t, int64_t image,
                        int64_t row, int64_t group) {
     for (int64_t k = 0; k < c->kernel_height; k++) {

@@ -14,7 +14,7 @@
 
 #include "arch/x86_vnni.c"
 
-/* The number that stands for a name in the structs, or -1: cpu.py compares its own with these when
+/* The number that stands for a name in the structs, or -1: calls.py compares its own with these when
  * it opens the library, so that neither can mean another by the same number. */
 EXPORT int mmsnn_code(const char *name) {
     static const struct { const char *name; int code; } codes[] = {

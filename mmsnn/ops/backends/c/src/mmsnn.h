@@ -2,7 +2,7 @@
  * of a neuron, and threads.
  *
  * Plain C on raw pointers: no torch header, no Python, so that any compiler builds it in seconds
- * and no version of either pins it. cpu.py is the only caller and keeps the structs in step.
+ * and no version of either pins it. calls.py is the only caller and keeps the structs in step.
  *
  * Data is walked in chunks of LANES elements that stay in the first-level cache for all T steps;
  * every small loop is one the compiler turns into vector code. The order of operations is that of
