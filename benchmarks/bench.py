@@ -4,6 +4,7 @@ Each group of rows is shown and written as soon as it is measured.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import logging
@@ -60,7 +61,7 @@ WHATS = ('neuron', 'inference', 'training', 'detector', 'growth')
 #: Rounds of a neuron, which takes less than a millisecond, to one of a network.
 NEURON_ROUNDS = 20
 #: What is measured most; other depths, sizes and batches are varied around it.
-CENTRE = dict(depth=18, size=(320, 320), time_steps=4, batch=1)
+CENTRE = dict(depth=18, size=(320, 320), time_steps=4, batch=1, rate=0.12)
 #: Columns of ratios of times: network and dtype of the reference; None: the row's own dtype.
 RATIOS = {
     'x SpikingJelly fp32': (SPIKINGJELLY, 'fp32'),
@@ -86,6 +87,14 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'{text!r} is no whole number from 1')
     return int(text)
+
+
+def density(text: str) -> float:
+    """A number between 0 and 1."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f'{text!r} is no rate between 0 and 1')
 
 
 def parse_args() -> argparse.Namespace:
@@ -147,6 +156,15 @@ def parse_args() -> argparse.Namespace:
         help='images of a training step (default: 2)',
     )
     parser.add_argument(
+        '--rate',
+        type=density,
+        nargs='+',
+        default=[0.05, 0.12, 0.25],
+        metavar='R',
+        help="rates at which the backbones' neurons fire: of what time in proportion to spikes "
+        'depends on (default: 0.05 0.12 0.25)',
+    )
+    parser.add_argument(
         '--block',
         choices=['sg', 'sew'],
         default='sg',
@@ -156,8 +174,8 @@ def parse_args() -> argparse.Namespace:
         '--full',
         action='store_true',
         help='every combination; without it depth, size and batch of inference are varied one at '
-        'a time around depth 18, 320x320, T = 4, 1 image, the size of detectors too, and training '
-        'stays there',
+        'a time around depth 18, 320x320, T = 4, 1 image, a rate of 0.12, the size of detectors '
+        'too, and training stays there',
     )
     parser.add_argument(
         '--rounds',
@@ -209,7 +227,9 @@ def plan(args: argparse.Namespace) -> Iterator[tuple[Setting, Callable[[], Build
         grid = [dict(zip(axes, values)) for values in itertools.product(*axes.values())]
         train_grid = [dict(zip(axes, v)) for v in itertools.product(*train_axes.values())]
     else:
-        varied = [(k, v) for k in ('depth', 'size', 'batch') for v in axes[k] if v != centre[k]]
+        varied = [
+            (k, v) for k in ('depth', 'size', 'batch', 'rate') for v in axes[k] if v != centre[k]
+        ]
         grid = [centre, *({**centre, k: v} for k, v in varied)]
         train_grid = [train_centre]
     detectors = (
@@ -219,7 +239,7 @@ def plan(args: argparse.Namespace) -> Iterator[tuple[Setting, Callable[[], Build
     long = {**train_centre, 'time_steps': cases.LONG_TIME_STEPS}
     theirs_short = partial(cases.backbone_training, their_time_steps=centre['time_steps'])
     groups = dict(
-        neuron=[('one LIF layer', [centre], cases.neuron)],
+        neuron=[('one LIF layer', [{**centre, 'rate': None}], cases.neuron)],
         inference=[('inference', grid, cases.backbone_inference)],
         training=[('training step', train_grid, cases.backbone_training)],
         detector=[
@@ -287,6 +307,7 @@ def measure(
             size='x'.join(map(str, setting.size)),
             batch=setting.batch,
             block=setting.block,
+            rate=setting.rate,
             **key._asdict(),
             ms=1e3 * statistics.median(seconds),
             ms_rounds=[round(1e3 * s, 3) for s in seconds],

@@ -8,8 +8,8 @@ import os.path as osp
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import NamedTuple
+from functools import cache, partial
+from typing import NamedTuple, Optional
 
 # First: without mmcv's compiled ops, MMDetection's models import only behind it.
 from mmsnn.models import SGResNet  # isort: skip
@@ -22,6 +22,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+from rates import set_rates
 from torch import Tensor, nn
 
 from mmsnn import ops
@@ -59,13 +60,16 @@ class Setting:
     batch: int
     time_steps: int
     block: str = 'sg'
+    #: At which the neurons of spiking backbones fire; None where there is no backbone.
+    rate: Optional[float] = 0.12
 
     @property
     def title(self) -> str:
         """What stands above its rows."""
         height, width = self.size
         images = f'{self.batch} image{"s" if self.batch > 1 else ""}'
-        return f'{self.what}: depth {self.depth}, {height}x{width}, {images}, {self.device}'
+        rate = '' if self.rate is None else f'neurons fire at {self.rate:g}, '
+        return f'{self.what}: depth {self.depth}, {height}x{width}, {images}, {rate}{self.device}'
 
 
 class Key(NamedTuple):
@@ -230,11 +234,26 @@ def image(s: Setting) -> Tensor:
 
 
 def our_backbone(s: Setting, time_steps: int) -> nn.Module:
-    """SGResNet with statistics of the images, in eval mode."""
-    torch.manual_seed(0)
+    """SGResNet with statistics of the images and their rate, in eval mode."""
     net = SGResNet(s.depth, time_steps, block=s.block).to(s.device)
-    x = image(replace(s, batch=1))
-    return calibrate(net, lambda: net(x))
+    net.load_state_dict(_backbone_weights(replace(s, what='', batch=1, time_steps=time_steps)))
+    return net.eval()
+
+
+@cache
+def _backbone_weights(s: Setting) -> dict:
+    """Setting the rate takes seconds, and a group asks for the same network several times."""
+    torch.manual_seed(0)
+    net = SGResNet(s.depth, s.time_steps, block=s.block).to(s.device)
+    x = image(s)
+    return at_rate(calibrate(net, lambda: net(x)), s).state_dict()
+
+
+def at_rate(net: nn.Module, s: Setting) -> nn.Module:
+    """Let the neurons of a backbone fire at the setting's rate, on a small image to save time."""
+    smaller = replace(s, batch=1, size=tuple(min(160, n) for n in s.size))
+    set_rates(net, image(smaller), s.rate)
+    return net
 
 
 def ann_backbone(s: Setting) -> nn.Module:
@@ -498,6 +517,8 @@ def _build_detector(cfg, s: Setting) -> nn.Module:
     model = MODELS.build(cfg).to(s.device)
     inputs = model.data_preprocessor(photos(replace(s, batch=1)))['inputs']
     calibrate(model, lambda: model(inputs, mode='tensor'))
+    if isinstance(model.backbone, SGResNet):
+        at_rate(model.backbone, s)
     with torch.no_grad():
         logits = torch.cat([level.flatten() for level in model(inputs, mode='tensor')[0]])
         threshold = model.test_cfg.score_thr

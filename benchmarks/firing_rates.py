@@ -3,8 +3,9 @@
     python benchmarks/firing_rates.py --rates 0.02 0.05 0.12 0.25
     python benchmarks/firing_rates.py --training --rates 0.05 0.12 0.25
 
-The bias of each norm is set so that its neurons fire at the rate that is asked for, layer by layer.
-What convs get is denser: the stem's spikes go through a max pool, and blocks join two spike trains.
+The bias of each norm is set so that its neurons fire at the rate that is asked for, layer by layer;
+those of the stem so that their map does behind its max pool. What convs get is denser, as blocks
+join two spike trains: the table has that, too.
 Times are medians in ms, taken in turn; in brackets what part they are of the ANN's at T = 1.
 """
 
@@ -20,47 +21,15 @@ import timing
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
-from torch import Tensor, nn
+from rates import set_rates
+from torch import Tensor
 
 from mmsnn import ops
 from mmsnn.deploy import fuse
 from mmsnn.models import SGResNet
-from mmsnn.models.layers import SpikingNeuron
 from mmsnn.ops import spike_conv
 
 PRECISIONS = ('fp32', 'int16', 'int8')
-
-
-def set_rates(net: nn.Module, x: Tensor, rate: float) -> None:
-    """Let every neuron fire near a rate, by the bias of the norm in front of it.
-
-    Args:
-        net: A spiking backbone in eval mode.
-        x: The image to set it on.
-        rate: Firing rate.
-    """
-    modules = dict(net.named_modules())
-    rates = {}
-    neurons = {name: m for name, m in modules.items() if isinstance(m, SpikingNeuron)}
-
-    def observer(name):
-        return lambda neuron, spikes: rates.update({name: spikes.float().mean().item()})
-
-    for name, neuron in neurons.items():
-        neuron.observer = observer(name)
-    for name in neurons:
-        norm = modules.get(name.replace('neuron', 'bn'))
-        if norm is None:  # of the stem and of downsampling, which come last in their blocks
-            parent = modules[name.rpartition('.')[0]]
-            norm = [m for m in parent.modules() if isinstance(m, nn.BatchNorm2d)][-1]
-        low, high = -4.0, 4.0
-        for _ in range(9):
-            middle = (low + high) / 2
-            nn.init.constant_(norm.bias, middle)
-            net(x)
-            low, high = (low, middle) if rates[name] > rate else (middle, high)
-    for neuron in neurons.values():
-        neuron.observer = None
 
 
 @contextlib.contextmanager
@@ -110,6 +79,7 @@ def inference(args: argparse.Namespace) -> None:
     net.eval()
     ann = MODELS.build(dict(type='ResNet', depth=args.depth))
     ann.eval()
+    names = ['SpikingJelly'] if cases.has_spikingjelly() else []
 
     def row(rate: float) -> tuple[list[float], list[list[float]]]:
         set_rates(net, x, rate)
@@ -121,12 +91,17 @@ def inference(args: argparse.Namespace) -> None:
             with events_below('0'):
                 fused['fp32'](x)
 
-        runs = [lambda: ann(x), dense, *(lambda f=f: f(x) for f in fused.values())]
+        runs = [lambda: ann(x)]
+        if names:
+            sj = cases.spikingjelly_resnet()
+            theirs = sj.SpikingJellyResNet.like(net)
+            runs.append(cases.inference(lambda: theirs(x), 'fp32', 'cpu', lambda: sj.reset(theirs)))
+        runs += [dense, *(lambda f=f: f(x) for f in fused.values())]
         for run in (*runs, *runs):
             run()
         return found, timing.interleave(runs, args.rounds, 120)
 
-    table(['ANN', 'dense fp32', *PRECISIONS], args.rates, row)
+    table(['ANN', *names, 'dense fp32', *PRECISIONS], args.rates, row)
 
 
 def training(args: argparse.Namespace) -> None:

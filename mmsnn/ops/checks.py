@@ -84,7 +84,7 @@ def check_steps(x: Tensor, time_steps: Optional[int]) -> None:
     if steps < 1:
         given = '' if time_steps is None else f' and time_steps={time_steps}'
         raise ValueError(
-            f'lif needs at least one time step, got input of shape {tuple(x.shape)}{given}'
+            f'there has to be at least one time step, got an input of shape {tuple(x.shape)}{given}'
         )
 
 

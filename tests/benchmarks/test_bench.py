@@ -194,7 +194,7 @@ def test_plan(monkeypatch):
     assert (around[0].depth, around[0].size, around[0].time_steps, around[0].batch) == (
         18, (320, 320), 4, 1,
     )  # fmt: skip
-    assert len(around) == 5, 'the centre, two depths, a size, a batch'
-    assert len(groups('--what', 'inference', '--full')) == 3 * 2 * 4 * 2
-    assert len(groups('--what', 'training', '--full')) == 3 * 2 * 4
+    assert len(around) == 7, 'the centre, two depths, a size, a batch, two rates'
+    assert len(groups('--what', 'inference', '--full')) == 3 * 2 * 4 * 2 * 3
+    assert len(groups('--what', 'training', '--full')) == 3 * 2 * 4 * 3
     assert {s.batch for s in groups('--what', 'training', '--full')} == {2}

@@ -1,5 +1,6 @@
 import firing_rates
 import pytest
+import rates
 import torch
 
 from mmsnn.analysis import profile
@@ -12,11 +13,15 @@ def test_every_neuron_fires_near_the_rate():
     net, x = SGResNet(10, base_channels=16), torch.randn(1, 3, 64, 64)
     net(torch.randn(4, 3, 64, 64))
     net.eval()
-    firing_rates.set_rates(net, x, 0.1)
+    rates.set_rates(net, x, 0.1)
+    pooled = []
+    net.layer1[0].register_forward_pre_hook(lambda m, args: pooled.append(args[0].mean().item()))
     found = profile(net, [x])
-    rates = [layer.firing_rate for layer in found.layers if layer.kind == 'neuron']
-    assert len(rates) > 8
-    assert all(rate == pytest.approx(0.1, abs=0.04) for rate in rates)
+    stem, *others = [layer.firing_rate for layer in found.layers if layer.kind == 'neuron']
+    assert len(others) > 8
+    assert all(rate == pytest.approx(0.1, abs=0.04) for rate in others)
+    assert pooled[0] == pytest.approx(0.1, abs=0.04)
+    assert 0.01 < stem < 0.06
 
 
 @pytest.mark.slow
@@ -28,4 +33,4 @@ def test_the_table(monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     (row,) = [line for line in lines if line.startswith('| 0.1 |')]
     assert row.count('(') == 4
-    assert lines[-1].startswith('convs go by events below a density of')
+    assert lines[-1].startswith('convs in float32 go by events below a density of')

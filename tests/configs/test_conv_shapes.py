@@ -83,8 +83,9 @@ class Convs(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.aten.convolution_backward.default:
-            _, x, weight, _, stride, padding, dilation, transposed, _, groups = args[:10]
-            assert not transposed
+            y, x, weight, _, stride, padding, dilation, transposed, _, groups = args[:10]
+            if transposed:  # the conv that it is the gradient of, by the same weight
+                x = y
             last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
             values = (x.shape, weight.shape, stride, padding, dilation)
             self.shapes.add(Shape(*map(tuple, values), groups, last, False))

@@ -350,6 +350,11 @@ def test_statistics_far_from_zero(name):
     torch.testing.assert_close((var.double(), mean.double()), exact, rtol=1e-4, atol=1e-3)
 
 
+def test_statistics_of_no_time_step():
+    with pytest.raises(ValueError, match='at least one time step'):
+        operators.lif.channel_stats(torch.zeros(0, 2, 3, 4), 0)
+
+
 # ---- bits ----
 
 

@@ -257,8 +257,8 @@ def test_input_is_left_alone():
         (dict(v_threshold=0), 'v_threshold must be positive, got 0'),
         (dict(v_threshold=-1.0), 'got -1.0'),
         (dict(v_threshold=math.nan), 'got nan'),
-        (dict(x=torch.zeros(0, 3)), r'at least one time step, got input of shape \(0, 3\)'),
-        (dict(x=torch.tensor(1.0)), r'at least one time step, got input of shape \(\)'),
+        (dict(x=torch.zeros(0, 3)), r'at least one time step, got an input of shape \(0, 3\)'),
+        (dict(x=torch.tensor(1.0)), r'at least one time step, got an input of shape \(\)'),
     ],
 )
 def test_refusals(kwargs, match):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..backends.base import Backend
-from ..checks import check_bits, check_call, check_channels, check_fits
+from ..checks import check_bits, check_call, check_channels, check_fits, check_steps
 from ..dispatch import REFERENCE, choose
 from ..gate import GATES
 from ..layout import (
@@ -369,6 +369,7 @@ def _channel_stats(x, time_steps, backend: Optional[Backend] = None):
     if x.dim() < (2 if time_steps else 3):
         form = '(B, C, ...)' if time_steps else '(T, B, C, ...)'
         raise ValueError(f'statistics by channel need {form}, got the shape {tuple(x.shape)}')
+    check_steps(x, time_steps or None)
     backend = backend or choose('channel_stats', x)
     if not x.numel():
         backend = REFERENCE
