@@ -234,19 +234,17 @@ def image(s: Setting) -> Tensor:
 
 
 def our_backbone(s: Setting, time_steps: int) -> nn.Module:
-    """SGResNet with statistics of the images and their rate, in eval mode."""
-    net = SGResNet(s.depth, time_steps, block=s.block).to(s.device)
-    net.load_state_dict(_backbone_weights(replace(s, what='', batch=1, time_steps=time_steps)))
-    return net.eval()
+    """SGResNet with statistics of the images, whose neurons fire at the rate, in eval mode."""
+    return copy.deepcopy(_our_backbone(replace(s, what='', batch=1, time_steps=time_steps)))
 
 
+# Setting the rate takes seconds, and a group asks for the same network several times.
 @cache
-def _backbone_weights(s: Setting) -> dict:
-    """Setting the rate takes seconds, and a group asks for the same network several times."""
+def _our_backbone(s: Setting) -> nn.Module:
     torch.manual_seed(0)
     net = SGResNet(s.depth, s.time_steps, block=s.block).to(s.device)
     x = image(s)
-    return at_rate(calibrate(net, lambda: net(x)), s).state_dict()
+    return at_rate(calibrate(net, lambda: net(x)), s)
 
 
 def at_rate(net: nn.Module, s: Setting) -> nn.Module:
@@ -477,6 +475,11 @@ def convs_training(convs: list[Conv], dtype: str, device: str) -> Callable[[], N
 
 def our_detector(s: Setting) -> nn.Module:
     """Spiking RetinaNet of the base config."""
+    return copy.deepcopy(_our_detector(s))
+
+
+@cache
+def _our_detector(s: Setting) -> nn.Module:
     cfg = _detector_config(s)
     cfg.backbone.update(time_steps=s.time_steps, block=s.block)
     if s.block != 'sg':

@@ -14,7 +14,7 @@ from ..models.layers.spike_conv import is_plain_conv
 from ..ops import choose, has_amx
 from .event_conv import EventConv2d
 from .fold import CONVS, fold
-from .integer_conv import IntegerConv2d, integer_convs
+from .integer_conv import IntegerConv2d, integer_convs, integer_operators
 
 #: What :func:`fuse` takes: ``'auto'`` is the best for the machine.
 PRECISIONS = ('auto', 'fp32', 'bf16', 'int16', 'int8')
@@ -34,8 +34,8 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     ``fp32``  float32; on a CPU by events      float32
     ``bf16``  bfloat16                         bfloat16
     ``int16`` 16-bit weights, sums exact (CPU) bfloat16 with AMX, else float32
-    ``int8``  8-bit weights, sums exact (CPU)  bfloat16 with AMX, with VNNI 8 bits, inputs too,
-                                               else float32
+    ``int8``  8-bit weights, sums exact (CPU)  bfloat16 with AMX, else 8-bit weights and inputs
+                                               of 8 bits, or without VNNI of 7
     ========= ================================ ==============================================
 
     By events (:class:`mmsnn.deploy.EventConv2d`), the time of a conv is in proportion to the spikes
@@ -90,13 +90,13 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     bits = int(precision[3:]) if integers else None
     if integers and not integer_convs():
         _use_bytes(backbone, lambda conv: IntegerConv2d(conv, int(precision[3:])))
-        if precision == 'int8' and not low:
-            for part in rest:
-                _use_integers(part)
     elif integers or _goes_by_events(model, precision, device):
         _use_bytes(backbone, lambda conv: EventConv2d(conv, bits))
         if backbone is model and not integers:
             backbone.register_forward_hook(_in_float32)
+    if precision == 'int8' and not low and not integer_operators():
+        for part in rest:
+            _use_integers(part)
     return model
 
 

@@ -44,8 +44,8 @@ class IntegerConv2d(nn.Module):
         conv: The conv to replace; it is kept.
         bits: 8 or 16.
         real: What becomes of an input that isn't ``torch.uint8``: the original weights (False), or,
-            True, it is rounded to bytes itself, in 255 steps between its extremes, those of this
-            call.
+            True, it is rounded to bytes itself, between its extremes, those of this call: in 255
+            steps with VNNI, else in 127, so that no pair of products saturates.
     """
 
     def __init__(self, conv: nn.Conv2d, bits: int, real: bool = False):
@@ -181,7 +181,7 @@ class IntegerConv2d(nn.Module):
         if x.dtype != torch.uint8:
             if not self.real:
                 return self.conv(x)
-            x, scale, zero = ops.to_bytes(x)
+            x, scale, zero = ops.to_bytes(x, 255 if has_vnni() else 127)
         padding = self._geometry[1]
         if zero:
             # oneDNN would sum up the weights anew at every call, which takes longer than a conv of

@@ -8,15 +8,16 @@ from .layout import is_dense
 from .operators import decode
 
 
-def to_bytes(x: Tensor) -> tuple[Tensor, float, int]:
-    r"""Round to 256 steps between the extremes of ``x``, such that 0 is one of them.
+def to_bytes(x: Tensor, most: int = 255) -> tuple[Tensor, float, int]:
+    r"""Round to as many steps between the extremes of ``x``, such that 0 is one of them.
 
     .. math::
         q = round(x / \Delta) + zero, \qquad
-        \Delta = (\max(x, 0) - \min(x, 0)) / 255, \qquad zero = round(-\min(x, 0) / \Delta)
+        \Delta = (\max(x, 0) - \min(x, 0)) / most, \qquad zero = round(-\min(x, 0) / \Delta)
 
     Args:
         x: Any finite values of a floating dtype.
+        most: The largest byte, 1 to 255.
 
     Returns:
         q (uint8, in the memory layout of ``x``), :math:`\Delta`, and the byte that stands for 0.
@@ -38,6 +39,6 @@ def to_bytes(x: Tensor) -> tuple[Tensor, float, int]:
     low, high = min(low, 0.0), max(high, 0.0)
     if not math.isfinite(high - low):
         raise ValueError(f'bytes are for finite values, got some from {low} to {high}')
-    scale = max((high - low) / 255, 1e-30)
+    scale = max((high - low) / most, 1e-30)
     zero = round(-low / scale)
     return decode.to_bytes(x, scale, zero), scale, zero

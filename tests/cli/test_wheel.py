@@ -173,11 +173,11 @@ def test_from_an_empty_folder(fresh):
     assert float(re.findall(r'coco/bbox_mAP: ([\d.]+)', said)[-1]) > 0.6
     assert (fresh.folder / 'whole/spike_report.html').is_file()
     small = ['--train-images', 32, '--val-images', 8, '--image-size', 64, '--max-size', 40]
-    mmsnn('digits', 'data', *small)
+    mmsnn('digits', 'set', *small)
     (fresh.folder / 'mine.py').write_text(
         f"_base_ = 'mmsnn::{DIGITS}'\ntrain_cfg = dict(max_epochs=1, val_interval=1)\n"
     )
-    data = dict(MMSNN_DIGITS_ROOT='data')
+    data = dict(MMSNN_DIGITS_ROOT='set')
     before = mmsnn('train', 'mine.py', **data).partition('Epoch(train)')[0].splitlines()
     assert len(before) <= 15, before
     checkpoint = 'work_dirs/mine/epoch_1.pth'
