@@ -6,6 +6,7 @@ from .hooks import (
     DetPictureHook,
     FuseHook,
     NonFiniteLossHook,
+    SpikeBudgetHook,
     SpikeStatsHook,
 )
 from .optimizers import BF16OptimWrapper
@@ -17,5 +18,6 @@ __all__ = [
     'DetPictureHook',
     'FuseHook',
     'NonFiniteLossHook',
+    'SpikeBudgetHook',
     'SpikeStatsHook',
 ]

@@ -5,6 +5,7 @@ from .cls_visualization_hook import ClsVisualizationHook
 from .det_picture_hook import DetPictureHook
 from .fuse_hook import FuseHook
 from .non_finite_loss_hook import NonFiniteLossHook
+from .spike_budget_hook import SpikeBudgetHook
 from .spike_stats_hook import SpikeStatsHook
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     'DetPictureHook',
     'FuseHook',
     'NonFiniteLossHook',
+    'SpikeBudgetHook',
     'SpikeStatsHook',
 ]
