@@ -17,8 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from unittest import mock
 
 import cases
+import matplotlib
+import matplotlib.pyplot as plt
 import timing
 import torch
+from cycler import cycler
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from rates import set_rates
@@ -30,6 +33,10 @@ from mmsnn.models import SGResNet
 from mmsnn.ops import spike_conv
 
 PRECISIONS = ('fp32', 'int16', 'int8')
+#: Columns whose convs multiply every zero.
+DENSE = 'ANN', 'SpikingJelly', 'dense fp32', 'dense'
+#: Distinguishable in all common forms of colour blindness (Okabe and Ito).
+COLORS = cycler(color=['#666666', '#CC79A7', '#000000', '#0072B2', '#E69F00', '#009E73'])
 
 
 @contextlib.contextmanager
@@ -57,8 +64,13 @@ def line(cells: Sequence) -> str:
     return '|'.join(['', *(f' {cell} ' for cell in cells), ''])
 
 
-def table(columns: Sequence[str], rates: Sequence[float], row: Callable) -> None:
-    """Print a row a rate, each when it is measured; the first column is the unit of the others."""
+def table(columns: Sequence[str], rates: Sequence[float], row: Callable) -> dict[str, list[float]]:
+    """Print a row a rate, each when it is measured; the first column is the unit of the others.
+
+    Returns:
+        Times in ms of each column, by rate.
+    """
+    measured: dict[str, list[float]] = {name: [] for name in columns}
     print(line(['rate', 'density of what convs get', *columns]))
     print(line(['---'] * (len(columns) + 2)))
     for rate in rates:
@@ -67,10 +79,26 @@ def table(columns: Sequence[str], rates: Sequence[float], row: Callable) -> None
         dense = f'{min(found):.2f} to {max(found):.2f}, mean {statistics.mean(found):.2f}'
         cells = [f'{t:.1f} ({t / times[0]:.2f})' for t in times[1:]]
         print(line([f'{rate:g}', dense, f'{times[0]:.1f}', *cells]), flush=True)
+        for name, value in zip(columns, times):
+            measured[name].append(value)
+    return measured
+
+
+def plot(path: str, title: str, rates: Sequence[float], measured: dict[str, list[float]]) -> None:
+    """Draw time against firing rate, dense ways dashed."""
+    with matplotlib.rc_context({'svg.hashsalt': 'mmsnn', 'axes.prop_cycle': COLORS}):
+        figure, axes = plt.subplots(figsize=(6.4, 4), layout='constrained')
+        for name, times in measured.items():
+            axes.plot(rates, times, marker='o', ls='--' if name in DENSE else '-', label=name)
+        axes.set(title=title, xlabel='firing rate of the neurons', ylabel='ms', ylim=(0, None))
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+        figure.savefig(path, metadata=dict(Date=None))
+        plt.close(figure)
 
 
 @torch.no_grad()
-def inference(args: argparse.Namespace) -> None:
+def inference(args: argparse.Namespace) -> dict[str, list[float]]:
     """Fused backbones, batch 1."""
     x = torch.randn(1, 3, args.size, args.size)
     net = SGResNet(args.depth, time_steps=args.time_steps)
@@ -101,10 +129,10 @@ def inference(args: argparse.Namespace) -> None:
             run()
         return found, timing.interleave(runs, args.rounds, 120)
 
-    table(['ANN', *names, 'dense fp32', *PRECISIONS], args.rates, row)
+    return table(['ANN', *names, 'dense fp32', *PRECISIONS], args.rates, row)
 
 
-def training(args: argparse.Namespace) -> None:
+def training(args: argparse.Namespace) -> dict[str, list[float]]:
     """A training step in float32, batch 2."""
     setting = cases.Setting('training', 'cpu', args.depth, (args.size,) * 2, 2, args.time_steps)
     x = cases.image(setting)
@@ -138,7 +166,7 @@ def training(args: argparse.Namespace) -> None:
             run()
         return found, timing.interleave(runs, args.rounds, 120)
 
-    table(['ANN', *names, 'dense', 'by events'], args.rates, row)
+    return table(['ANN', *names, 'dense', 'by events'], args.rates, row)
 
 
 def main():
@@ -149,15 +177,19 @@ def main():
     parser.add_argument('--size', type=int, default=320)
     parser.add_argument('--time-steps', type=int, default=4)
     parser.add_argument('--rounds', type=int, default=11, help='each runs every case once')
+    parser.add_argument('--plot', metavar='FILE.svg', help='draw time against firing rate, too')
     parser.add_argument('--training', action='store_true', help='training steps, batch 2')
     args = parser.parse_args()
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    print(
+    title = (
         f'SG ResNet-{args.depth}, {args.size}x{args.size}, T = {args.time_steps}, '
-        f'{torch.get_num_threads()} threads\n'
+        f'{torch.get_num_threads()} threads'
     )
-    (training if args.training else inference)(args)
+    print(f'{title}\n')
+    measured = (training if args.training else inference)(args)
+    if args.plot:
+        plot(args.plot, title, args.rates, measured)
     ways = ['forward', 'weight gradient'] if args.training else ['inference']
     below = ', '.join(f'{ops.crossover(way):.2f} ({way})' for way in ways)
     print(f'\nconvs in float32 go by events below a density of {below}')

@@ -1,3 +1,4 @@
+import cases
 import firing_rates
 import pytest
 import rates
@@ -25,12 +26,14 @@ def test_every_neuron_fires_near_the_rate():
 
 
 @pytest.mark.slow
-def test_the_table(monkeypatch, capsys):
+def test_the_table(monkeypatch, capsys, tmp_path):
     options = ['--rates', '0.1', '--depth', '18', '--size', '64', '--rounds', '2']
+    options += ['--plot', str(tmp_path / 'rates.svg')]
     monkeypatch.setattr('sys.argv', ['firing_rates.py', *options])
     with torch.no_grad():
         firing_rates.main()
     lines = capsys.readouterr().out.splitlines()
     (row,) = [line for line in lines if line.startswith('| 0.1 |')]
-    assert row.count('(') == 4
+    assert row.count('(') == 4 + cases.has_spikingjelly()
+    assert 'firing rate of the neurons' in (tmp_path / 'rates.svg').read_text()
     assert lines[-1].startswith('convs in float32 go by events below a density of')
