@@ -12,7 +12,7 @@ from ..models.layers import Gate, SpikingNeuron
 
 
 def neuron_layers(model: nn.Module) -> dict[str, SpikingNeuron]:
-    """The layers of neurons that a network thinks with: all but those of learned gates.
+    """The layers of neurons outside of learned gates.
 
     Args:
         model: Any model.
@@ -45,7 +45,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def check_no_bytes(model: nn.Module) -> None:
-    """Refuse a model whose convs are in whole numbers.
+    """Refuse a model with integer convs.
 
     Args:
         model: Any model.

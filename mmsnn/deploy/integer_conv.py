@@ -1,4 +1,4 @@
-"""Convolution in whole numbers."""
+"""Integer convolution."""
 
 import math
 from collections.abc import Iterator
@@ -240,7 +240,7 @@ def weights_state(conv: nn.Conv2d) -> tuple:
 
 
 def rounded(conv: nn.Conv2d, bits: int, zeros: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """The weights of a conv in whole numbers.
+    """The weights of an integer conv.
 
     Args:
         conv: The conv.

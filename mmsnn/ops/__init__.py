@@ -1,7 +1,7 @@
 """Spiking mathematics: tensors in, tensors out.
 
 Nothing here knows a config, a registry or MMDetection; torch is all it needs. These functions are
-the boundary behind which faster kernels may stand: whoever calls them sees the same numbers.
+the boundary behind which faster kernels may stand: all backends match the reference.
 """
 
 from . import conv_lif

@@ -229,7 +229,7 @@ def _draw(inputs: Tensor, sample, recorder: SpikeRecorder, name: str) -> np.ndar
 
 @contextmanager
 def _unchanged_random_numbers() -> Iterator[None]:
-    """Draw what you like: behind the block, the run's random numbers go on as before."""
+    """Restores the state of the random generators at the end of the block."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):

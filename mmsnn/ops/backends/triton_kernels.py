@@ -27,12 +27,12 @@ def check_device() -> None:
 
 
 @triton.jit
-def _current(x, scale, shift, gain, SCALE: tl.constexpr, SHIFT: tl.constexpr):
+def _current(x, scale, shift, input_scale, SCALE: tl.constexpr, SHIFT: tl.constexpr):
     if SCALE:
         x = x * scale
     if SHIFT:
         x = x + shift
-    return x * gain
+    return x * input_scale
 
 
 @triton.jit
@@ -57,7 +57,7 @@ def _channel(offsets, channels, inner, WIDE: tl.constexpr):
 @triton.jit
 def _forward(
     x_pointer, scale_pointer, shift_pointer, shortcut_pointer, out_pointer, steps, n, channels,
-    inner, x_step, shortcut_step, decay, gain, v_threshold, SCALE: tl.constexpr,
+    inner, x_step, shortcut_step, decay, input_scale, v_threshold, SCALE: tl.constexpr,
     SHIFT: tl.constexpr, RESET: tl.constexpr, GATE: tl.constexpr, WIDE: tl.constexpr,
     SIZE: tl.constexpr,
 ):  # fmt: skip
@@ -70,7 +70,7 @@ def _forward(
     at = tl.zeros((1,), tl.int64)  # t, wide enough for offsets
     for _ in range(steps):
         x = tl.load(x_pointer + at * x_step + offsets, mask, 0).to(tl.float32)
-        h = decay * v + _current(x, scale, shift, gain, SCALE, SHIFT)
+        h = decay * v + _current(x, scale, shift, input_scale, SCALE, SHIFT)
         s = (h - v_threshold >= 0).to(tl.float32)
         v = h * (1 - s) if RESET == 0 else h - v_threshold * s
         if GATE != 0:
@@ -106,7 +106,7 @@ def _slope(u, width, SURROGATE: tl.constexpr):
 def _backward(
     grad_pointer, x_pointer, scale_pointer, shift_pointer, shortcut_pointer, h_pointer,
     by_grad_pointer, grad_x_pointer, grad_shortcut_pointer, sums_pointer, leak_pointer, steps, n,
-    channels, inner, x_step, shortcut_step, grad_step, decay, gain, v_threshold, width,
+    channels, inner, x_step, shortcut_step, grad_step, decay, input_scale, v_threshold, width,
     SCALE: tl.constexpr, SHIFT: tl.constexpr, RESET: tl.constexpr, DETACH: tl.constexpr,
     SURROGATE: tl.constexpr, GATE: tl.constexpr, PACKED: tl.constexpr, SHARED: tl.constexpr,
     BY_GRAD: tl.constexpr, GRAD_X: tl.constexpr, GRAD_SHORTCUT: tl.constexpr, SUMS: tl.constexpr,
@@ -123,7 +123,7 @@ def _backward(
     at = tl.zeros((1,), tl.int64)  # t, wide enough for offsets
     for _ in range(steps):
         x = tl.load(x_pointer + at * x_step + offsets, mask, 0).to(tl.float32)
-        h = decay * v + _current(x, scale, shift, gain, SCALE, SHIFT)
+        h = decay * v + _current(x, scale, shift, input_scale, SCALE, SHIFT)
         s = (h - v_threshold >= 0).to(tl.float32)
         v = h * (1 - s) if RESET == 0 else h - v_threshold * s
         tl.store(h_pointer + at * n + offsets, h, mask)
@@ -156,7 +156,7 @@ def _backward(
             fired = (before - v_threshold >= 0).to(tl.float32)
             v = before * (1 - fired) if RESET == 0 else before - v_threshold * fired
             sum_decay += h_grad * v
-        y_grad = gain * h_grad
+        y_grad = input_scale * h_grad
         total += y_grad
         sum_x += y_grad * x
         if GRAD_X and not SHARED:

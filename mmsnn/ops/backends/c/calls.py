@@ -57,9 +57,9 @@ class _Lif(ctypes.Structure):
         *((name, ctypes.c_int32) for name in (
             'dtype', 'spike_dtype', 'grad_x_dtype', 'reset', 'detach', 'surrogate', 'gate',
             'packed', 'shared', 'threads')),
-        *((name, ctypes.c_float) for name in ('decay', 'gain', 'v_threshold', 'width')),
+        *((name, ctypes.c_float) for name in ('decay', 'input_scale', 'v_threshold', 'width')),
         *((name, ctypes.c_void_p) for name in (
-            'x', 'scale', 'shift', 'shortcut', 'out', 'grad', 'by_grad', 'by_x', 'by_one',
+            'x', 'scale', 'shift', 'shortcut', 'out', 'grad', 'grad_coef', 'x_coef', 'bias_coef',
             'y_grad', 'grad_x', 'grad_shortcut', 'channel_sums', 'leak_sums')),
     ]  # fmt: skip
 
@@ -252,7 +252,7 @@ def _lif(call: LIFCall, **fields) -> _Lif:
         shared=time_steps > 0,
         threads=_threads(x.numel()),
         decay=neuron.decay,
-        gain=neuron.input_scale,
+        input_scale=neuron.input_scale,
         v_threshold=neuron.v_threshold,
         width=neuron.surrogate_width,
     )
@@ -309,7 +309,7 @@ def _backward(grad: Tensor, call: LIFCall, grads: LIFGrads) -> _Lif:
         shift=_vector(call.shift, channels),
         grad=_pointer(grad),
         grad_step=grad.stride(0),
-        by_grad=_vector(grads.x_coef, channels),
+        grad_coef=_vector(grads.x_coef, channels),
         grad_x=_pointer(grads.x),
         grad_x_dtype=DTYPES[x.dtype if grads.x is None else grads.x.dtype],
         grad_shortcut=_pointer(grads.shortcut),
@@ -355,7 +355,7 @@ def _neurons(size, step, shortcut_step, neuron: LIF, gate: Optional[str]) -> _Li
         reset=RESETS[neuron.reset],
         gate=_gate_code(gate),
         decay=neuron.decay,
-        gain=neuron.input_scale,
+        input_scale=neuron.input_scale,
         v_threshold=neuron.v_threshold,
     )
 
@@ -549,15 +549,15 @@ class C(Backend):
 
     def input_grad(self, y_grad: Tensor, call: LIFCall, by: tuple, grad_x: Tensor) -> None:
         """See the base."""
-        by_grad, by_x, by_one = (_vector(v, call.x.shape[call.channel_axis]) for v in by)
+        grad_coef, x_coef, bias_coef = (_vector(v, call.x.shape[call.channel_axis]) for v in by)
         _run(
             'input_grad_of',
             _lif(
                 call._replace(gate=None),
                 x=_pointer(call.x),
-                by_grad=by_grad,
-                by_x=by_x,
-                by_one=by_one,
+                grad_coef=grad_coef,
+                x_coef=x_coef,
+                bias_coef=bias_coef,
                 y_grad=_pointer(y_grad),
                 grad_x=_pointer(grad_x),
                 grad_x_dtype=DTYPES[grad_x.dtype],

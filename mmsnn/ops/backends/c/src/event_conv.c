@@ -542,7 +542,7 @@ static void fire_tile(const struct event_task *task, const struct event_tile *ti
     int64_t apart = task->c->groups * task->c->outputs, block = block_of(task->c);
     uint8_t spikes[CURRENTS], others[CURRENTS];
     int n = (int)(tile->count * block);
-    const float *current = mmsnn_current(tile->y, NULL, NULL, p->gain, n, tile->y);
+    const float *current = mmsnn_current(tile->y, NULL, NULL, p->input_scale, n, tile->y);
     mmsnn_integrate_to_bytes(p, current, v, spikes, n);
     if (p->gate != NO_GATE) {
         const uint8_t *from = (const uint8_t *)p->shortcut + t * p->shortcut_step + here;

@@ -1,8 +1,8 @@
 /* The neuron forward, and its gate. */
 
 /* The current of one time step; `x` itself where there is nothing to do. */
-LOOP const float *mmsnn_current(const float *x, const float *scale, const float *shift, float gain,
-                                int n, float *buffer) {
+LOOP const float *mmsnn_current(const float *x, const float *scale, const float *shift,
+                                float input_scale, int n, float *buffer) {
     if (scale) {
         for (int i = 0; i < n; i++)
             buffer[i] = x[i] * scale[i];
@@ -13,9 +13,9 @@ LOOP const float *mmsnn_current(const float *x, const float *scale, const float 
             buffer[i] = x[i] + shift[i];
         x = buffer;
     }
-    if (gain != 1.0f) {
+    if (input_scale != 1.0f) {
         for (int i = 0; i < n; i++)
-            buffer[i] = gain * x[i];
+            buffer[i] = input_scale * x[i];
         x = buffer;
     }
     return x;
@@ -225,7 +225,7 @@ static int forward_share(const void *task, int thread, int threads) {
             fetch_next(p, t, start, n);
             if (t == 0 || p->x_step)
                 y = mmsnn_current(load(p->x, t * p->x_step + start, n, p->dtype, x_buffer), scales,
-                                  shifts, p->gain, n, y_buffer);
+                                  shifts, p->input_scale, n, y_buffer);
             if (p->spike_dtype == UINT8 || (p->spike_dtype == BFLOAT16 && p->gate != ADD)) {
                 spikes_of_step(p, y, v, t, start, n);
                 continue;

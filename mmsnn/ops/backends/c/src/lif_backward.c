@@ -140,7 +140,7 @@ struct reduction {
 
 /* What a thread needs for the backward pass besides a chunk's buffers. */
 struct backward {
-    struct lanes scale, shift, by_grad, by_x, by_one;
+    struct lanes scale, shift, grad_coef, x_coef, bias_coef;
     float *h;     /* [steps][LANES] */
     double *sums; /* [2][channels], [2] */
 };
@@ -149,17 +149,17 @@ static int backward_start(struct backward *w, const struct lif *p, double *sums)
     w->sums = sums;
     w->h = malloc(p->steps * LANES * sizeof(float));
     return (w->h != NULL) & lanes_start(&w->scale, p->scale, p) &
-           lanes_start(&w->shift, p->shift, p) & lanes_start(&w->by_grad, p->by_grad, p) &
-           lanes_start(&w->by_x, p->by_x, p) & lanes_start(&w->by_one, p->by_one, p);
+           lanes_start(&w->shift, p->shift, p) & lanes_start(&w->grad_coef, p->grad_coef, p) &
+           lanes_start(&w->x_coef, p->x_coef, p) & lanes_start(&w->bias_coef, p->bias_coef, p);
 }
 
 static void backward_end(struct backward *w) {
     free(w->h);
     free(w->scale.tiled);
     free(w->shift.tiled);
-    free(w->by_grad.tiled);
-    free(w->by_x.tiled);
-    free(w->by_one.tiled);
+    free(w->grad_coef.tiled);
+    free(w->x_coef.tiled);
+    free(w->bias_coef.tiled);
 }
 
 /* Elements [start, end) of every time step. */
@@ -173,16 +173,16 @@ static void backward_range(const struct lif *p, struct backward *w, int64_t star
         int n = (int)at_most(LANES, end - start);
         const float *scales = lanes_at(&w->scale, p, start, n);
         const float *shifts = lanes_at(&w->shift, p, start, n);
-        const float *a = lanes_at(&w->by_grad, p, start, n);
-        const float *b = lanes_at(&w->by_x, p, start, n);
-        const float *c = lanes_at(&w->by_one, p, start, n);
+        const float *a = lanes_at(&w->grad_coef, p, start, n);
+        const float *b = lanes_at(&w->x_coef, p, start, n);
+        const float *c = lanes_at(&w->bias_coef, p, start, n);
         const float *x = NULL, *y = NULL;
         /* h again, from x: a pass over the data costs less than keeping T potentials a value */
         memset(v, 0, sizeof v);
         for (int64_t t = 0; t < p->steps; t++) {
             if (t == 0 || p->x_step) {
                 x = load(p->x, t * p->x_step + start, n, p->dtype, x_buffer);
-                y = mmsnn_current(x, scales, shifts, p->gain, n, y_buffer);
+                y = mmsnn_current(x, scales, shifts, p->input_scale, n, y_buffer);
             }
             mmsnn_integrate(p, y, v, h + t * LANES, NULL, n);
         }
@@ -219,9 +219,9 @@ static void backward_range(const struct lif *p, struct backward *w, int64_t star
                     mmsnn_decay_grad(p, v_grad, ht - LANES, sum_decay, n);
             }
             if (p->shared) {
-                mmsnn_add_scaled(v_grad, p->gain, y_grad, n);
+                mmsnn_add_scaled(v_grad, p->input_scale, y_grad, n);
             } else {
-                mmsnn_scale(v_grad, p->gain, y_grad, n);
+                mmsnn_scale(v_grad, p->input_scale, y_grad, n);
                 if (p->channel_sums) {
                     mmsnn_add_scaled(y_grad, 1.0f, sum_one, n);
                     mmsnn_add_product(y_grad, x, sum_x, n);
@@ -270,16 +270,16 @@ static int backward_share(const void *task, int thread, int threads) {
 static int input_grad_share(const void *task, int thread, int threads) {
     const struct lif *p = task;
     float x_buffer[LANES], out_buffer[LANES];
-    struct lanes by_grad, by_x, by_one;
+    struct lanes grad_coef, x_coef, bias_coef;
     int64_t start, end;
-    int fine = lanes_start(&by_grad, p->by_grad, p) & lanes_start(&by_x, p->by_x, p) &
-               lanes_start(&by_one, p->by_one, p);
+    int fine = lanes_start(&grad_coef, p->grad_coef, p) & lanes_start(&x_coef, p->x_coef, p) &
+               lanes_start(&bias_coef, p->bias_coef, p);
     share_of(p->n, thread, threads, &start, &end);
     for (; fine && start < end; start += LANES) {
         int n = (int)at_most(LANES, end - start);
-        const float *a = lanes_at(&by_grad, p, start, n);
-        const float *b = lanes_at(&by_x, p, start, n);
-        const float *c = lanes_at(&by_one, p, start, n);
+        const float *a = lanes_at(&grad_coef, p, start, n);
+        const float *b = lanes_at(&x_coef, p, start, n);
+        const float *c = lanes_at(&bias_coef, p, start, n);
         for (int64_t t = 0; t < (p->shared ? 1 : p->steps); t++) {
             int64_t at = t * p->n + start;
             const float *x = load(p->x, t * p->x_step + start, n, p->dtype, x_buffer);
@@ -288,9 +288,9 @@ static int input_grad_share(const void *task, int thread, int threads) {
             store(p->grad_x, at, n, p->grad_x_dtype, to);
         }
     }
-    free(by_grad.tiled);
-    free(by_x.tiled);
-    free(by_one.tiled);
+    free(grad_coef.tiled);
+    free(x_coef.tiled);
+    free(bias_coef.tiled);
     return fine;
 }
 
@@ -340,7 +340,7 @@ static int reduce(int (*work)(const void *, int, int), const struct lif *p,
 
 EXPORT int mmsnn_lif_backward(const struct lif *p) { return reduce(backward_share, p, NULL); }
 
-/* dL/dx = by_grad * dL/dcurrent + by_x * x + by_one; grad_x may be y_grad itself. */
+/* dL/dx = grad_coef * dL/dcurrent + x_coef * x + bias_coef; grad_x may be y_grad itself. */
 EXPORT int mmsnn_input_grad_of(const struct lif *p) {
     return in_parallel(input_grad_share, p, p->threads);
 }

@@ -84,18 +84,19 @@ struct lif {
     int64_t grad_start; /* element of a step that `grad` begins with */
     int32_t dtype, spike_dtype, grad_x_dtype, reset, detach, surrogate, gate, packed, shared;
     int32_t threads;
-    float decay, gain, v_threshold, width;
+    float decay, input_scale, v_threshold, width;
     const void *x;
     const float *scale, *shift;  /* [channels]: current = scale * x + shift */
     const void *shortcut;        /* spike_dtype, or bits (packed) in rows of (n + 7) / 8 bytes */
     void *out;                   /* spike_dtype */
     const void *grad;            /* dL/d out */
-    const float *by_grad, *by_x, *by_one; /* dL/dx = by_grad * dL/dcurrent + by_x * x + by_one */
+    /* dL/dx = grad_coef * dL/dcurrent + x_coef * x + bias_coef */
+    const float *grad_coef, *x_coef, *bias_coef;
     const float *y_grad;         /* dL/dcurrent, laid out as grad_x */
     void *grad_x;                /* grad_x_dtype; (n) where shared, else (steps, n) */
     void *grad_shortcut;         /* (steps, n) */
     double *channel_sums;        /* [2][channels]: sums of dL/dcurrent and of dL/dcurrent * x */
-    double *leak_sums;           /* [2]: dL/ddecay and dL/dgain */
+    double *leak_sums;           /* [2]: dL/ddecay and dL/dinput_scale */
 };
 
 INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }

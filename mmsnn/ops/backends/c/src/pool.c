@@ -189,7 +189,7 @@ struct phases {
 };
 
 /* Between a natural row and its phases. A phase at a time where its elements lie apart; else column
- * by column, for memory likes to be written in its order. */
+ * by column, as writes in the order of memory are faster. */
 static void change_phases(const struct pool *p, const struct phases *ring, const float *from,
                           float *to, int spread) {
     int64_t stride = p->stride_width, inner = p->inner;

@@ -20,7 +20,7 @@ struct conv {
 #include <immintrin.h>
 #define DOTS __attribute__((target("avx512f,avx512bw,avx512vnni")))
 
-/* In assembly, for compilers copy the sums to and fro where it is an intrinsic. */
+/* In assembly: with intrinsics, compilers spill the sums. */
 #define DOT(SUM, BYTES, WEIGHTS) \
     __asm__("vpdpbusd %2, %1, %0" : "+v"(SUM) : "v"(BYTES), "v"(WEIGHTS));
 #define PIXEL_BY_PIXEL(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
@@ -79,13 +79,13 @@ DOTS static void keep_currents(const struct currents *c, float *y) {
 /* As mmsnn_integrate_to_bytes, of a tile. */
 DOTS INLINE void fire_as(const struct lif *p, int reset, int scaled, const struct currents *c,
                          float *v, uint8_t *spikes) {
-    __m512 decay = _mm512_set1_ps(p->decay), gain = _mm512_set1_ps(p->gain);
+    __m512 decay = _mm512_set1_ps(p->decay), input_scale = _mm512_set1_ps(p->input_scale);
     __m512 v_threshold = _mm512_set1_ps(p->v_threshold);
     for (int row = 0; row < PIXELS; row++) {
         __mmask64 all = 0;
         for (int j = 0; j < OUTPUTS; j += 16, v += 16) {
             __m512 y = current_at(c, row, j);
-            y = scaled ? _mm512_mul_ps(gain, y) : y;
+            y = scaled ? _mm512_mul_ps(input_scale, y) : y;
             __m512 h = _mm512_add_ps(_mm512_mul_ps(decay, _mm512_load_ps(v)), y);
             __mmask16 silent = _mm512_cmp_ps_mask(h, v_threshold, _CMP_NGE_UQ);
             h = reset == HARD ? _mm512_maskz_mov_ps(silent, h)
@@ -98,7 +98,7 @@ DOTS INLINE void fire_as(const struct lif *p, int reset, int scaled, const struc
 }
 
 DOTS static void fire(const struct lif *p, const struct currents *c, float *v, uint8_t *spikes) {
-    if (p->reset == HARD && p->gain == 1.0f)
+    if (p->reset == HARD && p->input_scale == 1.0f)
         fire_as(p, HARD, 0, c, v, spikes);
     else if (p->reset == HARD)
         fire_as(p, HARD, 1, c, v, spikes);
