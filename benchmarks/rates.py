@@ -20,8 +20,7 @@ def set_rates(net: nn.Module, x: Tensor, rate: float) -> None:
     """Let every neuron fire near a rate, by the bias of the norm in front of it.
 
     Of the stem's, it is the rate of what the first block gets: on noise, a max pool of 3x3 makes
-    0.68 of 0.12, where a trained network, whose spikes lie together, makes 0.19 of 0.09 (the
-    digits detector).
+    0.68 of 0.12, which no trained network does, whose spikes lie together.
 
     Args:
         net: A spiking backbone in eval mode.

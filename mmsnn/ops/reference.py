@@ -294,5 +294,5 @@ def bits_conv_weight_grad(grad: Tensor, call: BitsConvCall) -> Tensor:
 def _maps(call: BitsConvCall, dtype: torch.dtype) -> Tensor:
     images, channels, height, width = call.size
     x = unpack(call.bits, images * channels * height * width, dtype)
-    # In PyTorch's own order: docs/performance.md names a fault of strided convs in the other.
+    # In PyTorch's own order: docs/faults.md names a fault of strided convs in the other.
     return x.view(images, height, width, channels).movedim(3, 1).contiguous()

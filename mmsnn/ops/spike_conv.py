@@ -39,7 +39,7 @@ def subsample(x: Tensor, stride: _Size) -> Tensor:
 
     A 1x1 conv of stride 1 behind it is the same sum. It keeps fewer spikes for its backward pass,
     and is clear of a fault of oneDNN, whose weight gradient of a strided 1x1 conv in channels_last
-    can write past its memory on CPUs without AVX-512 (docs/performance.md).
+    can write past its memory on CPUs without AVX-512 (docs/faults.md).
 
     Args:
         x: (..., H, W).

@@ -1,6 +1,6 @@
 """No conv writes past its memory on a CPU with AVX2 alone, as strided 1x1 convs of oneDNN do.
 
-docs/performance.md names the fault. The units that hide it are hidden themselves, and the C library
+docs/faults.md names the fault. The units that hide it are hidden themselves, and the C library
 checks every block of memory that is given back.
 """
 

@@ -475,7 +475,7 @@ def fuzz_bits_conv(make):
     grad = (9 * make.values((images, outputs * groups, *(max(v, 0) for v in out)), 'real')).round()
     bits, weight, bias, grad = make.maybe_wrong(bits, weight, bias, grad)
     operator = operators.bits_conv
-    # Beyond the window's reach, PyTorch's own conv may read what isn't there (docs/performance.md).
+    # Beyond the window's reach, PyTorch's own conv may read what isn't there (docs/faults.md).
     if all(p <= d * (k - 1) for k, p, d in zip(kernel, geometry[1], geometry[2])):
         rest = *geometry, groups
         compare(lambda: (operator.bits_conv(bits, size, weight, bias, *rest),), exact=True)

@@ -47,7 +47,7 @@ def cases(draw):
     outputs = groups * draw(st.sampled_from([1, 3, 31, 32, 33, 65]))
     pair = lambda low, high: draw(st.tuples(st.integers(low, high), st.integers(low, high)))  # noqa: E731
     kernel, stride, dilation = pair(1, 4), pair(1, 3), pair(1, 3)
-    # As much padding as a window reaches: beyond, the reference may crash (docs/performance.md).
+    # As much padding as a window reaches: beyond, the reference may crash (docs/faults.md).
     padding = tuple(draw(st.integers(0, d * (k - 1))) for k, d in zip(kernel, dilation))
     least = (max(1, d * (k - 1) + 1 - 2 * p) for k, p, d in zip(kernel, padding, dilation))
     room = draw(st.sampled_from([8, 8, 90]))  # larger ones are worked at in several bands
