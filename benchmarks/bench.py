@@ -394,9 +394,9 @@ def expected_minutes(groups: int, seconds: float) -> str:
 
     A group is timed for ``seconds``, or three rounds of it. To build its networks, to measure their
     memory in a process of its own and to run each for the first time takes about as long again, and
-    up to three times that where images are large or the CPU lacks a dtype.
+    up to seven times that where images are large or the CPU lacks a dtype.
     """
-    low, high = (max(1, round(groups * (seconds + 10) * factor / 60)) for factor in (1, 4))
+    low, high = (max(1, round(groups * (seconds + 10) * factor / 60)) for factor in (1, 8))
     return f'{groups} groups of rows: {low} to {high} minutes'
 
 
