@@ -442,7 +442,8 @@ def main() -> None:
                 results['rows'] += rows
                 results['left_out'] += left_out
                 progress.advance(task)
-                show(rows, console)
+                if rows:
+                    show(rows, console)
                 write(args.out, results)
         except KeyboardInterrupt:
             console.print('interrupted: the tables end here')
