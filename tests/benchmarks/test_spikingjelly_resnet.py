@@ -20,14 +20,15 @@ def pair(depth, block, size=64, batch=2):
 @pytest.mark.parametrize('block', ['sg', 'sew'])
 @pytest.mark.parametrize('depth', [18, 34, 50])
 def test_same_spikes(depth, block):
-    ours, theirs, x = pair(depth, block)
+    # In float32, sums in another order move a current across the threshold now and then, and an
+    # untrained network makes others of it.
+    ours, theirs, x = (v.double() for v in pair(depth, block))
     with torch.no_grad():
         levels = list(zip(ours(x), theirs(x)))
     for a, b in levels:
         assert a.shape == b.shape
         assert 0.05 < (a > 0).float().mean() < 0.95, 'equal, but for a poor reason'
-        # Sums in another order may move a current across the threshold, now and then.
-        assert (a == b).float().mean() > 0.999
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize('block', ['sg', 'sew'])

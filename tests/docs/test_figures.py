@@ -13,4 +13,6 @@ def test_pictures(shell, tmp_path):
     assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())
     shown = re.findall(r'images/(\w+\.svg)', (ROOT / 'docs' / 'concepts.md').read_text())
     assert set(shown) == drawn
-    assert {path.name for path in (ROOT / 'docs' / 'images').glob('*.svg')} == drawn
+    # That of the benchmark is drawn where it is measured.
+    there = {path.name for path in (ROOT / 'docs' / 'images').glob('*.svg')}
+    assert there - {'firing_rates.svg'} == drawn
