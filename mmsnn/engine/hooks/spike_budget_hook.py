@@ -46,7 +46,7 @@ class SpikeBudgetHook(Hook):
         sops: The target, in operations an image, as ``mmsnn flops`` and the report count them.
         share: In place of it, what part of the operations of the first batch that is trained:
             for a network that has learned already.
-        weight: w.
+        weight: The factor w of the loss.
 
     Raises:
         ValueError: Not one of ``sops`` and ``share``, or one that isn't positive; at the start of
