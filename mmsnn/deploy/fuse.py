@@ -79,12 +79,13 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     low = precision == 'bf16' or (integers and has_amx())
     # Boxes and scores are decoded in float32: a coordinate needs more than eight bits.
     backbone, rest = _parts(model)
-    # Weights that become integers are rounded once, from what they are.
-    for part in rest if integers else (backbone, *rest):
-        if low:
-            part.to(torch.bfloat16)
-            _decode_to(torch.bfloat16, part)
+    # Those of a backbone that become integers are rounded once, from what they are.
+    if precision == 'bf16':
+        backbone.to(torch.bfloat16)
     backbone.register_forward_pre_hook(_InputTo(torch.bfloat16 if precision == 'bf16' else None))
+    for part in rest if low else ():
+        part.to(torch.bfloat16)
+        _decode_to(torch.bfloat16, part)
     if rest:
         rest[-1].register_forward_hook(_output_as_expected)
     bits = int(precision[3:]) if integers else None
@@ -211,11 +212,20 @@ def _decode_to(dtype: torch.dtype, part: nn.Module) -> None:
     """Decoders without weights can't tell from bytes what stands behind them."""
 
     def cast(module: nn.Module, args: tuple, output):
-        return tuple(v.to(dtype) for v in output) if isinstance(output, tuple) else output.to(dtype)
+        return _each(output, lambda x: x.to(dtype))
 
     for module in part.modules():
         if isinstance(module, (SpikeDecoder, LevelsDecoder)):
             module.register_forward_hook(cast)
+
+
+def _each(output, convert: Callable[[Tensor], Tensor]):
+    """A tensor, or lists and tuples of some, converted; anything else is handed on."""
+    if isinstance(output, Tensor):
+        return convert(output)
+    if isinstance(output, (list, tuple)):
+        return type(output)(_each(value, convert) for value in output)
+    return output
 
 
 def _output_as_expected(module: nn.Module, args: tuple, output):
@@ -223,12 +233,7 @@ def _output_as_expected(module: nn.Module, args: tuple, output):
 
     CenterNet's head takes views of its maps, which channels_last doesn't have.
     """
-    if isinstance(output, Tensor):
-        output = output.float() if output.dtype == torch.bfloat16 else output
-        return output.contiguous()
-    if isinstance(output, (list, tuple)):
-        return type(output)(_output_as_expected(module, args, value) for value in output)
-    return output
+    return _each(output, lambda x: (x.float() if x.dtype == torch.bfloat16 else x).contiguous())
 
 
 def event_convs() -> str:
@@ -266,9 +271,7 @@ def _use_integers(part: nn.Module) -> None:
 
 def _in_float32(backbone: nn.Module, args: tuple, output):
     """Forward hook of a backbone by itself: its spikes in the dtype that they had."""
-    if isinstance(output, Tensor):
-        return output.float() if output.dtype == torch.uint8 else output
-    return tuple(_in_float32(backbone, args, level) for level in output)
+    return _each(output, lambda x: x.float() if x.dtype == torch.uint8 else x)
 
 
 def _spikes_to_weights(conv: nn.Module, args: tuple) -> tuple:

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from ..analysis import neuron_layers
+
 
 def wrapper_chain(model: nn.Module) -> list[nn.Module]:
     """The wrappers for distributed runs and test-time augmentation, and the model inside them.
@@ -28,3 +30,24 @@ def unwrap(model: nn.Module) -> nn.Module:
         The model itself.
     """
     return wrapper_chain(model)[-1]
+
+
+def spiking_model(model: nn.Module, purpose: str) -> nn.Module:
+    """The model inside the wrappers, for a hook that needs spiking neurons.
+
+    Args:
+        model: The runner's model.
+        purpose: Begins the message, such as 'SpikeStatsHook watches spiking neurons'.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        ValueError: It has none.
+    """
+    model = unwrap(model)
+    if not neuron_layers(model):
+        raise ValueError(
+            f'{purpose}, and {type(model).__name__} has none: take the hook out of custom_hooks'
+        )
+    return model

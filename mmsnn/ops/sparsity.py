@@ -181,7 +181,7 @@ def _ways() -> dict[str, tuple[Callable[[Tensor], object], Callable[[Tensor], ob
     """What convolves spikes in bytes by events, and what densely, by the name of the way."""
     generator = torch.Generator('cpu').manual_seed(0)
     grad, weight = (
-        torch.randn(size, generator=generator, dtype=torch.float32, device='cpu')
+        torch.randn(size, generator=generator, dtype=torch.float32)
         for size in (_SIZE, (128, 128, 3, 3))
     )
     packed = pack_event_weights([(weight, weight.new_ones(128))], weight.new_zeros(128))
@@ -223,7 +223,7 @@ def _measure(
     """
     generator = torch.Generator('cpu').manual_seed(0)
     few, many = (
-        (torch.rand(_SIZE, generator=generator, device='cpu') < rate)
+        (torch.rand(_SIZE, generator=generator) < rate)
         .to(torch.uint8)
         .contiguous(memory_format=_LAST)
         for rate in (_LOW, _HIGH)

@@ -152,15 +152,16 @@ class LIFGrads(NamedTuple):
     """Where the gradients of a call go that are wanted; None for the others.
 
     Args:
-        x: x_coef * dL/dcurrent, of the shape of ``x``, summed over time where all steps share it.
-        x_coef: (C,), or None for 1.
+        x: grad_coef * dL/dcurrent, of the shape of ``x``, summed over time where all steps share
+            it.
+        grad_coef: (C,), or None for 1.
         shortcut: dL/dshortcut, (T, B, C, ...).
         channel_sums: (2, C) float64: sums of dL/dcurrent and of dL/dcurrent * x by channel.
         leak_sums: (2,) float64: the gradients of decay and input_scale.
     """
 
     x: Optional[Tensor] = None
-    x_coef: Optional[Tensor] = None
+    grad_coef: Optional[Tensor] = None
     shortcut: Optional[Tensor] = None
     channel_sums: Optional[Tensor] = None
     leak_sums: Optional[Tensor] = None

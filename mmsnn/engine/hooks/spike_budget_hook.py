@@ -1,26 +1,20 @@
 """Holds the synaptic operations of a network near a target while it trains."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
-from ...analysis import fan_out, neuron_layers
-from ..wrappers import unwrap
+from ...analysis import fan_out
+from ..wrappers import spiking_model
 
 
-class _Arguments(NamedTuple):
-    """Of a model's forward, as MMEngine has them."""
-
-    data_samples: Sequence
-    mode: str
-
-
-def _arguments(inputs: Any, data_samples: Any = None, mode: str = 'tensor') -> _Arguments:
-    return _Arguments(data_samples, mode)
+def _samples(inputs: Any, data_samples: Any = None, mode: str = 'tensor') -> Optional[Sequence]:
+    """The batch whose loss is taken, by the arguments of a model's forward as MMEngine has them."""
+    return data_samples if mode == 'loss' else None
 
 
 @HOOKS.register_module()
@@ -81,12 +75,7 @@ class SpikeBudgetHook(Hook):
         Args:
             runner: The runner.
         """
-        model = unwrap(runner.model)
-        if not neuron_layers(model):
-            raise ValueError(
-                f'SpikeBudgetHook is for spiking neurons, and {type(model).__name__} has none: '
-                'take the hook out of custom_hooks'
-            )
+        model = spiking_model(runner.model, 'SpikeBudgetHook is for spiking neurons')
         if any(getattr(module, 'with_cp', False) for module in model.modules()):
             raise ValueError(
                 'SpikeBudgetHook needs the spikes of the forward pass, and blocks with '
@@ -112,14 +101,14 @@ class SpikeBudgetHook(Hook):
         self._handles = []
 
     def _begin(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        asked = _arguments(*args, **kwargs)
-        self._counted = [] if asked.mode == 'loss' else None
+        self._counted = None if _samples(*args, **kwargs) is None else []
 
     def _end(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], losses):
         if self._counted is None:
             return losses
-        images = len(_arguments(*args, **kwargs).data_samples)
-        losses = {**losses, **self._losses(images)}
+        images = _samples(*args, **kwargs)
+        assert images is not None  # the count has begun
+        losses = {**losses, **self._losses(len(images))}
         self._counted = None
         return losses
 
@@ -131,10 +120,9 @@ class SpikeBudgetHook(Hook):
             self._on_spikes[conv] = torch.equal(x.detach().round(), x.detach())
         if not self._on_spikes[conv]:
             return
-        with torch.autocast(x.device.type, enabled=False):
-            reached = self._reached(conv, x)
-            sums = x.abs().sum((0, 1), dtype=torch.float32)
-            self._counted.append((sums * reached).sum() * (conv.out_channels // conv.groups))
+        sums = x.abs().sum((0, 1), dtype=torch.float32)
+        reached = (sums * self._reached(conv, x)).sum()
+        self._counted.append(reached * (conv.out_channels // conv.groups))
 
     def _reached(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
         """Output positions that each position of ``x`` reaches."""

@@ -24,7 +24,7 @@ from ...analysis import (
 )
 from ...analysis.profile import of_neurons
 from ...visualization import draw_spikes, figure_picture, first_image, input_picture
-from ..wrappers import unwrap
+from ..wrappers import spiking_model, unwrap
 
 #: Layers on a sheet: of a deep network, so many from the first to the last.
 MAX_LAYERS = 8
@@ -97,12 +97,7 @@ class SpikeStatsHook(Hook):
         Args:
             runner: The runner.
         """
-        model = unwrap(runner.model)
-        if not neuron_layers(model):
-            raise ValueError(
-                f'SpikeStatsHook watches spiking neurons, and {type(model).__name__} has '
-                'none: take the hook out of custom_hooks'
-            )
+        spiking_model(runner.model, 'SpikeStatsHook watches spiking neurons')
         if self.num_images and runner.val_loop is None:
             raise ValueError(
                 f'SpikeStatsHook(num_images={self.num_images}) draws images of the validation set, '

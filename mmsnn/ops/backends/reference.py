@@ -43,9 +43,9 @@ class Reference(Backend):
             call = call._replace(shortcut=spikes)
         current, *others = reference.lif_backward(grad, call)
         if grads.x is not None:
-            if grads.x_coef is not None:
+            if grads.grad_coef is not None:
                 behind = call.x.dim() - call.channel_axis - 1
-                current = grads.x_coef.to(current.dtype).view(-1, *[1] * behind) * current
+                current = grads.grad_coef.to(current.dtype).view(-1, *[1] * behind) * current
             grads.x.copy_(current)
         for out, value in zip((grads.shortcut, grads.channel_sums, grads.leak_sums), others):
             if out is not None and value is not None:

@@ -242,13 +242,13 @@ def lif_backward(grad, call: LIFCall, grads: LIFGrads) -> None:
     sums = None if grads.channel_sums is None else x.new_empty(2, n, dtype=torch.float32)
     leak = None if grads.leak_sums is None else x.new_empty(2, n, dtype=torch.float32)
     _backward[(triton.cdiv(n, BLOCK),)](
-        grad, x, scale, shift, shortcut, h, grads.x_coef, grads.x, grads.shortcut, sums, leak,
+        grad, x, scale, shift, shortcut, h, grads.grad_coef, grads.x, grads.shortcut, sums, leak,
         steps, n, channels, inner, x_step, _shortcut_step(shortcut), grad.stride(0), neuron.decay,
         neuron.input_scale, neuron.v_threshold, neuron.surrogate_width, SCALE=scale is not None,
         SHIFT=shift is not None, RESET=RESETS[neuron.reset], DETACH=bool(neuron.detach_reset),
         SURROGATE=SURROGATES[neuron.surrogate].code, GATE=_gate_code(gate),
         PACKED=shortcut is not None and shortcut.dtype == torch.uint8, SHARED=time_steps > 0,
-        BY_GRAD=grads.x_coef is not None, GRAD_X=grads.x is not None,
+        BY_GRAD=grads.grad_coef is not None, GRAD_X=grads.x is not None,
         GRAD_SHORTCUT=grads.shortcut is not None, SUMS=sums is not None, LEAK=leak is not None,
         WIDE=_wide(n), SIZE=BLOCK, enable_fp_fusion=False,
     )  # fmt: skip

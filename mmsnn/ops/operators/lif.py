@@ -238,7 +238,7 @@ def _places(call: LIFCall, layout: tuple, needs: Needs, through_statistics: bool
 
     return LIFGrads(
         x=_like_input(call, dtype) if needs.x else None,
-        x_coef=None if through_statistics else call.scale,
+        grad_coef=None if through_statistics else call.scale,
         shortcut=empty_steps(x, call.steps, layout) if needs.shortcut else None,
         channel_sums=zeros(2, channels) if need_sums else None,
         leak_sums=zeros(2) if needs.decay or needs.input_scale else None,

@@ -309,7 +309,7 @@ def _backward(grad: Tensor, call: LIFCall, grads: LIFGrads) -> _Lif:
         shift=_vector(call.shift, channels),
         grad=_pointer(grad),
         grad_step=grad.stride(0),
-        grad_coef=_vector(grads.x_coef, channels),
+        grad_coef=_vector(grads.grad_coef, channels),
         grad_x=_pointer(grads.x),
         grad_x_dtype=DTYPES[x.dtype if grads.x is None else grads.x.dtype],
         grad_shortcut=_pointer(grads.shortcut),
