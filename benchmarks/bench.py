@@ -4,7 +4,6 @@ Each group of rows is shown and written as soon as it is measured.
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import logging
@@ -26,6 +25,7 @@ if __name__ == '__mp_main__':  # a process that measures memory: its parent has 
 
 import cases
 import machine
+import rates
 import timing
 import torch
 from cases import ANN, CONVS, COPY, SPIKINGJELLY, Builders, Setting
@@ -89,14 +89,6 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def density(text: str) -> float:
-    """A number between 0 and 1."""
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f'{text!r} is no rate between 0 and 1')
-
-
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
@@ -157,7 +149,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--rate',
-        type=density,
+        type=rates.rate,
         nargs='+',
         default=[0.05, 0.12, 0.25],
         metavar='R',

@@ -19,12 +19,12 @@ from unittest import mock
 import cases
 import matplotlib
 import matplotlib.pyplot as plt
+import rates
 import timing
 import torch
 from cycler import cycler
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
-from rates import set_rates
 from torch import Tensor
 
 from mmsnn import ops
@@ -64,7 +64,7 @@ def line(cells: Sequence) -> str:
     return '|'.join(['', *(f' {cell} ' for cell in cells), ''])
 
 
-def table(columns: Sequence[str], rates: Sequence[float], row: Callable) -> dict[str, list[float]]:
+def table(columns: Sequence[str], at: Sequence[float], row: Callable) -> dict[str, list[float]]:
     """Print a row a rate, each when it is measured; the first column is the unit of the others.
 
     Returns:
@@ -73,7 +73,7 @@ def table(columns: Sequence[str], rates: Sequence[float], row: Callable) -> dict
     measured: dict[str, list[float]] = {name: [] for name in columns}
     print(line(['rate', 'density of what convs get', *columns]))
     print(line(['---'] * (len(columns) + 2)))
-    for rate in rates:
+    for rate in at:
         found, seconds = row(rate)
         times = [1e3 * statistics.median(taken) for taken in seconds]
         dense = f'{min(found):.2f} to {max(found):.2f}, mean {statistics.mean(found):.2f}'
@@ -84,12 +84,12 @@ def table(columns: Sequence[str], rates: Sequence[float], row: Callable) -> dict
     return measured
 
 
-def plot(path: str, title: str, rates: Sequence[float], measured: dict[str, list[float]]) -> None:
+def plot(path: str, title: str, at: Sequence[float], measured: dict[str, list[float]]) -> None:
     """Draw time against firing rate, dense ways dashed."""
     with matplotlib.rc_context({'svg.hashsalt': 'mmsnn', 'axes.prop_cycle': COLORS}):
         figure, axes = plt.subplots(figsize=(6.4, 4), layout='constrained')
         for name, times in measured.items():
-            axes.plot(rates, times, marker='o', ls='--' if name in DENSE else '-', label=name)
+            axes.plot(at, times, marker='o', ls='--' if name in DENSE else '-', label=name)
         axes.set(title=title, xlabel='firing rate of the neurons', ylabel='ms', ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
@@ -110,7 +110,7 @@ def inference(args: argparse.Namespace) -> dict[str, list[float]]:
     names = ['SpikingJelly'] if cases.has_spikingjelly() else []
 
     def row(rate: float) -> tuple[list[float], list[list[float]]]:
-        set_rates(net, x, rate)
+        rates.set_rates(net, x, rate)
         fused = {name: fuse(net, name) for name in PRECISIONS}
         with densities(ops, 'density') as found:
             fused['fp32'](x)
@@ -146,7 +146,7 @@ def training(args: argparse.Namespace) -> dict[str, list[float]]:
         torch.manual_seed(0)
         net = cases.channels_last(SGResNet(args.depth, time_steps=args.time_steps)).train()
         with torch.no_grad():
-            set_rates(net, last, rate)
+            rates.set_rates(net, last, rate)
         step = cases.training(net, lambda net: cases.level_loss(net(last)), 'fp32', 'cpu')
         with densities(spike_conv, 'density_of_bits') as found:
             step()
@@ -172,7 +172,7 @@ def training(args: argparse.Namespace) -> dict[str, list[float]]:
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--rates', type=float, nargs='+', default=[0.02, 0.05, 0.12, 0.25])
+    parser.add_argument('--rates', type=rates.rate, nargs='+', default=[0.02, 0.05, 0.12, 0.25])
     parser.add_argument('--depth', type=int, default=18)
     parser.add_argument('--size', type=int, default=320)
     parser.add_argument('--time-steps', type=int, default=4)
@@ -180,6 +180,8 @@ def main():
     parser.add_argument('--plot', metavar='FILE.svg', help='draw time against firing rate, too')
     parser.add_argument('--training', action='store_true', help='training steps, batch 2')
     args = parser.parse_args()
+    if args.plot and not os.path.isdir(os.path.dirname(args.plot) or '.'):
+        parser.error(f'--plot: there is no folder {os.path.dirname(args.plot)}')
     init_default_scope('mmdet')
     torch.manual_seed(0)
     title = (

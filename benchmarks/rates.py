@@ -1,5 +1,6 @@
 """Firing rates by calibration: an untrained network fires at any rate, and time depends on it."""
 
+import argparse
 import contextlib
 
 import torch
@@ -9,6 +10,14 @@ from mmsnn.models.layers import SpikingNeuron
 
 #: Halvings of the interval of a bias.
 HALVINGS = 9
+
+
+def rate(text: str) -> float:
+    """A firing rate of a command line, between 0 and 1."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f'{text!r} is no rate between 0 and 1')
 
 
 class _Seen(Exception):

@@ -3,6 +3,7 @@
 from torch import nn
 
 from ..analysis import neuron_layers
+from ..ops import SettingError
 
 
 def wrapper_chain(model: nn.Module) -> list[nn.Module]:
@@ -43,11 +44,11 @@ def spiking_model(model: nn.Module, purpose: str) -> nn.Module:
         The model itself.
 
     Raises:
-        ValueError: It has none.
+        SettingError: It has none.
     """
     model = unwrap(model)
     if not neuron_layers(model):
-        raise ValueError(
+        raise SettingError(
             f'{purpose}, and {type(model).__name__} has none: take the hook out of custom_hooks'
         )
     return model

@@ -49,7 +49,7 @@ from .surrogate import (
     register_surrogate,
     surrogate_gradient,
 )
-from .units import capabilities, has_amx, has_vnni
+from .units import SettingError, capabilities, has_amx, has_vnni
 
 __all__ = [
     'BACKENDS',
@@ -67,6 +67,7 @@ __all__ = [
     'Gate',
     'LIFCall',
     'LIFGrads',
+    'SettingError',
     'Surrogate',
     'attention_decode',
     'attention_statistics',

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .backends.base import Backend
 from .backends.reference import Reference
+from .units import SettingError
 
 logger = logging.getLogger('mmsnn')
 
@@ -52,7 +53,7 @@ def register(backend: Backend, check: Callable[[Backend], str]) -> None:
 
 def _check_name(name: str, source: str) -> None:
     if name not in BACKENDS:
-        raise ValueError(f'unknown backend {name!r}{source}: choose one of {list(BACKENDS)}')
+        raise SettingError(f'unknown backend {name!r}{source}: choose one of {list(BACKENDS)}')
 
 
 def set_backend(name: str) -> None:

@@ -88,7 +88,7 @@ def crossover(way: str) -> float:
         0 to 1.
 
     Raises:
-        ValueError: MMSNN_EVENTS_BELOW is no number from 0 to 1.
+        SettingError: MMSNN_EVENTS_BELOW is no number from 0 to 1.
     """
     named = os.environ.get('MMSNN_EVENTS_BELOW', '')
     if not named:
@@ -98,7 +98,7 @@ def crossover(way: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise ValueError(f'MMSNN_EVENTS_BELOW is a density from 0 to 1, got {named!r}')
+        raise units.SettingError(f'MMSNN_EVENTS_BELOW is a density from 0 to 1, got {named!r}')
     return value
 
 

@@ -10,9 +10,13 @@ import torch
 LEVELS = ('avx2', 'avx512', 'vnni')
 
 
+class SettingError(ValueError):
+    """A setting, of a config or the environment, that can't be meant; the message says why."""
+
+
 def _checked(name: Optional[str]) -> Optional[str]:
     if name and name not in LEVELS:
-        raise ValueError(f'unknown units {name!r} in MMSNN_CPU_ISA: choose one of {list(LEVELS)}')
+        raise SettingError(f'unknown units {name!r} in MMSNN_CPU_ISA: choose one of {list(LEVELS)}')
     return name or None
 
 

@@ -33,6 +33,7 @@ from ..datasets import DatasetError, check_config_datasets
 from ..deploy import PRECISIONS
 from ..engine.hooks.non_finite_loss_hook import NonFiniteLossError
 from ..models import TDBN
+from ..ops import SettingError
 from .console import quiet_runner
 
 
@@ -50,7 +51,7 @@ def exit_on_error(*also: type) -> Iterator[None]:
         *also: Further exception types to treat so, for stretches of code in which they come from
             what the user gave.
     """
-    ours = (ToolError, CheckpointError, DatasetError, NonFiniteLossError)
+    ours = (ToolError, CheckpointError, DatasetError, NonFiniteLossError, SettingError)
     try:
         yield
     except Exception as error:

@@ -119,6 +119,23 @@ def test_bad_model_settings(train, option, said):
     assert said in train(option)
 
 
+@pytest.mark.parametrize(
+    ('option', 'said'),
+    [
+        ('custom_hooks.1.sops=0', 'SpikeBudgetHook: sops must be a positive number, got 0'),
+        ('custom_hooks.1.sop=1e6', "did you mean 'sops'"),
+        ('model.backbone.with_cp=True', 'set with_cp=False'),
+    ],
+)
+def test_a_budget_that_cannot_be_kept(train, tmp_path, option, said):
+    config = tmp_path / 'budget.py'
+    config.write_text(
+        f"_base_ = '{DIGITS_ABSOLUTE}'\n"
+        "custom_hooks = [dict(type='NonFiniteLossHook'), dict(type='SpikeBudgetHook', sops=1e6)]\n"
+    )
+    assert said in train(option, config=config)
+
+
 def test_sync_bn_would_lose_the_threshold(train):
     message = train('sync_bn=torch')
     assert 'alpha * V_th' in message
@@ -222,6 +239,12 @@ def test_classes_in_another_order_than_the_checkpoint(
 
 def test_output_that_is_not_a_pickle_file(evaluate, checkpoint):
     assert '--out' in evaluate(checkpoint, '--out', 'predictions.json')
+
+
+def test_an_environment_that_means_nothing(evaluate, checkpoint, monkeypatch):
+    monkeypatch.setenv('MMSNN_EVENTS_BELOW', '2')
+    message = evaluate(checkpoint, *NARROW, '--fuse', 'fp32')
+    assert "MMSNN_EVENTS_BELOW is a density from 0 to 1, got '2'" in message
 
 
 def test_no_time_steps(evaluate, checkpoint):

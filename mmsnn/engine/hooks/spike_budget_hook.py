@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from ...analysis import fan_out
+from ...ops import SettingError
 from ..wrappers import spiking_model
 
 
@@ -43,7 +44,7 @@ class SpikeBudgetHook(Hook):
         weight: The factor w of the loss.
 
     Raises:
-        ValueError: Not one of ``sops`` and ``share``, or one that isn't positive; at the start of
+        SettingError: Not one of ``sops`` and ``share``, or one that isn't positive; at the start of
             training, a model without convs behind spiking neurons, or whose blocks are recomputed
             (``with_cp``), or with ``share`` one that doesn't fire.
 
@@ -55,10 +56,12 @@ class SpikeBudgetHook(Hook):
         self, sops: Optional[float] = None, share: Optional[float] = None, weight: float = 1.0
     ):
         if (sops is None) == (share is None):
-            raise ValueError('SpikeBudgetHook takes sops or share, one of the two')
+            raise SettingError('SpikeBudgetHook takes sops or share, one of the two')
         for name, value in (('sops', sops), ('share', share), ('weight', weight)):
             if value is not None and not 0 < value < float('inf'):
-                raise ValueError(f'{name} must be a positive number, got {value!r}')
+                raise SettingError(
+                    f'SpikeBudgetHook: {name} must be a positive number, got {value!r}'
+                )
         self.sops = sops
         self.share = share
         self.weight = weight
@@ -77,7 +80,7 @@ class SpikeBudgetHook(Hook):
         """
         model = spiking_model(runner.model, 'SpikeBudgetHook is for spiking neurons')
         if any(getattr(module, 'with_cp', False) for module in model.modules()):
-            raise ValueError(
+            raise SettingError(
                 'SpikeBudgetHook needs the spikes of the forward pass, and blocks with '
                 'with_cp=True drop them: set with_cp=False'
             )
@@ -133,7 +136,7 @@ class SpikeBudgetHook(Hook):
 
     def _losses(self, images: int) -> dict[str, Tensor]:
         if not self._counted:
-            raise ValueError(
+            raise SettingError(
                 'SpikeBudgetHook saw no conv behind spiking neurons in this forward pass'
             )
         sops = torch.stack(self._counted).sum() / images
@@ -141,7 +144,7 @@ class SpikeBudgetHook(Hook):
             assert self.share is not None  # one of the two is given
             self.sops = self.share * sops.item()
             if not self.sops:
-                raise ValueError(
+                raise SettingError(
                     'SpikeBudgetHook(share=...) takes a part of the operations of the first batch, '
                     'and no neuron fired there: give sops, or begin with trained weights'
                 )

@@ -23,6 +23,7 @@ from ...analysis import (
     neuron_layers,
 )
 from ...analysis.profile import of_neurons
+from ...ops import SettingError
 from ...visualization import draw_spikes, figure_picture, first_image, input_picture
 from ..wrappers import spiking_model, unwrap
 
@@ -59,7 +60,7 @@ class SpikeStatsHook(Hook):
         num_images: Images to draw at every validation; 0 draws nothing and costs nothing.
 
     Raises:
-        ValueError: An interval below 1, a negative ``num_images``, or rates that are not 0 <=
+        SettingError: An interval below 1, a negative ``num_images``, or rates that are not 0 <=
             dead_below < saturated_above <= 1; at the start of training, a model without spiking
             neurons, or ``num_images`` without validation.
 
@@ -75,11 +76,11 @@ class SpikeStatsHook(Hook):
         num_images: int = 0,
     ):
         if not isinstance(interval, int) or interval < 1:
-            raise ValueError(f'interval must be a whole number of at least 1, got {interval!r}')
+            raise SettingError(f'interval must be a whole number of at least 1, got {interval!r}')
         if not isinstance(num_images, int) or num_images < 0:
-            raise ValueError(f'num_images must be a whole number, 0 or more, got {num_images!r}')
+            raise SettingError(f'num_images must be a whole number, 0 or more, got {num_images!r}')
         if not 0 <= dead_below < saturated_above <= 1:
-            raise ValueError(
+            raise SettingError(
                 'rates must be 0 <= dead_below < saturated_above <= 1, got '
                 f'dead_below={dead_below!r} and saturated_above={saturated_above!r}'
             )
@@ -99,7 +100,7 @@ class SpikeStatsHook(Hook):
         """
         spiking_model(runner.model, 'SpikeStatsHook watches spiking neurons')
         if self.num_images and runner.val_loop is None:
-            raise ValueError(
+            raise SettingError(
                 f'SpikeStatsHook(num_images={self.num_images}) draws images of the validation set, '
                 'and this run has none: set num_images=0, or val_dataloader, val_cfg and '
                 'val_evaluator'
