@@ -31,6 +31,7 @@ from .reference import channel_stats
 from .registration import register_backend
 from .sparsity import crossover, density
 from .spec import (
+    ILIF,
     LIF,
     RESETS,
     BitsConvCall,
@@ -54,6 +55,7 @@ from .units import SettingError, capabilities, has_amx, has_vnni
 __all__ = [
     'BACKENDS',
     'GATES',
+    'ILIF',
     'LIF',
     'OPERATIONS',
     'RESETS',

@@ -88,6 +88,16 @@ def check_steps(x: Tensor, time_steps: Optional[int]) -> None:
         )
 
 
+def check_levels(levels: int) -> None:
+    """Refuse numbers of spikes that a byte doesn't count.
+
+    Raises:
+        ValueError: Says what was given.
+    """
+    if not 1 <= levels <= 255:
+        raise ValueError(f'levels must be a number of spikes from 1 to 255, got {levels}')
+
+
 def check_call(call: LIFCall) -> None:
     """Refuse tensors that don't fit together.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from .defaults import without_autocast
 from .event_weights import UNPACK
 from .gate import GATES
-from .spec import LIF, BitsConvCall, ConvCall, LIFCall, compute_dtype
+from .spec import ILIF, LIF, BitsConvCall, ConvCall, LIFCall, compute_dtype
 from .surrogate import SURROGATES, fire
 
 
@@ -157,6 +157,67 @@ def lif_backward(grad: Tensor, call: LIFCall) -> Gradients:
         channel_sums = torch.stack([p.sum(others, dtype=torch.float64) for p in products])
     shortcut_grad = torch.stack(shortcut_grads[::-1]).to(x.dtype) if shortcut_grads else None
     return Gradients(y_grad, shortcut_grad, channel_sums, leak_sums)
+
+
+def integrate_whole(
+    x: Tensor, neuron: ILIF, count: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The recurrence of :func:`mmsnn.ops.ilif`.
+
+    Args:
+        x: Currents, (T, ...).
+        neuron: Its constants.
+        count: Spikes by the potential in units of the threshold.
+
+    Yields:
+        h[t] and s[t].
+    """
+    x = x.to(compute_dtype(x.dtype))
+    if neuron.v_threshold != 1:
+        # A tensor: on GPUs torch multiplies by the inverse of a number, which rounds otherwise.
+        x = x / x.new_full((), neuron.v_threshold)
+    u = None
+    for current in x.unbind(0):
+        h = current if u is None else neuron.decay * u + current
+        s = count(h)
+        yield h, s
+        u = h - s
+
+
+def whole_spikes(h: Tensor, levels: int) -> Tensor:
+    """How many spikes a potential in units of the threshold holds, 0 to `levels`."""
+    # From 1/4 on, h - 1/2 is exact, and h + 1/2 is not; below it is negative. What is not a number
+    # is no spike.
+    return (h - 0.5).floor_().add_(1).clamp_(0, levels).nan_to_num_(0.0)
+
+
+def ilif(x: Tensor, neuron: ILIF) -> Tensor:
+    """:func:`mmsnn.ops.ilif` in the dtype of potentials, without a gradient."""
+
+    def count(h: Tensor) -> Tensor:
+        return whole_spikes(h, neuron.levels)
+
+    return torch.stack([s for _, s in integrate_whole(x, neuron, count)])
+
+
+def ilif_backward(grad: Tensor, x: Tensor, neuron: ILIF) -> Tensor:
+    """dL/dx of :func:`ilif`.
+
+    With primes for total derivatives: h' = u' + [0 <= h <= D] (s' - u'), or h' = u' + [...] s'
+    where the reset is detached; x' = h' / V_th; u[t - 1]' = decay h'.
+    """
+    potentials = [
+        h for h, _ in integrate_whole(x, neuron, lambda h: whole_spikes(h, neuron.levels))
+    ]
+    v_threshold = potentials[0].new_full((), neuron.v_threshold)
+    u_grad = torch.zeros_like(potentials[0])
+    grads = []
+    for h, g in zip(reversed(potentials), reversed(grad.unbind(0))):
+        g = g.to(h.dtype) if neuron.detach_reset else g.to(h.dtype) - u_grad
+        h_grad = u_grad + torch.where((h >= 0) & (h <= neuron.levels), g, 0.0)
+        grads.append(h_grad / v_threshold)
+        u_grad = neuron.decay * h_grad
+    return torch.stack(grads[::-1])
 
 
 def input_grad(y_grad: Tensor, x: Tensor, channel_axis: int, by: tuple) -> Tensor:

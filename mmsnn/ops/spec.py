@@ -43,6 +43,22 @@ class LIF(NamedTuple):
         return isinstance(self.decay, Tensor) or isinstance(self.input_scale, Tensor)
 
 
+class ILIF(NamedTuple):
+    """The constants of a neuron that gives whole numbers of spikes (:func:`mmsnn.ops.ilif`).
+
+    Args:
+        levels: D, the most spikes of one time step.
+        decay: Leak factor, in [0, 1].
+        v_threshold: Firing threshold V_th, in units of the current.
+        detach_reset: Whether the gradient ignores the spikes in the reset.
+    """
+
+    levels: int = 4
+    decay: float = 0.5
+    v_threshold: float = 1.0
+    detach_reset: bool = False
+
+
 class Surrogate(NamedTuple):
     """A stand-in for the derivative of the step function.
 

@@ -267,6 +267,22 @@ def fuzz_lif_backward(make):
     compare(run, exact_first=True, nan_is_any=nan_is_any, rounds=(x.dtype,) if rounded else ())
 
 
+def fuzz_ilif(make):
+    x = make.tensor(make.maps(), make.random.choice(OTHERS[-3:-1]), make.kind())
+    grad = make.tensor(x.shape, x.dtype)
+    (x,) = make.maybe_wrong(x)
+    neuron = (
+        make.random.choice((1, 2, 4, 255, 0)),
+        make.random.choice((0.0, 0.3, 0.5, 1.0)),
+        make.random.choice((1.0, 0.3, 2.0)),
+        make.chance(0.5),
+    )
+    dtype = make.random.choice((None, U8, BF16, F32))
+    with torch.no_grad():
+        compare(lambda: (ops.ilif(x, *neuron, dtype=dtype),), exact=True)
+    compare(lambda: (operators.ilif.ilif_backward(grad, x, *neuron),), nan_is_any=special(x, grad))
+
+
 def special(*tensors):
     return any(v is not None and v.is_floating_point() and not v.isfinite().all() for v in tensors)
 
@@ -608,6 +624,7 @@ CASES = [
     fuzz_lif,
     fuzz_lif_backward,
     fuzz_norm_lif,
+    fuzz_ilif,
     fuzz_channel_stats,
     fuzz_pool,
     fuzz_conv,

@@ -27,9 +27,10 @@ dispatch.named('triton').device = 'cpu'
 assert dispatch.why_not('triton') == '', dispatch.why_not('triton')
 sys.exit(pytest.main([
     {str(HERE / 'test_fused.py')!r}, {str(HERE / 'test_gpu.py')!r},
+    {str(HERE / 'test_ilif.py')!r},
     '-q', '-p', 'no:cacheprovider', '-k',
     'triton and (equal or bfloat16 or odd or parts or layout or norm_lif or bits) or checkpoint'
-    ' or reference and float32',
+    ' or reference and float32 or test_ilif and triton',
 ]))
 """
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mmsnn.ops import dispatch
-from mmsnn.ops.operators import lif
+from mmsnn.ops.operators import ilif, lif
 
 TRITON = dispatch.named('triton')
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(triton.knobs.runtime.interpret, reason='TRITON_I
 SHARED_MEMORY = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10, 100: 227 << 10}
 #: The reference's operations on float32: each rounded by itself, and no flush to zero. A product
 #: without `.rn` could still be fused with a sum.
-EXACT = r'(add|sub|mul)\.rn\.f32(x2|\.b?f16)?|(abs|neg|min|max|mov|selp)\.f32|setp\.[a-z]+\.f32'
+EXACT = r'(add|sub|mul|div)\.rn\.f32(x2|\.b?f16)?|(abs|neg|min|max|mov|selp)\.f32|setp\.[a-z]+\.f32'
 #: The slopes of surrogates besides; no spike depends on them.
 SLOPE = r'div\.(full|approx)\.f32|ex2\.approx\.f32'
 
@@ -66,6 +66,20 @@ BACKWARD = dict(
     need_affine=(False, True),
     need_shortcut=(False, True),
     need_leak=(False, True),
+)
+WHOLE = dict(
+    capability=tuple(SHARED_MEMORY),
+    dtype=DTYPES,
+    data=tuple(DATA),
+    v_threshold=(1.0, 0.3),
+    out=(*DTYPES, torch.uint8),
+)
+WHOLE_BACKWARD = dict(
+    capability=tuple(SHARED_MEMORY),
+    dtype=DTYPES,
+    data=tuple(DATA),
+    v_threshold=(1.0, 0.3),
+    detach=(False, True),
 )
 BITS = dict(capability=tuple(SHARED_MEMORY), dtype=DTYPES, data=tuple(DATA))
 
@@ -155,6 +169,18 @@ def differentiate(
         grad, x, scale, shift, shortcut, leak, leak, mean, invstd, 0.5, 0.5, 1.0, reset, detach,
         surrogate, 1.0, gate, len(grad) if shared else 0, needs, backend=TRITON,
     )  # fmt: skip
+
+
+def fire_whole(dtype, data, v_threshold, out):
+    """Launch the forward kernel of whole numbers."""
+    x, _ = tensors(dtype, data)
+    ilif._ilif(x, 4, 0.5, v_threshold, False, dtype=out, backend=TRITON)
+
+
+def differentiate_whole(dtype, data, v_threshold, detach):
+    """Launch the backward kernel of whole numbers."""
+    x, steps = tensors(dtype, data)
+    ilif._ilif_backward(steps(dtype), x, 4, 0.5, v_threshold, detach, backend=TRITON)
 
 
 def unpack(dtype, data):
@@ -248,7 +274,14 @@ def check(launch, capability, folder):
 @pytest.mark.parametrize('strength', [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ('launch', 'options'),
-    [(fire, FORWARD), (differentiate, BACKWARD), (pack, BITS), (unpack, BITS)],
+    [
+        (fire, FORWARD),
+        (differentiate, BACKWARD),
+        (fire_whole, WHOLE),
+        (differentiate_whole, WHOLE_BACKWARD),
+        (pack, BITS),
+        (unpack, BITS),
+    ],
     ids=lambda value: getattr(value, '__name__', ''),
 )
 def test_every_option_compiles(launch, options, strength, launches, tmp_path):

@@ -6,13 +6,15 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from ..spec import BitsConvCall, ConvCall, LIFCall, LIFGrads
+from ..spec import ILIF, BitsConvCall, ConvCall, LIFCall, LIFGrads
 
 #: What there is to compute, each a method of :class:`Backend`.
 OPERATIONS = (
     'lif',
     'lif_backward',
     'pooled_lif_backward',
+    'ilif',
+    'ilif_backward',
     'input_grad',
     'channel_stats',
     'pack',
@@ -119,6 +121,14 @@ class Backend:
         self, grad: Tensor, call: LIFCall, grads: LIFGrads, bits: Tensor, windows: Sequence
     ) -> None:
         """:meth:`lif_backward` of maps whose spikes, kept as ``bits``, went through a max pool."""
+        raise NotImplementedError
+
+    def ilif(self, x: Tensor, neuron: ILIF, out: Tensor) -> None:
+        """Whole numbers of spikes, (T, ...), into ``out`` (:func:`mmsnn.ops.ilif`)."""
+        raise NotImplementedError
+
+    def ilif_backward(self, grad: Tensor, x: Tensor, neuron: ILIF, grad_x: Tensor) -> None:
+        """Gradient of :meth:`ilif` into ``grad_x``, of the dtype of ``x`` and ``grad``."""
         raise NotImplementedError
 
     def input_grad(self, y_grad: Tensor, call: LIFCall, by: tuple, grad_x: Tensor) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import reference
 from ..layout import empty_steps, inner_layout
-from ..spec import BitsConvCall, ConvCall, LIFCall, LIFGrads
+from ..spec import ILIF, BitsConvCall, ConvCall, LIFCall, LIFGrads
 from .base import OPERATIONS, Backend
 
 
@@ -50,6 +50,14 @@ class Reference(Backend):
         for out, value in zip((grads.shortcut, grads.channel_sums, grads.leak_sums), others):
             if out is not None and value is not None:
                 out.copy_(value)
+
+    def ilif(self, x: Tensor, neuron: ILIF, out: Tensor) -> None:
+        """See the base."""
+        out.copy_(reference.ilif(x, neuron))
+
+    def ilif_backward(self, grad: Tensor, x: Tensor, neuron: ILIF, grad_x: Tensor) -> None:
+        """See the base."""
+        grad_x.copy_(reference.ilif_backward(grad, x, neuron))
 
     def input_grad(self, y_grad: Tensor, call: LIFCall, by: tuple, grad_x: Tensor) -> None:
         """See the base."""

@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..spec import LIFCall, LIFGrads
+from ..spec import ILIF, LIFCall, LIFGrads
 from .base import Backend
 
 _HALF_AND_FULL = torch.float32, torch.bfloat16, torch.float16
@@ -24,7 +24,9 @@ class Triton(Backend):
 
     name = 'triton'
     device = 'cuda'
-    dtypes = dict.fromkeys(('lif', 'lif_backward', 'pack', 'unpack'), _HALF_AND_FULL)
+    dtypes = dict.fromkeys(
+        ('lif', 'lif_backward', 'ilif', 'ilif_backward', 'pack', 'unpack'), _HALF_AND_FULL
+    )
     spike_dtypes = (*_HALF_AND_FULL, torch.uint8)
 
     def load(self) -> None:
@@ -43,6 +45,14 @@ class Triton(Backend):
     def lif_backward(self, grad: Tensor, call: LIFCall, grads: LIFGrads) -> None:
         """See the base."""
         _kernels().lif_backward(grad, call, grads)
+
+    def ilif(self, x: Tensor, neuron: ILIF, out: Tensor) -> None:
+        """See the base."""
+        _kernels().ilif(x, neuron, out)
+
+    def ilif_backward(self, grad: Tensor, x: Tensor, neuron: ILIF, grad_x: Tensor) -> None:
+        """See the base."""
+        _kernels().ilif_backward(grad, x, neuron, grad_x)
 
     def pack(self, x: Tensor, rows: int, bits: Tensor) -> bool:
         """See the base."""

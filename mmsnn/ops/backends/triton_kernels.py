@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from ..gate import GATES
-from ..spec import RESETS, LIFCall, LIFGrads
+from ..spec import ILIF, RESETS, LIFCall, LIFGrads
 from ..surrogate import SURROGATES
 
 BLOCK = 512
@@ -175,6 +175,57 @@ def _backward(
 
 
 @triton.jit
+def _whole(h, levels):
+    # From 1/4 on, h - 1/2 is exact, and h + 1/2 is not; below it is negative.
+    return tl.minimum(tl.where(h > 0, tl.floor(h - 0.5) + 1, 0.0), levels)
+
+
+@triton.jit
+def _ilif_forward(
+    x_pointer, out_pointer, steps, n, x_step, levels, decay, v_threshold, SIZE: tl.constexpr
+):
+    offsets = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+    mask = offsets < n
+    u = tl.zeros((SIZE,), tl.float32)
+    at = tl.zeros((1,), tl.int64)
+    for _ in range(steps):
+        x = tl.load(x_pointer + at * x_step + offsets, mask, 0).to(tl.float32)
+        h = decay * u + tl.div_rn(x, v_threshold)
+        s = _whole(h, levels)
+        u = h - s
+        tl.store(out_pointer + at * n + offsets, s.to(out_pointer.dtype.element_ty), mask)
+        at += 1
+
+
+@triton.jit
+def _ilif_backward(
+    grad_pointer, x_pointer, h_pointer, grad_x_pointer, steps, n, grad_step, x_step, levels, decay,
+    v_threshold, DETACH: tl.constexpr, SIZE: tl.constexpr,
+):  # fmt: skip
+    offsets = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+    mask = offsets < n
+    u = tl.zeros((SIZE,), tl.float32)
+    at = tl.zeros((1,), tl.int64)
+    for _ in range(steps):
+        x = tl.load(x_pointer + at * x_step + offsets, mask, 0).to(tl.float32)
+        h = decay * u + tl.div_rn(x, v_threshold)
+        u = h - _whole(h, levels)
+        tl.store(h_pointer + at * n + offsets, h, mask)
+        at += 1
+    u_grad = tl.zeros((SIZE,), tl.float32)
+    for _ in range(steps):
+        at -= 1
+        h = tl.load(h_pointer + at * n + offsets, mask, 0)
+        g = tl.load(grad_pointer + at * grad_step + offsets, mask, 0).to(tl.float32)
+        if not DETACH:
+            g = g - u_grad
+        h_grad = u_grad + tl.where((h >= 0) & (h <= levels), g, 0.0)
+        x_grad = tl.div_rn(h_grad, v_threshold).to(grad_x_pointer.dtype.element_ty)
+        tl.store(grad_x_pointer + at * n + offsets, x_grad, mask)
+        u_grad = decay * h_grad
+
+
+@triton.jit
 def _pack(x_pointer, bits_pointer, binary_pointer, n, SIZE: tl.constexpr):
     row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     byte = chunk * SIZE + tl.arange(0, SIZE)
@@ -258,6 +309,26 @@ def lif_backward(grad, call: LIFCall, grads: LIFGrads) -> None:
         torch.sum(by_channel, (1, 3), dtype=torch.float64, out=grads.channel_sums)
     if leak is not None:
         torch.sum(leak, 1, dtype=torch.float64, out=grads.leak_sums)
+
+
+def ilif(x, neuron: ILIF, out) -> None:
+    """See :meth:`mmsnn.ops.Backend.ilif`."""
+    n = x[0].numel()
+    _ilif_forward[(triton.cdiv(n, BLOCK),)](
+        x, out, x.shape[0], n, x.stride(0), float(neuron.levels), neuron.decay, neuron.v_threshold,
+        SIZE=BLOCK, enable_fp_fusion=False,
+    )  # fmt: skip
+
+
+def ilif_backward(grad, x, neuron: ILIF, grad_x) -> None:
+    """See :meth:`mmsnn.ops.Backend.ilif_backward`."""
+    steps, n = x.shape[0], x[0].numel()
+    h = x.new_empty(steps, n, dtype=torch.float32)
+    _ilif_backward[(triton.cdiv(n, BLOCK),)](
+        grad, x, h, grad_x, steps, n, grad.stride(0), x.stride(0), float(neuron.levels),
+        neuron.decay, neuron.v_threshold, DETACH=bool(neuron.detach_reset), SIZE=BLOCK,
+        enable_fp_fusion=False,
+    )  # fmt: skip
 
 
 def pack(x, rows: int, bits) -> bool:

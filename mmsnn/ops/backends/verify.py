@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import conv_lif, event_conv
 from ..defaults import torch_defaults
 from ..event_weights import pack_event_weights
-from ..operators import bits, bits_conv, decode, lif, lif_pool, pool
+from ..operators import bits, bits_conv, decode, ilif, lif, lif_pool, pool
 from ..spec import LIF, LIFCall
 from .base import Backend
 from .reference import Reference
@@ -23,9 +23,10 @@ def _sample(*shape, step):  # numbers without a generator, whose state belongs t
 
 def compare_with_reference(backend: Backend) -> str:
     """Compare a backend with the reference on small inputs; '' or what differs."""
-    checks = (_check_neurons, _check_stats_and_bits, _check_pools, _check_decoding, _check_bytes)
+    neurons = (_check_neurons, _check_whole_numbers, _check_stats_and_bits)
+    others = (_check_pools, _check_decoding, _check_bytes, _check_conv, _check_event_conv)
     with torch_defaults(backend.device):
-        for check in (*checks, _check_conv, _check_event_conv, _check_bits_conv):
+        for check in (*neurons, *others, _check_bits_conv):
             wrong = check(backend)
             if wrong:
                 return f'its self-check found wrong {wrong}'
@@ -86,6 +87,28 @@ def _check_neurons(backend: Backend) -> str:
                     tolerance = 1e-4 if a.dtype == torch.float32 else 2e-2
                     if not torch.allclose(a, b, rtol=tolerance, atol=tolerance):
                         return f'gradients ({dtype}, {surrogate} surrogate)'
+    return ''
+
+
+def _check_whole_numbers(backend: Backend) -> str:
+    for dtype, layout in itertools.product(_dtypes(backend, 'ilif', 'ilif_backward'), _LAYOUTS):
+        x = 3 * _sample(*_SHAPE, step=1.7).flatten(0, 1).contiguous(memory_format=layout)
+        x = x.unflatten(0, _SHAPE[:2]).to(backend.device, dtype)
+        for neuron in ((4, 0.5, 1.0, False), (2, 0.7, 0.3, True)):
+            if _has(backend, 'ilif', x):
+                for out in (dtype, torch.uint8):
+                    ours, theirs = (
+                        ilif._ilif(x, *neuron, dtype=out, backend=b) for b in (backend, _REFERENCE)
+                    )
+                    if not torch.equal(ours, theirs):
+                        return f'whole numbers of spikes ({dtype}, {layout})'
+            if _has(backend, 'ilif_backward', x):
+                grad = _sample(*_SHAPE, step=0.9).to(backend.device, dtype)
+                ours, theirs = (
+                    ilif._ilif_backward(grad, x, *neuron, backend=b) for b in (backend, _REFERENCE)
+                )
+                if not _close((ours,), (theirs,), 1e-5 if dtype == torch.float32 else 1e-2):
+                    return f'gradients of whole numbers of spikes ({dtype}, {layout})'
     return ''
 
 

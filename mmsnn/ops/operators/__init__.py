@@ -4,7 +4,7 @@ Every operator runs without a kernel too, on the reference, so that a program ex
 machine runs on any.
 """
 
-from . import bits, bits_conv, decode, lif, lif_pool, pool
+from . import bits, bits_conv, decode, ilif, lif, lif_pool, pool
 from .base import is_traced, is_watched
 from .bits import pack_or_keep, pack_spikes, unpack_spikes
 
@@ -12,6 +12,7 @@ __all__ = [
     'bits',
     'bits_conv',
     'decode',
+    'ilif',
     'is_traced',
     'is_watched',
     'lif',

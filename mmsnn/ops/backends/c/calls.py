@@ -16,7 +16,7 @@ from torch import Tensor
 from ... import units
 from ...event_weights import ROW
 from ...gate import GATES
-from ...spec import LIF, RESETS, BitsConvCall, ConvCall, LIFCall, LIFGrads
+from ...spec import ILIF, LIF, RESETS, BitsConvCall, ConvCall, LIFCall, LIFGrads
 from ...surrogate import SURROGATES
 from ..base import Backend
 from . import build, plan
@@ -61,6 +61,18 @@ class _Lif(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in (
             'x', 'scale', 'shift', 'shortcut', 'out', 'grad', 'grad_coef', 'x_coef', 'bias_coef',
             'y_grad', 'grad_x', 'grad_shortcut', 'channel_sums', 'leak_sums')),
+    ]  # fmt: skip
+
+
+class _Ilif(ctypes.Structure):
+    """`struct ilif` of the kernels."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ('steps', 'n', 'x_step', 'grad_step')),
+        *((name, ctypes.c_int32) for name in (
+            'levels', 'detach', 'dtype', 'spike_dtype', 'threads')),
+        *((name, ctypes.c_float) for name in ('decay', 'v_threshold')),
+        *((name, ctypes.c_void_p) for name in ('x', 'grad', 'out', 'grad_x')),
     ]  # fmt: skip
 
 
@@ -162,6 +174,7 @@ def _open(path) -> ctypes.CDLL:
     pointer, count, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     for structure, names in (
         (_Lif, ('lif_forward', 'lif_backward', 'input_grad_of', 'channel_stats')),
+        (_Ilif, ('ilif', 'ilif_backward')),
         (_Pool, ('max_pool', 'max_pool_backward')),
         (_Decode, ('attention_decode', 'rate_decode', 'attention_statistics')),
         (_EventConv, ('event_conv',)),
@@ -322,6 +335,22 @@ def _backward(grad: Tensor, call: LIFCall, grads: LIFGrads) -> _Lif:
 
 def _is_packed(shortcut: Optional[Tensor]) -> bool:
     return shortcut is not None and shortcut.dtype == torch.uint8
+
+
+def _ilif(x: Tensor, neuron: ILIF, **fields) -> _Ilif:
+    return _Ilif(
+        steps=x.shape[0],
+        n=x[0].numel(),
+        x_step=x.stride(0),
+        levels=neuron.levels,
+        detach=neuron.detach_reset,
+        dtype=DTYPES[x.dtype],
+        threads=_threads(x.numel()),
+        decay=neuron.decay,
+        v_threshold=neuron.v_threshold,
+        x=_pointer(x),
+        **fields,
+    )
 
 
 @cache
@@ -493,7 +522,7 @@ class C(Backend):
         **dict.fromkeys(('lif', 'lif_backward', 'input_grad', 'channel_stats'), _REAL),
         **dict.fromkeys(('pack', 'unpack', 'max_pool', 'max_pool_backward'), _MAPS),
         **dict.fromkeys(('attention_decode', 'attention_statistics', 'rate_decode'), _MAPS),
-        'pooled_lif_backward': _REAL,
+        **dict.fromkeys(('pooled_lif_backward', 'ilif', 'ilif_backward'), _REAL),
         'to_bytes': (torch.float32,),
         **dict.fromkeys(('conv_lif', 'event_conv', 'event_conv_lif'), (torch.uint8,)),
         **dict.fromkeys(('bits_conv', 'bits_conv_weight_grad'), (torch.float32,)),
@@ -546,6 +575,15 @@ class C(Backend):
             x=_pointer(bits, torch.uint8), grad=_pointer(grad),
         )  # fmt: skip
         _run('pooled_lif_backward', lif, pool)
+
+    def ilif(self, x: Tensor, neuron: ILIF, out: Tensor) -> None:
+        """See the base."""
+        _run('ilif', _ilif(x, neuron, out=_pointer(out), spike_dtype=DTYPES[out.dtype]))
+
+    def ilif_backward(self, grad: Tensor, x: Tensor, neuron: ILIF, grad_x: Tensor) -> None:
+        """See the base."""
+        fields = dict(grad=_pointer(grad), grad_step=grad.stride(0), grad_x=_pointer(grad_x))
+        _run('ilif_backward', _ilif(x, neuron, **fields))
 
     def input_grad(self, y_grad: Tensor, call: LIFCall, by: tuple, grad_x: Tensor) -> None:
         """See the base."""

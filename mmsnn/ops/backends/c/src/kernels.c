@@ -5,6 +5,7 @@
 
 #include "lif.c"
 #include "lif_backward.c"
+#include "ilif.c"
 
 #include "bits.c"
 #include "decode.c"
