@@ -76,6 +76,16 @@ def test_a_name_that_the_kernels_lack_is_refused(fresh, monkeypatch):
         calls.load()
 
 
+@needs_compiler
+@pytest.mark.parametrize(('size', 'name'), [('ROW', 'numbers in a row'), ('OUTPUTS', 'outputs')])
+def test_weights_in_another_layout_than_the_kernels_read_are_refused(
+    fresh, monkeypatch, size, name
+):
+    monkeypatch.setattr(calls, size, 16)
+    with pytest.raises(build.BuildError, match=rf'{name}.* is 16 in mmsnn and \d\d in its C'):
+        calls.load()
+
+
 def check_everything_runs():
     """All operators, forward and backward, give the reference's numbers."""
     shortcut, scale, shift = (X > 0.5).float(), torch.rand(8) + 0.5, torch.rand(8)

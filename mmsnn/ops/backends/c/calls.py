@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ... import units
+from ...conv_lif import OUTPUTS
 from ...event_weights import ROW
 from ...gate import GATES
 from ...spec import ILIF, LIF, RESETS, BitsConvCall, ConvCall, LIFCall, LIFGrads
@@ -196,13 +197,14 @@ def _open(path) -> ctypes.CDLL:
 
 
 def _check_codes(library: ctypes.CDLL) -> None:
-    """Refuse a library in which a number of the structs means something else than here."""
+    """Refuse a library in which a number of the structs or of a layout is another than here."""
     library.mmsnn_code.argtypes = [ctypes.c_char_p]
     names = {str(dtype).removeprefix('torch.'): code for dtype, code in DTYPES.items()}
     surrogates = {s.name: s.code for s in SURROGATES.values() if s.code is not None}
     gates = {'no gate': NO_GATE, **{gate.name: gate.code for gate in GATES.values()}}
     weights = {'int8': WEIGHTS[torch.int16], 'int16': WEIGHTS[torch.int32]}
-    for codes in (names, weights, RESETS, surrogates, gates):
+    sizes = {'outputs of a block': OUTPUTS, 'numbers in a row': ROW}
+    for codes in (names, weights, RESETS, surrogates, gates, sizes):
         for name, code in codes.items():
             theirs = library.mmsnn_code(name.encode())
             if theirs != code:

@@ -15,14 +15,15 @@
 
 #include "arch/x86_vnni.c"
 
-/* The number that stands for a name in the structs, or -1: calls.py compares its own with these when
- * it opens the library, so that neither can mean another by the same number. */
+/* The number that stands for a name in the structs, or a size of the layout of weights, or -1:
+ * calls.py compares its own with these when it opens the library, so that both mean the same. */
 EXPORT int mmsnn_code(const char *name) {
     static const struct { const char *name; int code; } codes[] = {
         {"float32", FLOAT32}, {"bfloat16", BFLOAT16}, {"uint8", UINT8},
         {"int8", INT8}, {"int16", INT16},
         {"hard", HARD}, {"soft", SOFT},
         {"rectangle", RECTANGLE}, {"triangle", TRIANGLE}, {"arctan", ARCTAN}, {"sigmoid", SIGMOID},
+        {"outputs of a block", OUTPUTS}, {"numbers in a row", REAL_OUTPUTS},
         {"no gate", NO_GATE}, {"or", OR}, {"add", ADD}, {"and", AND}, {"iand", IAND},
     };
     for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
