@@ -637,12 +637,12 @@ CASES = [
 ]
 
 
-def main(count, seed=0, only=''):
+def main(count, seed=0, only='', threads=2):
     cases = [case for case in CASES if only in case.__name__]
     no_conv_lif = ops.named('c').supports('conv_lif', torch.zeros(1, dtype=U8))
     if not no_conv_lif and only in 'fuzz_conv_lif':
         cases.append(fuzz_conv_lif)
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     wrong = 0
     for i in range(seed, seed + count):
         case = cases[i % len(cases)]
