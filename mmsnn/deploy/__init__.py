@@ -4,11 +4,13 @@ from .event_conv import EventConv2d
 from .fold import fold
 from .fuse import PRECISIONS, fuse, has_amx, resolve_precision
 from .integer_conv import IntegerConv2d
+from .winograd_conv import WinogradConv2d
 
 __all__ = [
     'PRECISIONS',
     'EventConv2d',
     'IntegerConv2d',
+    'WinogradConv2d',
     'fold',
     'fuse',
     'has_amx',

@@ -15,6 +15,7 @@ from ..ops import choose, has_amx
 from .event_conv import EventConv2d
 from .fold import CONVS, fold
 from .integer_conv import IntegerConv2d, integer_convs, integer_operators
+from .winograd_conv import WinogradConv2d
 
 #: What :func:`fuse` takes: ``'auto'`` is the best for the machine.
 PRECISIONS = ('auto', 'fp32', 'bf16', 'int16', 'int8')
@@ -31,7 +32,7 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     ========= ================================ ==============================================
     precision convs on spikes                  neck and head
     ========= ================================ ==============================================
-    ``fp32``  float32; on a CPU by events      float32
+    ``fp32``  float32; on a CPU by events      float32; on a CPU with a quarter of the products
     ``bf16``  bfloat16                         bfloat16
     ``int16`` 16-bit weights, sums exact (CPU) bfloat16 with AMX, else float32
     ``int8``  8-bit weights, sums exact (CPU)  bfloat16 with AMX, else 8-bit weights and inputs
@@ -40,7 +41,8 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
 
     By events (:class:`mmsnn.deploy.EventConv2d`), the time of a conv is in proportion to the spikes
     that it gets; so are those of ``int16`` and ``int8`` on a CPU without VNNI. In float32 the dense
-    conv is taken where there are too many.
+    conv is taken where there are too many. Convs of 3x3 on real values have fewer products
+    (:class:`mmsnn.deploy.WinogradConv2d`), whose sums are rounded otherwise, by some 1e-5 of them.
 
     Membrane potentials are float32 in all of them. A norm is taken to follow the conv that is
     registered before it, as in mmcv's ``fuse_conv_bn``.
@@ -95,9 +97,10 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
         _use_bytes(backbone, lambda conv: EventConv2d(conv, bits))
         if backbone is model and not integers:
             backbone.register_forward_hook(_in_float32)
-    if precision == 'int8' and not low and not integer_operators():
+    if not low and (device is None or device.type == 'cpu'):
+        in_bytes = precision == 'int8' and not integer_operators()
         for part in rest:
-            _use_integers(part)
+            (_use_integers if in_bytes else _use_winograd)(part)
     return model
 
 
@@ -263,10 +266,26 @@ def _use_bytes(backbone: nn.Module, convert: Callable[[nn.Conv2d], nn.Module]) -
 
 def _use_integers(part: nn.Module) -> None:
     """Convs round what they get to bytes, but those of a few channels, which are little work."""
-    for module in list(part.modules()):
-        for name, child in list(module.named_children()):
-            if is_plain_conv(child) and child.in_channels >= 16:
-                setattr(module, name, IntegerConv2d(child, 8, real=True))
+    for module, name, conv in _plain_convs(part):
+        if conv.in_channels >= 16:
+            setattr(module, name, IntegerConv2d(conv, 8, real=True))
+
+
+def _use_winograd(part: nn.Module) -> None:
+    """Convs of 3x3 have fewer products."""
+    for module, name, conv in _plain_convs(part):
+        if WinogradConv2d.suits(conv):
+            setattr(module, name, WinogradConv2d(conv))
+
+
+def _plain_convs(part: nn.Module) -> list[tuple[nn.Module, str, nn.Conv2d]]:
+    """Each with the module that has it, and its name there."""
+    return [
+        (module, name, child)
+        for module in part.modules()
+        for name, child in module.named_children()
+        if is_plain_conv(child)
+    ]
 
 
 def _in_float32(backbone: nn.Module, args: tuple, output):

@@ -51,6 +51,7 @@ from .surrogate import (
     surrogate_gradient,
 )
 from .units import SettingError, capabilities, has_amx, has_vnni
+from .winograd import WinogradWeights, pack_winograd_weights, winograd_conv2d
 
 __all__ = [
     'BACKENDS',
@@ -71,6 +72,7 @@ __all__ = [
     'LIFGrads',
     'SettingError',
     'Surrogate',
+    'WinogradWeights',
     'attention_decode',
     'attention_statistics',
     'cache_folder',
@@ -100,6 +102,7 @@ __all__ = [
     'named',
     'norm_lif',
     'pack_event_weights',
+    'pack_winograd_weights',
     'rate_decode',
     'register_backend',
     'register_surrogate',
@@ -113,4 +116,5 @@ __all__ = [
     'to_bytes',
     'use_backend',
     'why_not',
+    'winograd_conv2d',
 ]

@@ -357,3 +357,45 @@ def _maps(call: BitsConvCall, dtype: torch.dtype) -> Tensor:
     x = unpack(call.bits, images * channels * height * width, dtype)
     # In PyTorch's own order: docs/faults.md names a fault of strided convs in the other.
     return x.view(images, height, width, channels).movedim(3, 1).contiguous()
+
+
+#: Lavin and Gray 2016, section 4.1: B^T and A^T of F(4, 3).
+_TO_PLACES = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
+)
+_FROM_PLACES = (
+    (1, 1, 1, 1, 1, 0),
+    (0, 1, -1, 2, -2, 0),
+    (0, 1, 1, 4, 4, 0),
+    (0, 1, -1, 8, -8, 1),
+)
+
+
+def winograd_in(
+    x: Tensor, padding: Sequence[int], size: Sequence[int], first: int, tiles: int
+) -> Tensor:
+    """B^T d B of the tiles, (36, tiles, C); 6x6 inputs of tiles of 4x4 outputs."""
+    height, width = (-(-n // 4) * 4 + 2 for n in size)
+    below = height - padding[0] - x.shape[2]
+    right = width - padding[1] - x.shape[3]
+    x = F.pad(x, (padding[1], right, padding[0], below)).unfold(2, 6, 4).unfold(3, 6, 4)
+    d = x.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)[first : first + tiles]  # (tiles, C, 6, 6)
+    b = x.new_tensor(_TO_PLACES)
+    return torch.einsum('ik,tckl,jl->ijtc', b, d, b).flatten(0, 1)
+
+
+def winograd_out(places: Tensor, bias: Tensor, first: int, out: Tensor) -> None:
+    """A^T m A + bias of the tiles, to where they belong in the maps."""
+    a = places.new_tensor(_FROM_PLACES)
+    tiles = torch.einsum('ik,kltc,jl->tcij', a, places.unflatten(0, (6, 6)), a)
+    tiles = tiles + bias.view(-1, 1, 1)
+    rows, columns = (-(-n // 4) for n in out.shape[2:])
+    for i, tile in enumerate(tiles, first):
+        image, row, column = i // columns // rows, i // columns % rows * 4, i % columns * 4
+        to = out[image, :, row : row + 4, column : column + 4]
+        to.copy_(tile[:, : to.shape[1], : to.shape[2]])

@@ -30,6 +30,8 @@ OPERATIONS = (
     'event_conv_lif',
     'bits_conv',
     'bits_conv_weight_grad',
+    'winograd_in',
+    'winograd_out',
 )
 
 
@@ -195,4 +197,17 @@ class Backend:
 
     def bits_conv_weight_grad(self, grad: Tensor, call: BitsConvCall, out: Tensor) -> None:
         """The gradient of the weight of :meth:`bits_conv` into dense ``out``."""
+        raise NotImplementedError
+
+    def winograd_in(
+        self, x: Tensor, padding: Sequence[int], size: Sequence[int], first: int, places: Tensor
+    ) -> None:
+        """Maps, channels last, to 36 places of the tiles from ``first`` on, (36, tiles, C).
+
+        ``size`` is that of the maps of outputs (:func:`mmsnn.ops.winograd_conv2d`).
+        """
+        raise NotImplementedError
+
+    def winograd_out(self, places: Tensor, bias: Tensor, first: int, out: Tensor) -> None:
+        """The same the other way round, into maps of outputs, channels last."""
         raise NotImplementedError

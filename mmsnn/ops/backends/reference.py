@@ -136,6 +136,16 @@ class Reference(Backend):
         """See the base."""
         out.copy_(reference.bits_conv_weight_grad(grad, call))
 
+    def winograd_in(
+        self, x: Tensor, padding: Sequence[int], size: Sequence[int], first: int, places: Tensor
+    ) -> None:
+        """See the base."""
+        places.copy_(reference.winograd_in(x, padding, size, first, places.shape[1]))
+
+    def winograd_out(self, places: Tensor, bias: Tensor, first: int, out: Tensor) -> None:
+        """See the base."""
+        reference.winograd_out(places, bias, first, out)
+
 
 def _fire(currents: Tensor, call: ConvCall, out: Tensor) -> None:
     """The neurons of a conv on its currents."""

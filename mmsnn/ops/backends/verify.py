@@ -5,7 +5,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from .. import conv_lif, event_conv
+from .. import conv_lif, event_conv, winograd
 from ..defaults import torch_defaults
 from ..event_weights import pack_event_weights
 from ..operators import bits, bits_conv, decode, ilif, lif, lif_pool, pool
@@ -26,7 +26,7 @@ def compare_with_reference(backend: Backend) -> str:
     neurons = (_check_neurons, _check_whole_numbers, _check_stats_and_bits)
     others = (_check_pools, _check_decoding, _check_bytes, _check_conv, _check_event_conv)
     with torch_defaults(backend.device):
-        for check in (*neurons, *others, _check_bits_conv):
+        for check in (*neurons, *others, _check_bits_conv, _check_winograd):
             wrong = check(backend)
             if wrong:
                 return f'its self-check found wrong {wrong}'
@@ -273,3 +273,15 @@ def _check_bits_conv(backend: Backend) -> str:
         if not torch.equal(ours, theirs):
             return 'gradients of the weights of a conv on bits'
     return ''
+
+
+def _check_winograd(backend: Backend) -> str:
+    x = _sample(2, 37, 9, 14, step=0.7).to(backend.device)
+    if not (_has(backend, 'winograd_in', x) and _has(backend, 'winograd_out', x)):
+        return ''
+    weight, bias = _sample(70, 37, 3, 3, step=1.3), _sample(70, step=1.1)
+    weights = winograd.pack_winograd_weights(*(v.to(backend.device) for v in (weight, bias)))
+    ours, theirs = (
+        winograd.winograd_conv2d(x, weights, (1, 0), backend=b) for b in (backend, _REFERENCE)
+    )
+    return '' if _close((ours,), (theirs,), 1e-4) else 'sums of a conv by tiles'

@@ -19,6 +19,7 @@ from ...event_weights import ROW
 from ...gate import GATES
 from ...spec import ILIF, LIF, RESETS, BitsConvCall, ConvCall, LIFCall, LIFGrads
 from ...surrogate import SURROGATES
+from ...winograd import TILE
 from ..base import Backend
 from . import build, plan
 
@@ -124,6 +125,18 @@ class _EventGrad(ctypes.Structure):
     ]  # fmt: skip
 
 
+class _Winograd(ctypes.Structure):
+    """`struct winograd` of the kernels."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in (
+            'images', 'height', 'width', 'channels', 'pad_height', 'pad_width', 'rows', 'columns',
+            'first', 'tiles')),
+        ('threads', ctypes.c_int32),
+        *((name, ctypes.c_void_p) for name in ('bias', 'maps', 'places')),
+    ]  # fmt: skip
+
+
 class _Decode(ctypes.Structure):
     """`struct decode` of the kernels."""
 
@@ -180,6 +193,7 @@ def _open(path) -> ctypes.CDLL:
         (_Decode, ('attention_decode', 'rate_decode', 'attention_statistics')),
         (_EventConv, ('event_conv',)),
         (_EventGrad, ('event_weight_grad',)),
+        (_Winograd, ('winograd_in', 'winograd_out')),
     ):
         for name in names:
             getattr(library, f'mmsnn_{name}').argtypes = [ctypes.POINTER(structure)]
@@ -203,7 +217,7 @@ def _check_codes(library: ctypes.CDLL) -> None:
     surrogates = {s.name: s.code for s in SURROGATES.values() if s.code is not None}
     gates = {'no gate': NO_GATE, **{gate.name: gate.code for gate in GATES.values()}}
     weights = {'int8': WEIGHTS[torch.int16], 'int16': WEIGHTS[torch.int32]}
-    sizes = {'outputs of a block': OUTPUTS, 'numbers in a row': ROW}
+    sizes = {'outputs of a block': OUTPUTS, 'numbers in a row': ROW, 'outputs of a tile': TILE}
     for codes in (names, weights, RESETS, surrogates, gates, sizes):
         for name, code in codes.items():
             theirs = library.mmsnn_code(name.encode())
@@ -511,6 +525,28 @@ def _bits_conv_of(call: BitsConvCall, out_size: Sequence[int]) -> _EventConv:
     return conv
 
 
+def _winograd(
+    maps: Tensor, size: Sequence[int], places: Tensor, first: int, **fields: object
+) -> _Winograd:
+    """Maps of inputs or of outputs, of which ``size`` is that of the outputs."""
+    images, channels, height, width = maps.shape
+    rows, columns = (-(-n // TILE) for n in size)
+    return _Winograd(
+        images=images,
+        height=height,
+        width=width,
+        channels=channels,
+        rows=rows,
+        columns=columns,
+        first=first,
+        tiles=places.shape[1],
+        threads=_threads(places.numel()),
+        maps=_pointer(maps),
+        places=_pointer(places, torch.float32),
+        **fields,
+    )
+
+
 _REAL = torch.float32, torch.bfloat16
 _MAPS = torch.float32, torch.bfloat16, torch.uint8
 
@@ -528,6 +564,7 @@ class C(Backend):
         'to_bytes': (torch.float32,),
         **dict.fromkeys(('conv_lif', 'event_conv', 'event_conv_lif'), (torch.uint8,)),
         **dict.fromkeys(('bits_conv', 'bits_conv_weight_grad'), (torch.float32,)),
+        **dict.fromkeys(('winograd_in', 'winograd_out'), (torch.float32,)),
     }
     spike_dtypes = _MAPS
 
@@ -763,3 +800,15 @@ class C(Backend):
         """See the base."""
         conv = _bits_conv_of(call, grad.shape)
         _run('event_weight_grad', _EventGrad(conv, _pointer(grad), _pointer(out, torch.float32)))
+
+    def winograd_in(
+        self, x: Tensor, padding: Sequence[int], size: Sequence[int], first: int, places: Tensor
+    ) -> None:
+        """See the base."""
+        pads = dict(pad_height=padding[0], pad_width=padding[1])
+        _run('winograd_in', _winograd(x, size, places, first, **pads))
+
+    def winograd_out(self, places: Tensor, bias: Tensor, first: int, out: Tensor) -> None:
+        """See the base."""
+        address = _vector(bias, out.shape[1])
+        _run('winograd_out', _winograd(out, out.shape[2:], places, first, bias=address))

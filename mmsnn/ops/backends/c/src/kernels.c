@@ -12,6 +12,7 @@
 #include "event_conv.c"
 #include "event_grad.c"
 #include "pool.c"
+#include "winograd.c"
 
 #include "arch/x86_vnni.c"
 
@@ -24,6 +25,7 @@ EXPORT int mmsnn_code(const char *name) {
         {"hard", HARD}, {"soft", SOFT},
         {"rectangle", RECTANGLE}, {"triangle", TRIANGLE}, {"arctan", ARCTAN}, {"sigmoid", SIGMOID},
         {"outputs of a block", OUTPUTS}, {"numbers in a row", REAL_OUTPUTS},
+        {"outputs of a tile", TILE_OUT},
         {"no gate", NO_GATE}, {"or", OR}, {"add", ADD}, {"and", AND}, {"iand", IAND},
     };
     for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
