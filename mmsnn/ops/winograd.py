@@ -1,5 +1,6 @@
 """3x3 convs of real values by Winograd's minimal filtering, with fewer products."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
 import torch
@@ -61,7 +62,8 @@ def pack_winograd_weights(weight: Tensor, bias: Optional[Tensor] = None) -> Wino
     check_fits('bias', bias, weight.shape[:1], weight)
     g = torch.tensor(G, dtype=torch.float64, device=weight.device)
     u = torch.einsum('ik,ockl,jl->ijco', g, weight.detach().double(), g)
-    return WinogradWeights(u.flatten(0, 1).float().contiguous(), bias.detach().float())
+    bias = bias.detach().float().resolve_neg().contiguous()
+    return WinogradWeights(u.flatten(0, 1).float().contiguous(), bias)
 
 
 def winograd_conv2d(
@@ -91,7 +93,7 @@ def winograd_conv2d(
 
     Raises:
         ValueError: An input of another rank, dtype or number of channels, or smaller than the
-            window.
+            window, or weights that :func:`pack_winograd_weights` doesn't make.
 
     Example:
         >>> import torch
@@ -102,6 +104,7 @@ def winograd_conv2d(
         True
     """
     u, bias = weights
+    _check_weights(weights, x)
     size = [n + 2 * pad - 2 for n, pad in zip(x.shape[2:], padding)]
     fits = x.dim() == 4 and x.dtype == torch.float32 and x.shape[1] == u.shape[1]
     if not fits or min(*size, *x.shape[2:]) < 1 or min(padding) < 0:
@@ -123,7 +126,24 @@ def winograd_conv2d(
     return out
 
 
-def tiles_of(size) -> int:
-    """How many tiles there are in a map of outputs."""
+def _check_weights(weights: WinogradWeights, x: Tensor) -> None:
+    u, bias = weights
+    fits = (
+        u.dim() == 3
+        and len(u) == PLACES
+        and bias.shape == u.shape[2:]
+        and u.dtype == bias.dtype == torch.float32
+        and u.device == bias.device == x.device
+        and bias.is_contiguous()
+    )
+    if not fits:
+        raise ValueError(
+            f'weights are not as pack_winograd_weights makes them for {x.device}: {u.dtype} '
+            f'{tuple(u.shape)} on {u.device}, {bias.dtype} {tuple(bias.shape)} on {bias.device}'
+        )
+
+
+def tiles_of(size: Sequence[int]) -> int:
+    """How many tiles there are in a map of outputs of this height and width."""
     rows, columns = (-(-n // TILE) for n in size)
     return rows * columns

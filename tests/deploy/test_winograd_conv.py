@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
 from small_nets import detector_config
 from torch import nn
 
@@ -79,6 +80,8 @@ def test_convs_that_stay(options):
 
 def test_neck_and_head_of_a_detector(monkeypatch):
     counted = calls(monkeypatch)
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
     config = detector_config(2)
     config.neck[1].out_channels = 40
     config.bbox_head.update(in_channels=40, feat_channels=40)

@@ -499,6 +499,20 @@ def fuzz_bits_conv(make):
                 exact=True)  # fmt: skip
 
 
+def fuzz_winograd(make):
+    size = make.maps(False)
+    x = make.tensor(size, make.random.choice((F32, F32, F32, BF16)), make.kind())
+    weight = make.tensor((make.random.choice((1, 5, 33, 70)), size[1], 3, 3))
+    bias = make.tensor((len(weight),)) if make.chance(0.5) else None
+    x, bias = make.maybe_wrong(x, bias)
+    padding = make.size(3), make.size(3)
+
+    def run():
+        return (ops.winograd_conv2d(x, ops.pack_winograd_weights(weight, bias), padding),)
+
+    compare(run, nan_is_any=special(x))
+
+
 def fuzz_operators(make):
     """The operators as a program of another author calls them, past the checks of the functions."""
     x, scale, shift, shortcut, gate, steps, whole = lif_inputs(make)
@@ -633,6 +647,7 @@ CASES = [
     fuzz_to_bytes,
     fuzz_event_conv,
     fuzz_bits_conv,
+    fuzz_winograd,
     fuzz_operators,
 ]
 

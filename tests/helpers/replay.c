@@ -11,7 +11,7 @@ static const struct { const char *name; function call; } functions[] = {
     NAMED(lif_forward), NAMED(lif_backward), NAMED(input_grad_of), NAMED(channel_stats),
     NAMED(ilif), NAMED(ilif_backward), NAMED(max_pool), NAMED(max_pool_backward),
     NAMED(attention_decode), NAMED(rate_decode), NAMED(attention_statistics), NAMED(event_conv),
-    NAMED(event_weight_grad), NAMED(pooled_lif_backward), NAMED(event_conv_lif),
+    NAMED(winograd_in), NAMED(winograd_out), NAMED(event_weight_grad), NAMED(pooled_lif_backward), NAMED(event_conv_lif),
 };
 
 static FILE *calls, *results;

@@ -26,10 +26,13 @@ KERNELS = {
     'lif_forward', 'lif_backward', 'pooled_lif_backward', 'input_grad_of', 'channel_stats', 'ilif',
     'ilif_backward', 'max_pool', 'max_pool_backward', 'attention_decode', 'rate_decode',
     'attention_statistics', 'event_conv', 'event_conv_lif', 'event_weights', 'event_weight_grad',
-    'pack', 'unpack', 'to_bytes',
+    'pack', 'unpack', 'to_bytes', 'winograd_in', 'winograd_out',
 }  # fmt: skip
 #: Loops over values, each of which has to be vector code.
-LOOPS = ('integrate', 'integrate_to_bytes', 'integrate_whole', 'step_back', 'add_grads_3', 'weigh')
+LOOPS = (
+    'integrate', 'integrate_to_bytes', 'integrate_whole', 'step_back', 'add_grads_3', 'weigh',
+    'tile_to_places',
+)  # fmt: skip
 
 pytestmark = [
     pytest.mark.slow,

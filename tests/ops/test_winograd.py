@@ -106,6 +106,14 @@ def test_refusals(x, padding, match):
         ops.winograd_conv2d(x, weights, padding)
 
 
+def test_weights_of_another_making_are_refused():
+    u, bias = ops.pack_winograd_weights(torch.ones(2, 3, 3, 3))
+    x = torch.ones(1, 3, 8, 8)
+    for wrong in ((u[:35], bias), (u, bias[:1]), (u.double(), bias), (u, bias.repeat(2)[::2])):
+        with pytest.raises(ValueError, match='not as pack_winograd_weights makes them'):
+            ops.winograd_conv2d(x, ops.WinogradWeights(*wrong))
+
+
 @pytest.mark.parametrize(
     ('weight', 'bias'),
     [
