@@ -54,7 +54,7 @@ test: $(call STAMP,test)  ## the test suite (slow proofs excluded)
 test-slow: $(call STAMP,test)  ## the slow proofs; real COCO images through MMSNN_COCO_TINY=/path
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
-# COUNT random inputs to each variant of the kernels; ARGS are tests to run on them too.
+# COUNT random inputs to each variant of the kernels; ARGS are tests to run on the newest, too.
 COUNT ?= 10000
 sanitize: $(call STAMP,test)  ## random inputs to the C kernels under AddressSanitizer and UBSan
 	@$(BIN)/python tests/helpers/sanitizers.py $(COUNT) $(ARGS)

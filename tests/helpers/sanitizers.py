@@ -3,7 +3,7 @@
     python tests/helpers/sanitizers.py [COUNT [PYTEST ARGUMENT ...]]
 
 gives COUNT random inputs (default 2000) to each variant of the kernels, and then runs pytest on
-them.
+those with all units of this CPU.
 """
 
 import os
@@ -102,11 +102,11 @@ def main(count=2000, *tests):
             done = fuzz(count, cache, variant)
             failed |= done.returncode
             print(wrong_lines(done), flush=True)
-            if tests:
-                print(f'== {" ".join(tests)}, units: {variant}', flush=True)
-                command = [sys.executable, '-m', 'pytest', '-q', '-n', '0', *tests]
-                env = environment(cache, variant)
-                failed |= subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
+        if tests:
+            print(f'== {" ".join(tests)}, units: all', flush=True)
+            command = [sys.executable, '-m', 'pytest', '-q', '-n', '2', '--dist', 'loadfile', *tests]
+            env = {**environment(cache), 'OMP_NUM_THREADS': '1'}
+            failed |= subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
     return failed
 
 
