@@ -35,7 +35,7 @@ COMMANDS = {
         'publish': ('.publish_model', 'leave out what only training needs'),
     },
     'deploy': {
-        'export': ('.export', 'a file for other programs: onnx'),
+        'export': ('.export', 'a file for other programs: onnx, nir, int8'),
     },
     'configs, data, logs': {
         'print-config': ('.mmdet_tools:print_config', 'a config with all it inherits'),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 #: By target, the module that runs it and what it writes.
 TARGETS = {
     'onnx': ('.export_onnx', 'a graph of plain ONNX operators, for ONNX Runtime and OpenVINO'),
+    'nir': ('.export_nir', 'the spiking backbone in NIR, for neuromorphic simulators and chips'),
+    'int8': ('.export_int8', 'the spiking backbone in whole numbers, for FPGAs and chips'),
 }
 
 
@@ -73,6 +75,28 @@ def load_for_export(args: argparse.Namespace, suffix: str) -> 'tuple[Config, Bas
     enforce_safe_loading(args.trust_checkpoint)
     cfg, model = load_model(argparse.Namespace(**{**vars(args), 'out': None, 'shape': None}))
     return cfg, model.cpu()
+
+
+def about_model(cfg: 'Config', model: 'BaseModel') -> dict:
+    """What a file of a backbone says of what stands before and behind it.
+
+    Args:
+        cfg: The config.
+        model: Its model.
+
+    Returns:
+        ``preprocessing``, ``classes`` and ``host``, the parts behind the spikes, as the config has
+        them; values that JSON has no words for are text.
+    """
+    import json
+
+    parts = cfg.model.to_dict()
+    preprocessing = parts.pop('data_preprocessor', None)
+    others = ('type', 'backbone', 'init_cfg', 'train_cfg', 'test_cfg')
+    host = {key: value for key, value in parts.items() if key not in others}
+    meta = getattr(model, 'dataset_meta', None) or {}
+    about = dict(preprocessing=preprocessing, classes=meta.get('classes'), host=host)
+    return json.loads(json.dumps(about, default=str))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

@@ -343,16 +343,18 @@ static struct values pool(const struct json *node, const struct values *x) {
     return y;
 }
 
-/* Of two spikes R and S, or of a signal and them; `add` is of currents too. */
+/* Of two spikes R and S, or of a signal and them; `add` is of currents too, of which one step may
+ * stand for all. */
 static struct values gate(const struct json *node, struct values *const *inputs, int count) {
     const char *op = get(node, "op")->text;
     const struct values *x = inputs[count - 2], *shortcut = inputs[count - 1];
     int of_spikes = x->spikes && shortcut->spikes;
-    struct values y = make(get(node, "name")->text, x->steps, x->c, x->h, x->w, of_spikes);
-    if (size_of(x) != size_of(shortcut))
+    int steps = x->steps > shortcut->steps ? x->steps : shortcut->steps;
+    struct values y = make(get(node, "name")->text, steps, x->c, x->h, x->w, of_spikes);
+    if (size_of(x) / x->steps != size_of(shortcut) / shortcut->steps)
         fail("%s joins values of different shapes", y.name);
     for (size_t i = 0; i < size_of(&y); i++) {
-        float r = value(x, i), s = value(shortcut, i), joined;
+        float r = value(x, i % size_of(x)), s = value(shortcut, i % size_of(shortcut)), joined;
         if (strcmp(op, "or") == 0)
             joined = r > s ? r : s;
         else if (strcmp(op, "and") == 0)

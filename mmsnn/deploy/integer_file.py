@@ -20,7 +20,8 @@ def export_integers(
     """Write what ``fuse(model, 'int8')`` computes up to the decoder, as whole numbers.
 
     The file is of safetensors' format, with the network as JSON in its metadata;
-    docs/deploy-integers.md says what stands in it. :mod:`mmsnn.deploy.read_integers` runs it in NumPy.
+    docs/deploy-integers.md says what stands in it. :mod:`mmsnn.deploy.read_integers` runs it in
+    NumPy.
 
     Args:
         model: An :class:`mmsnn.models.SGResNet`, or a detector or classifier whose backbone is one;
@@ -74,7 +75,11 @@ def export_integers(
         outputs=list(graph.outputs),
         **(about or {}),
     )
-    save_file(tensors, path, dict(format=FORMAT, version=VERSION, network=json.dumps(network)))
+    save_file(
+        tensors,
+        path,
+        dict(format=FORMAT, version=VERSION, network=json.dumps(network, ensure_ascii=False)),
+    )
     return graph
 
 
@@ -88,19 +93,22 @@ def _weights(node: Node, whole: bool) -> dict[str, Tensor]:
     assert isinstance(conv, nn.Conv2d)
     q, scale, bias = rounded(conv, 8)
     own = dict(q=q.to(torch.int8), scale=scale) if whole else dict(weight=conv.weight.float())
-    return {f'{node.name}.{key}': value.contiguous() for key, value in {**own, 'bias': bias}.items()}
+    return {
+        f'{node.name}.{key}': value.contiguous() for key, value in {**own, 'bias': bias}.items()
+    }
 
 
 def _neuron(node: Node) -> dict[str, Any]:
     neuron = node.module
+    assert isinstance(neuron, SpikingNeuron)
     if type(neuron) is ILIFNeuron:
         values = dict(decay=neuron.decay, v_threshold=neuron.v_threshold)
         return dict(op='ilif', levels=neuron.levels, **{k: _number(v) for k, v in values.items()})
     record = neuron.record() if neuron.runs_by_record else None
     if record is None:
         raise ValueError(
-            f'{node.name} ({type(neuron).__name__}) cannot be exported: an integer file has LIF, IF, '
-            'PLIF and ILIF neurons'
+            f'{node.name} ({type(neuron).__name__}) cannot be exported: an integer file has LIF, '
+            'IF, PLIF and ILIF neurons'
         )
     values = {key: _number(getattr(record, key)) for key in ('decay', 'input_scale', 'v_threshold')}
     return dict(op='lif', reset=record.reset, **values)

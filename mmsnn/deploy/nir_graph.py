@@ -162,9 +162,7 @@ class _Writer:
             why = 'a reset to 0 and one by the threshold are not told apart there'
             if record is None:
                 why = 'it has LIF and IF neurons, which give 0 and 1'
-            raise ValueError(
-                f'{node.name} ({type(neuron).__name__}) cannot be said in NIR: {why}'
-            )
+            raise ValueError(f'{node.name} ({type(neuron).__name__}) cannot be said in NIR: {why}')
         decay, scale = (float(torch.as_tensor(v)) for v in (record.decay, record.input_scale))
         shape = self.shapes[node.inputs[0]]
         if decay == 1:
@@ -295,14 +293,14 @@ def run_nir(graph: 'Union[nir.NIRGraph, str]', x: Tensor) -> dict[str, Tensor]:
             f'(its metadata say {dialect!r}): run it by the program that made it'
         )
     dt, steps = float(graph.metadata['dt']), int(graph.metadata['time_steps'])
-    x = x.expand(steps, *x.shape) if x.dim() == 4 else x
     expected = tuple(int(n) for n in graph.nodes[INPUT].input_type['input'])
-    if x.dim() != 5 or len(x) != steps or tuple(x.shape[2:]) != expected:
+    if x.shape[-3:] != expected or x.dim() not in (4, 5) or (x.dim() == 5 and len(x) != steps):
+        sizes = ', '.join(str(n) for n in expected)
         raise ValueError(
-            f'the graph takes images (B, *{expected}) or frames ({steps}, B, *{expected}), got '
+            f'the graph takes images (B, {sizes}) or frames ({steps}, B, {sizes}), got '
             f'{tuple(x.shape)}'
         )
-    values = {INPUT: x}
+    values = {INPUT: x.expand(steps, *x.shape) if x.dim() == 4 else x}
     for name in _in_order(graph):
         if name in values:
             continue
@@ -342,7 +340,9 @@ def _in_order(graph: 'nir.NIRGraph') -> list[str]:
     while waits:
         ready = [name for name, sources in waits.items() if not sources - set(order)]
         if not ready:
-            raise ValueError(f'the NIR graph has a loop through {sorted(waits)[0]}, which mmsnn never writes')
+            raise ValueError(
+                f'the NIR graph has a loop through {sorted(waits)[0]}, which mmsnn never writes'
+            )
         order += ready
         waits = {name: sources for name, sources in waits.items() if name not in ready}
     return order

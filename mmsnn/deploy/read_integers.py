@@ -1,7 +1,7 @@
 """The network in an integer file, run by NumPy alone: the reference for whoever builds the same.
 
-``mmsnn export int8`` writes such a file. This module imports nothing of mmsnn and no PyTorch, and may be
-copied and run by itself::
+``mmsnn export int8`` writes such a file. This module imports nothing of mmsnn and no PyTorch, and
+may be copied and run by itself::
 
     python read_integers.py model.safetensors picture.npy
 
@@ -11,9 +11,10 @@ leaves it. docs/deploy-integers.md says what stands in the file.
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 FORMAT, VERSION = 'mmsnn-integers', '1'
 #: What safetensors calls the dtypes of such files.
@@ -51,71 +52,89 @@ def read(path: str) -> tuple[dict, dict[str, np.ndarray]]:
     return json.loads(known['network']), tensors
 
 
-def windows(x: np.ndarray, kernel, stride, padding, dilation, fill) -> Iterator[tuple]:
-    """(row, column) of a window, and what stands there in all windows of x (..., H, W)."""
-    edges = [(0, 0)] * (x.ndim - 2) + [(p, p) for p in padding]
-    x = np.pad(x, edges, constant_values=fill)
-    size = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[-2:], kernel, stride, dilation)]
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            rows = slice(i * dilation[0], i * dilation[0] + (size[0] - 1) * stride[0] + 1, stride[0])
-            columns = slice(j * dilation[1], j * dilation[1] + (size[1] - 1) * stride[1] + 1, stride[1])
-            yield (i, j), x[..., rows, columns]
+def windows(
+    x: np.ndarray,
+    kernel: Sequence,
+    stride: Sequence,
+    padding: Sequence,
+    dilation: Sequence,
+    around: float,
+) -> np.ndarray:
+    """(T, C, H, W) to what each window sees, (T, C, H', W', kH, kW)."""
+    x = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in padding)], constant_values=around)
+    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
+    # NumPy's own annotations know of a single axis alone.
+    views = sliding_window_view(x, reach, axis=(2, 3))  # type: ignore[call-overload]
+    return views[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
 
 
 def conv(node: dict, tensors: dict, x: np.ndarray) -> np.ndarray:
-    """Currents: whole numbers are summed up exactly, then y = scale * sum + bias in float32."""
-    name = node['name']
+    """Currents: whole numbers are summed up exactly, then y = scale * sum + bias in float32.
+
+    The conv that sees the picture has real weights, whose sums are taken in float64.
+    """
+    name, groups = node['name'], node['groups']
     whole = f'{name}.q' in tensors
-    # A file without whole numbers for it has the layer that sees the picture.
-    weight = tensors[f'{name}.q'].astype(np.int32) if whole else tensors[f'{name}.weight'].astype(float)
-    geometry = node['stride'], node['padding'], node['dilation']
-    parts = zip(np.split(weight, node['groups']), np.split(x, node['groups'], axis=-3))
-    sums = np.concatenate([
-        sum(np.einsum('oc,tchw->tohw', w[:, :, i, j], at.astype(w.dtype), optimize=not whole)
-            for (i, j), at in windows(part, w.shape[2:], *geometry, 0))
-        for w, part in parts
-    ], axis=-3)  # fmt: skip
+    weight = tensors[f'{name}.q' if whole else f'{name}.weight']
+    wide = np.int32 if whole else np.float64
+    geometry = weight.shape[2:], node['stride'], node['padding'], node['dilation']
+    sums = [
+        np.tensordot(
+            w.astype(wide), windows(part, *geometry, 0).astype(wide), ((1, 2, 3), (1, 4, 5))
+        )
+        for w, part in zip(np.split(weight, groups), np.split(x, groups, axis=1))
+    ]
+    y = np.concatenate(sums).swapaxes(0, 1)
     bias = tensors[f'{name}.bias'].reshape(-1, 1, 1)
     if not whole:
-        return (sums + bias).astype(np.float32)
-    return sums.astype(np.float32) * tensors[f'{name}.scale'].reshape(-1, 1, 1) + bias
+        return (y + bias).astype(np.float32)
+    return y.astype(np.float32) * tensors[f'{name}.scale'].reshape(-1, 1, 1) + bias
+
+
+def lif(node: dict, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Spikes, and the potential that is left of h."""
+    threshold = np.float32(node['v_threshold'])
+    s = (h - threshold >= 0).astype(np.float32)
+    return s, h * (1 - s) if node['reset'] == 'hard' else h - threshold * s
+
+
+def ilif(node: dict, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whole numbers of spikes, and what is left of h, which is in units of the threshold."""
+    s = np.clip(np.floor(h - np.float32(0.5)) + 1, 0, node['levels'])
+    return s, h - s
 
 
 def neuron(node: dict, x: np.ndarray, time_steps: int) -> np.ndarray:
-    """Spikes (T, C, H, W) of currents (T, C, H, W), or (1, C, H, W) that are the same at all steps.
+    """Currents (T, C, H, W), or (1, C, H, W) that are the same at all steps, to spikes in bytes.
 
-    In float32, each operation rounded by itself: no fused multiply-add.
+    In float32, where each operation is rounded by itself: there is no fused multiply-add.
     """
-    value = {key: np.float32(number) for key, number in node.items() if isinstance(number, (int, float))}
+    if node['op'] == 'ilif':
+        fires, y = ilif, x / np.float32(node['v_threshold'])
+    else:
+        fires, y = lif, np.float32(node['input_scale']) * x
     spikes, v = [], np.zeros_like(x[0])
-    for t in range(time_steps):
-        y = x[t if len(x) > 1 else 0]
-        if node['op'] == 'ilif':
-            h = value['decay'] * v + y / value['v_threshold']
-            s = np.clip(np.floor(h - np.float32(0.5)), -1, value['levels'] - 1) + np.float32(1)
-            v = h - s
-        else:
-            h = value['decay'] * v + (y if node['input_scale'] == 1 else value['input_scale'] * y)
-            s = (h - value['v_threshold'] >= 0).astype(np.float32)
-            v = h * (1 - s) if node['reset'] == 'hard' else h - value['v_threshold'] * s
+    for current in np.broadcast_to(y, (time_steps, *x.shape[1:])):
+        s, v = fires(node, np.float32(node['decay']) * v + current)
         spikes.append(s.astype(np.uint8))
     return np.stack(spikes)
 
 
 def pool(node: dict, x: np.ndarray) -> np.ndarray:
     """The largest value of each window."""
-    least = 0 if x.dtype == np.uint8 else -np.inf
-    size = [[node[key]] * 2 for key in ('kernel_size', 'stride', 'padding')]
-    return np.maximum.reduce([at for _, at in windows(x, *size, (1, 1), least)])
+    kernel, stride, padding = ([node[k]] * 2 for k in ('kernel_size', 'stride', 'padding'))
+    around = 0 if x.dtype == np.uint8 else -np.inf
+    return windows(x, kernel, stride, padding, [1, 1], around).max((4, 5))
 
 
 #: Of spikes in bytes R and S of a branch and a shortcut; `add` is of currents too.
-GATES = {
+GATES: dict[str, Callable[..., np.ndarray]] = {
     'or': np.maximum,
     'and': np.multiply,
     'iand': lambda r, s: (1 - r) * s,
-    'add': lambda r, s: r + s if r.dtype == s.dtype else np.float32(r) + np.float32(s),
+    'add': lambda r, s: (
+        r + s if r.dtype == s.dtype else r.astype(np.float32) + s.astype(np.float32)
+    ),
     'select': lambda g, r, s: g * r + (1 - g) * s,
 }
 
@@ -136,18 +155,18 @@ def run(network: dict, tensors: dict, values: Mapping[str, np.ndarray]) -> dict[
     for node in network['nodes']:
         if node['name'] in values:
             continue
-        missing = [name for name in node['inputs'] if name not in values]
-        if missing:
-            continue  # before what was given
-        inputs = [values[name] for name in node['inputs']]
+        if not all(name in values for name in node['inputs']):
+            continue  # It comes before what was given.
+        first, *others = (values[name] for name in node['inputs'])
         if node['op'] == 'conv':
-            values[node['name']] = conv(node, tensors, *inputs)
+            y = conv(node, tensors, first)
         elif node['op'] in ('lif', 'ilif'):
-            values[node['name']] = neuron(node, *inputs, network['time_steps'])
+            y = neuron(node, first, network['time_steps'])
         elif node['op'] == 'pool':
-            values[node['name']] = pool(node, *inputs)
+            y = pool(node, first)
         else:
-            values[node['name']] = GATES[node['op']](*inputs)
+            y = GATES[node['op']](first, *others)
+        values[node['name']] = y
     return values
 
 
@@ -160,4 +179,4 @@ if __name__ == '__main__':
     values = run(network, tensors, {'input': picture.reshape(-1, *picture.shape[-3:])})
     for name, x in values.items():
         if x.dtype == np.uint8:
-            print(f'{name:32} {str(x.shape):22} {int((x > 0).sum()):9} spikes')
+            print(f'{name:32} {x.shape!s:22} {int((x > 0).sum()):9} spikes')

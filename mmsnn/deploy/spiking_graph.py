@@ -2,17 +2,17 @@
 
 import copy
 from collections.abc import Callable
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
 
-from ..models import SGResNet
 from ..models.backbones.sg_resnet import (
     AddBlock,
     GateBlock,
     MSBlock,
     SEWBlock,
+    SGResNet,
     SpikingBlock,
     TDBNBlock,
 )
@@ -95,45 +95,44 @@ def spiking_graph(model: nn.Module) -> SpikingGraph:
     backbone = copy.deepcopy(backbone).requires_grad_(False).eval()
     fold(backbone)
     graph = _Walk(backbone)
-    return SpikingGraph(
-        graph.nodes, graph.outputs, backbone.time_steps, backbone.in_channels
-    )
+    return SpikingGraph(graph.nodes, graph.outputs, backbone.time_steps, backbone.in_channels)
 
 
 @torch.no_grad()
-def record_spikes(backbone: nn.Module, x: Tensor, graph: SpikingGraph) -> dict[str, Tensor]:
-    """The spikes of a backbone, fused or not, at every node of its graph that gives some.
+def record(backbone: nn.Module, x: Tensor, graph: SpikingGraph) -> dict[str, Tensor]:
+    """What a backbone, fused or not, gives at the nodes of its graph.
 
     Args:
         backbone: The backbone that the graph was made of, or a copy of it that computes otherwise.
-        x: Its input.
+        x: Its input, images (B, C, H, W).
         graph: Of :func:`spiking_graph`.
 
     Returns:
-        (T, B, C, H, W) by the node's name.
+        By the node's name spikes (T, B, C, H, W), and of the first conv, which sees the images, its
+        currents (1, B, C, H, W), the same at all time steps.
     """
-    spikes: dict[str, Tensor] = {}
+    values: dict[str, Tensor] = {}
     modules = dict(backbone.named_modules())
-    handles = []
-    neurons = []
+    handles, neurons = [], []
 
-    def see(name: str) -> Callable:
-        def hook(module: nn.Module, *seen: object) -> None:
+    def see(node: Node) -> Callable:
+        steps = graph.time_steps if node.spikes else 1
+
+        def hook(module: nn.Module, *seen: Any) -> None:
             value = seen[-1]
-            assert isinstance(value, Tensor)
-            spikes[name] = value if value.dim() == 5 else value.unflatten(0, (graph.time_steps, -1))
+            values[node.name] = value if value.dim() == 5 else value.unflatten(0, (steps, -1))
 
         return hook
 
     for node in graph.nodes:
-        module = modules.get(node.name)
-        if not node.spikes or module is None:
+        if not (node.spikes or INPUT in node.inputs):
             continue
+        module = modules[node.name]
         if isinstance(module, SpikingNeuron):
-            module.observer = see(node.name)
+            module.observer = see(node)
             neurons.append(module)
         else:
-            handles.append(module.register_forward_hook(see(node.name)))
+            handles.append(module.register_forward_hook(see(node)))
     try:
         backbone(x)
     finally:
@@ -141,7 +140,7 @@ def record_spikes(backbone: nn.Module, x: Tensor, graph: SpikingGraph) -> dict[s
             neuron.observer = None
         for handle in handles:
             handle.remove()
-    return spikes
+    return values
 
 
 #: By class, for blocks whose ``forward`` is the one that is written down here.
@@ -171,9 +170,7 @@ class _Walk:
             if i in backbone.out_indices:
                 out = x
                 if backbone.membrane_shortcut:
-                    out = self._neuron(
-                        backbone.out_neurons[backbone.out_indices.index(i)], x
-                    )
+                    out = self._neuron(backbone.out_neurons[backbone.out_indices.index(i)], x)
                 outputs.append(out)
         self.outputs = tuple(outputs)
 
@@ -229,9 +226,7 @@ class _Walk:
             return self._gate(block.gate, branch, shortcut)
         conv, norm, neuron = block.layer(block.num_convs)
         branch = self._current(conv, norm, branch)
-        both = self._add(
-            block, 'add', (branch, shortcut), False, f'{self._names[block]}.add'
-        )
+        both = self._add(block, 'add', (branch, shortcut), False, f'{self._names[block]}.add')
         return self._neuron(neuron, both)
 
     def _membrane_block(self, block: MSBlock, x: str) -> str:
@@ -242,9 +237,7 @@ class _Walk:
         shortcut = x
         if block.downsample is not None:
             shortcut = self._current(block.downsample[0], block.downsample[1], x)
-        return self._add(
-            block, 'add', (branch, shortcut), False, f'{self._names[block]}.add'
-        )
+        return self._add(block, 'add', (branch, shortcut), False, f'{self._names[block]}.add')
 
     def _gate(self, gate: Gate, branch: str, shortcut: str) -> str:
         if type(gate) is LearnedGate:
