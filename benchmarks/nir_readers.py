@@ -88,7 +88,8 @@ def cut(graph: nir.NIRGraph, x: Tensor, source: str, target: str) -> Part:
 
 def parts(folder: str, dtype: torch.dtype = torch.float32) -> dict[str, Part]:
     """What readers are tried on, by what the table calls it."""
-    x = torch.randn(2, 3, SIZE, SIZE, dtype=dtype)
+    noise = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, SIZE, SIZE, generator=noise).to(dtype)
     graphs = {}
     for name, kwargs in (
         ('sg', dict(stem='cifar')),
