@@ -24,8 +24,8 @@ def export_integers(
     NumPy.
 
     Args:
-        model: An :class:`mmsnn.models.SGResNet`, or a detector or classifier whose backbone is one;
-            it isn't changed.
+        model: An :class:`~mmsnn.models.backbones.SGResNet`, or a detector or classifier whose
+            backbone is one; it isn't changed.
         path: The file; one that is there is overwritten.
         about: What the file says of the model beside, as JSON can hold it.
 

@@ -51,8 +51,8 @@ def export_nir(
     which all known readers take. Where two edges end in a node, it gets the sum.
 
     Args:
-        model: An :class:`mmsnn.models.SGResNet`, or a detector or classifier whose backbone is one;
-            it isn't changed.
+        model: An :class:`~mmsnn.models.backbones.SGResNet`, or a detector or classifier whose
+            backbone is one; it isn't changed.
         path: The file; one that is there is overwritten.
         size: Height and width of the input: every neuron in NIR has its own parameters.
         about: What the metadata say beside, as JSON can hold it; each value is a JSON text.

@@ -68,8 +68,8 @@ def spiking_graph(model: nn.Module) -> SpikingGraph:
     """What a backbone computes, as nodes.
 
     Args:
-        model: An :class:`mmsnn.models.SGResNet`, or a detector or classifier whose backbone is one;
-            it isn't changed.
+        model: An :class:`~mmsnn.models.backbones.SGResNet`, or a detector or classifier whose
+            backbone is one; it isn't changed.
 
     Returns:
         The graph, of copies of the modules in eval mode.
