@@ -23,7 +23,7 @@ from mmsnn.deploy.fuse import event_convs
 from mmsnn.deploy.integer_conv import integer_convs
 from mmsnn.deploy.read_integers import read, run
 from mmsnn.deploy.spiking_graph import record
-from mmsnn.models.layers import ILIFNeuron, LearnedGate
+from mmsnn.models.layers import ILIFNeuron, LearnedGate, SpikingNeuron
 from mmsnn.samples import DIGITS
 
 pytest.importorskip('safetensors')
@@ -215,12 +215,31 @@ def test_other_files_end_in_one_line(words, others, tmp_path):
     assert done.stderr.count('\n') == 1
 
 
-def test_models_that_such_a_file_cannot_hold(tmp_path):
-    import my_spikes.neurons  # noqa: F401
+class Sign(SpikingNeuron):
+    values = 'signed'
 
+    def fire(self, x):
+        return torch.where(x.abs() >= self.v_threshold, x.sign(), 0.0)
+
+
+class Step(SpikingNeuron):
+    def fire(self, x):
+        return (x >= self.v_threshold).to(x.dtype)
+
+
+@pytest.mark.parametrize(
+    ('neuron', 'words'),
+    [
+        (Sign, r'those of stem.0.neuron \(Sign\) have signs'),
+        (Step, r'stem.0.neuron \(Step\) cannot be exported: an integer file has LIF'),
+    ],
+)
+def test_models_that_such_a_file_cannot_hold(neuron, words, tmp_path):
     path = str(tmp_path / 'net.safetensors')
-    with pytest.raises(ValueError, match=r'those of stem.0.neuron .* have signs'):
-        export_integers(backbone(block='plain', act_cfg=dict(type='TernaryNeuron')), path)
+    net = backbone(block='plain')
+    net.stem[0]['neuron'] = neuron()
+    with pytest.raises(ValueError, match=words):
+        export_integers(net, path)
     assert not Path(path).exists()
 
 
