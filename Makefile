@@ -23,7 +23,7 @@ $(error ISA=$(ISA) is not known: avx2 hides the newer units of this CPU, and not
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow sanitize bench gpu on-gpu docs figures lint clean
+.PHONY: help demo test test-slow sanitize bench nir-readers gpu on-gpu docs figures lint clean
 
 help:  ## this list
 	@echo "mmsnn: spiking neural networks for MMDetection"
@@ -67,6 +67,14 @@ $(call STAMP,spikingjelly): $(call STAMP,bench)
 
 bench: $(call STAMP,spikingjelly)  ## time and memory against SpikingJelly, MMDetection's ANN and the convs alone
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+# --no-deps: they ask for other versions of nir and for what their readers don't import.
+$(call STAMP,nir-readers): $(call STAMP,test) $(call STAMP,spikingjelly)
+	@$(INSTALL) --no-deps nirtorch==2.6 snntorch==1.0.0 norse==1.1.0 sinabs==3.1.3 pbr
+	@touch $@
+
+nir-readers: $(call STAMP,nir-readers)  ## which other programs give the same spikes of our NIR graphs
+	@$(BIN)/python benchmarks/nir_readers.py
 
 # An environment of its own: a build of PyTorch for CUDA takes gigabytes, and one for CPUs may be in
 # $(VENV) already.

@@ -130,7 +130,13 @@ setup(
         'events': ['aedat>=2.1'],
         # Reads event recordings in HDF5, also those that are compressed by Blosc or ZSTD.
         'hdf5': ['h5py>=3.5', 'hdf5plugin'],
+        # What `mmsnn export` writes with.
+        'int8': ['safetensors>=0.4'],
+        'nir': ['nir>=1.0.8,<2'],
         'test': [
+            'safetensors>=0.4',
+            # It wants Python 3.10.
+            'nir>=1.0.8,<2; python_version >= "3.10"',
             'pytest',
             'pytest-xdist',
             'hypothesis',

@@ -4,6 +4,8 @@ from .event_conv import EventConv2d
 from .fold import fold
 from .fuse import PRECISIONS, fuse, has_amx, resolve_precision
 from .integer_conv import IntegerConv2d
+from .integer_file import export_integers
+from .nir_graph import export_nir, run_nir
 from .winograd_conv import WinogradConv2d
 
 __all__ = [
@@ -11,8 +13,11 @@ __all__ = [
     'EventConv2d',
     'IntegerConv2d',
     'WinogradConv2d',
+    'export_integers',
+    'export_nir',
     'fold',
     'fuse',
     'has_amx',
     'resolve_precision',
+    'run_nir',
 ]

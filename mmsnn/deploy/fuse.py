@@ -138,22 +138,22 @@ def resolve_precision(
             f'precision {precision!r} needs integer convs: {why_no_integers}. Take '
             "'auto', 'fp32' or 'bf16'"
         )
-    why_no_bytes = '' if model is None else _why_no_bytes(model)
-    if precision in ('int8', 'int16') and why_no_bytes:
+    no_bytes = '' if model is None else why_no_bytes(model)
+    if precision in ('int8', 'int16') and no_bytes:
         raise ValueError(
-            f'precision {precision!r} needs spikes in bytes: {why_no_bytes}. Take '
+            f'precision {precision!r} needs spikes in bytes: {no_bytes}. Take '
             "'auto', 'fp32' or 'bf16'"
         )
     if precision != 'auto':
         return precision
-    if not why_no_integers and not why_no_bytes:
+    if not why_no_integers and not no_bytes:
         return 'int8'
     if kind == 'cuda':
         return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp32'
     return 'bf16' if kind == 'cpu' and has_amx() else 'fp32'
 
 
-def _why_no_bytes(model: nn.Module) -> str:
+def why_no_bytes(model: nn.Module) -> str:
     """Why the spikes of a model can't be bytes, or '' if they can."""
     levels, sums = 1, 1
     for name, module in model.named_modules():
@@ -249,7 +249,7 @@ def _goes_by_events(model: nn.Module, precision: str, device: Optional[torch.dev
     on_cpu = device is None or device.type == 'cpu'
     real = all(p.dtype == torch.float32 for p in model.parameters())
     fits = precision == 'fp32' and on_cpu and real and not event_convs()
-    return fits and not _why_no_bytes(model)
+    return fits and not why_no_bytes(model)
 
 
 def _use_bytes(backbone: nn.Module, convert: Callable[[nn.Conv2d], nn.Module]) -> None:
