@@ -104,7 +104,7 @@ def main(count=2000, *tests):
             print(wrong_lines(done), flush=True)
         if tests:
             print(f'== {" ".join(tests)}, units: all', flush=True)
-            command = [sys.executable, '-m', 'pytest', '-q', '-n', '2', '--dist', 'loadfile', *tests]
+            command = [sys.executable, '-m', 'pytest', '-q', '-n2', '--dist=loadfile', *tests]
             env = {**environment(cache), 'OMP_NUM_THREADS': '1'}
             failed |= subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
     return failed
