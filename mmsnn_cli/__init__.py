@@ -34,6 +34,9 @@ COMMANDS = {
         'confusion-matrix': ('.mmdet_tools:confusion_matrix', 'which classes are taken for which'),
         'publish': ('.publish_model', 'leave out what only training needs'),
     },
+    'deploy': {
+        'export': ('.export', 'a file for other programs: onnx'),
+    },
     'configs, data, logs': {
         'print-config': ('.mmdet_tools:print_config', 'a config with all it inherits'),
         'browse': ('.mmdet_tools:browse_dataset', 'pictures as training sees them'),
