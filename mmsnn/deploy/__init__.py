@@ -4,13 +4,17 @@ from .event_conv import EventConv2d
 from .fold import fold
 from .fuse import PRECISIONS, fuse, has_amx, resolve_precision
 from .integer_conv import IntegerConv2d
+from .onnx_file import export_onnx
+from .plain import ExportError
 from .winograd_conv import WinogradConv2d
 
 __all__ = [
     'PRECISIONS',
     'EventConv2d',
+    'ExportError',
     'IntegerConv2d',
     'WinogradConv2d',
+    'export_onnx',
     'fold',
     'fuse',
     'has_amx',
