@@ -130,6 +130,8 @@ setup(
         'events': ['aedat>=2.1'],
         # Reads event recordings in HDF5, also those that are compressed by Blosc or ZSTD.
         'hdf5': ['h5py>=3.5', 'hdf5plugin'],
+        # Write ONNX files; what runs them is the user's choice.
+        'export': ['onnx>=1.16', 'onnxscript>=0.5'],
         'test': [
             'pytest',
             'pytest-xdist',
@@ -138,6 +140,10 @@ setup(
             'selenium',
             'aedat>=2.1',
             'h5py>=3.5',
+            # To write ONNX files and run them: 50 MB in all.
+            'onnx>=1.16',
+            'onnxscript>=0.5',
+            'onnxruntime',
             # To run docs/notebooks.
             'nbclient',
             'ipykernel',

@@ -118,8 +118,13 @@ def box_settings(model: nn.Module) -> BoxSettings:
             'resized, which the graph does not know: set it to 0, and leave small boxes out later'
         )
     return BoxSettings(
-        cfg.get('score_thr', 0), cfg.nms_pre, cfg.max_per_img, iou_threshold, agnostic, smallest == 0
-    )  # fmt: skip
+        score_thr=cfg.get('score_thr', 0),
+        nms_pre=cfg.nms_pre,
+        max_per_img=cfg.max_per_img,
+        iou_threshold=iou_threshold,
+        class_agnostic=agnostic,
+        sized=smallest == 0,
+    )
 
 
 class DenseBoxes(nn.Module):

@@ -78,7 +78,8 @@ def export_onnx(
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ExportError(
-            f"ONNX files need the packages onnx and onnxscript ({error}): pip install 'mmsnn[export]'"
+            f'ONNX files need the packages onnx and onnxscript ({error}): '
+            "pip install 'mmsnn[export]'"
         ) from None
     time_steps = getattr(getattr(model, 'backbone', None), 'time_steps', None)
     if time_steps is not None and time_steps < 1:
@@ -151,9 +152,9 @@ def describe(model: nn.Module) -> dict:
         model: The detector or classifier; what its ``cfg`` and ``dataset_meta`` know is told.
 
     Returns:
-        ``classes``, names or None; and ``preprocessing``: ``channels`` of the input, their ``order``,
-        ``mean`` and ``std`` in it, or None; ``pad_size_divisor`` and ``pad_value``, behind the
-        normalisation, of detectors; and the ``pipeline`` of the test data, or None.
+        ``classes``, names or None; and ``preprocessing``: ``channels`` of the input, their
+        ``order``, ``mean`` and ``std`` in it, or None; ``pad_size_divisor`` and ``pad_value``,
+        behind the normalisation, of detectors; and the ``pipeline`` of the test data, or None.
     """
     cfg = getattr(model, 'cfg', None) or Config()
     data = model.data_preprocessor

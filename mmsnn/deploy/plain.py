@@ -24,8 +24,8 @@ class UnrolledNeuron(SpikingNeuron):
     .. math::
         h[t] = decay \cdot v[t-1] + input\_scale \cdot x[t] \qquad s[t] = [h[t] \ge V_{th}]
 
-    and v[t] is 0 (or h[t] - V_th, by the reset) where there is a spike, else h[t]: the values of the
-    reference, in a multiplication, an addition, a comparison and a choice a step.
+    and v[t] is 0 (or h[t] - V_th, by the reset) where there is a spike, else h[t]: the values of
+    the reference, in a multiplication, an addition, a comparison and a choice a step.
 
     Args:
         neuron: The neuron; a learned leak becomes a constant.
@@ -34,7 +34,9 @@ class UnrolledNeuron(SpikingNeuron):
     def __init__(self, neuron: SpikingNeuron):
         super().__init__(neuron.v_threshold, neuron.time_steps)
         decay, input_scale, *others = neuron.known_record()
-        self.neuron = ops.LIF(float(decay), float(input_scale), *others)
+        self.neuron = ops.LIF(
+            *(torch.as_tensor(leak).item() for leak in (decay, input_scale)), *others
+        )
 
     def record(self) -> ops.LIF:
         """The constants of :func:`mmsnn.ops.lif`."""
