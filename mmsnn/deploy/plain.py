@@ -7,6 +7,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.overrides import TorchFunctionMode
 
 from .. import ops
 from ..models.layers import ResidualGate, SpikingNeuron
@@ -98,10 +99,15 @@ DECOMPOSITIONS = {
     torch.ops.mmsnn.max_pool.default: reference.max_pool2d,
     torch.ops.mmsnn.rate_decode.default: reference.rate_decode,
     torch.ops.mmsnn.attention_statistics.default: reference.attention_statistics,
-    torch.ops.mmsnn.attention_decode.default: (
-        lambda spikes, *weights: reference.attention_decode(spikes, *weights)
-    ),
+    torch.ops.mmsnn.attention_decode.default: reference.attention_decode,
 }
+
+
+class _Decomposed(TorchFunctionMode):
+    """Lets a trace see PyTorch's operations in the place of mmsnn's."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return DECOMPOSITIONS.get(func, func)(*args, **(kwargs or {}))
 
 
 def trace(
@@ -123,11 +129,10 @@ def trace(
             operator that can't be said in PyTorch's.
     """
     try:
-        with ops.use_backend('reference'), torch.no_grad():
+        with ops.use_backend('reference'), torch.no_grad(), _Decomposed():
             program = torch.export.export(
                 model, inputs, dynamic_shapes=dynamic_shapes, strict=False
             )
-            program = program.run_decompositions(DECOMPOSITIONS)
     except Exception as error:  # what a model does can fail in any way
         words = str(error).strip().partition('\n')[0] or type(error).__name__
         # The lines behind torch's first one say which size it is.

@@ -127,7 +127,11 @@ def test_description_of_a_config():
 
 def test_classifier_file_of_any_batch(tmp_path):
     torch.manual_seed(0)
-    model = small_nets.lower_thresholds(small_nets.classifier(dict(in_channels=16), time_steps=2, num_stages=2, strides=(1, 2), out_indices=(1,)))
+    model = small_nets.lower_thresholds(
+        small_nets.classifier(
+            dict(in_channels=16), time_steps=2, num_stages=2, strides=(1, 2), out_indices=(1,)
+        )
+    )
     with torch.no_grad():
         model.head.fc.weight.mul_(50)
     path = str(tmp_path / 'classifier.onnx')
