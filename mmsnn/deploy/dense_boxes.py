@@ -1,7 +1,7 @@
 """Boxes of MMDetection's dense heads in operations of fixed shapes, non-maximum suppression too."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
 from mmcv.ops import nms
@@ -77,13 +77,13 @@ def box_settings(model: nn.Module) -> BoxSettings:
     Raises:
         ExportError: It is of another kind, or its settings ask for something else.
     """
-    head = getattr(model, 'bbox_head', None)
+    head: Any = getattr(model, 'bbox_head', None)
     own = [
         name
         for name in ('predict', 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
         if getattr(type(head), name, None) is not getattr(BaseDenseHead, name)
     ]
-    if type(model).predict is not SingleStageDetector.predict or own:
+    if getattr(type(model), 'predict', None) is not SingleStageDetector.predict or own:
         kind = (
             type(model).__name__
             if head is None
@@ -98,7 +98,7 @@ def box_settings(model: nn.Module) -> BoxSettings:
             f'boxes of a {type(head.bbox_coder).__name__} cannot be exported: known are '
             f'{" and ".join(coder.__name__ for coder in CODERS)}'
         )
-    cfg = head.test_cfg or {}
+    cfg: Any = head.test_cfg or {}
     rule = dict(cfg.get('nms') or {})
     kind = rule.pop('type', 'nms')
     agnostic, iou_threshold = rule.pop('class_agnostic', False), rule.pop('iou_threshold', None)
@@ -143,7 +143,7 @@ class DenseBoxes(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.settings = box_settings(model)
-        self.model = model
+        self.model: Any = model
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Find boxes.

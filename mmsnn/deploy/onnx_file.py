@@ -110,10 +110,10 @@ def export_onnx(
         graph: nn.Module = DenseBoxes(plain(model))
         inputs: tuple[Tensor, ...] = images, torch.tensor([[height, width]] * batch)
         names = ['images', 'sizes'], ['boxes', 'scores', 'labels']
-        dynamic = axes, dims
+        dynamic: tuple[dict, ...] = axes, dims
     else:
-        graph, inputs, dynamic = ClassScores(plain(model)), (images,), (axes,)
-        names = ['images'], ['scores']
+        graph, inputs = ClassScores(plain(model)), (images,)
+        names, dynamic = (['images'], ['scores']), (axes,)
 
     keep = torch.ops.mmsnn.keep_boxes.default
     with _quiet():
@@ -157,9 +157,9 @@ def describe(model: nn.Module) -> dict:
         behind the normalisation, of detectors; and the ``pipeline`` of the test data, or None.
     """
     cfg = getattr(model, 'cfg', None) or Config()
-    data = model.data_preprocessor
+    data: Any = model.data_preprocessor
     pipeline = next((dataset.get('pipeline') for *_, dataset in datasets_of(cfg, ('test',))), None)
-    backbone = model.backbone
+    backbone: Any = model.backbone
     channels = getattr(backbone, 'in_channels', 3)
     of_events = any(type_name(transform) == 'LoadEventFrames' for transform in pipeline or [])
     if of_events:
@@ -205,7 +205,9 @@ class ClassScores(nn.Module):
 
 def _keep_boxes(boxes, scores, iou_threshold: float, most: int):
     """``mmsnn::keep_boxes`` in ONNX's operators."""
-    from onnxscript import opset18 as op
+    import onnxscript
+
+    op: Any = onnxscript.opset18
 
     def ints(*values):
         return op.Constant(value_ints=list(values))

@@ -34,9 +34,10 @@ class UnrolledNeuron(SpikingNeuron):
 
     def __init__(self, neuron: SpikingNeuron):
         super().__init__(neuron.v_threshold, neuron.time_steps)
-        decay, input_scale, *others = neuron.known_record()
-        self.neuron = ops.LIF(
-            *(torch.as_tensor(leak).item() for leak in (decay, input_scale)), *others
+        record = neuron.known_record()
+        self.neuron = record._replace(
+            decay=torch.as_tensor(record.decay).item(),
+            input_scale=torch.as_tensor(record.input_scale).item(),
         )
 
     def record(self) -> ops.LIF:
