@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from .. import ops
 from ..models.layers import ResidualGate, SpikingNeuron
 from ..ops import reference
+from ..ops.spec import ILIF
 from .fuse import folded_copy, is_fused
 
 
@@ -95,8 +96,13 @@ def plain(model: nn.Module) -> nn.Module:
     return model
 
 
+def _ilif(x: Tensor, *neuron: Any) -> Tensor:
+    return reference.ilif(x, ILIF(*neuron)).to(x.dtype)
+
+
 #: Operators of mmsnn's that a plain model calls for inference, in PyTorch's operations.
 DECOMPOSITIONS = {
+    torch.ops.mmsnn.ilif.default: _ilif,
     torch.ops.mmsnn.max_pool.default: reference.max_pool2d,
     torch.ops.mmsnn.rate_decode.default: reference.rate_decode,
     torch.ops.mmsnn.attention_statistics.default: reference.attention_statistics,

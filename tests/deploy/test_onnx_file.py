@@ -19,7 +19,7 @@ from mmsnn.deploy import ExportError, export_onnx, fuse
 from mmsnn.deploy.dense_boxes import DenseBoxes, box_settings
 from mmsnn.deploy.onnx_file import describe
 from mmsnn.deploy.plain import UnrolledNeuron, plain, trace
-from mmsnn.models.layers import IFNeuron, LIFNeuron, PLIFNeuron
+from mmsnn.models.layers import IFNeuron, ILIFNeuron, LIFNeuron, PLIFNeuron
 from mmsnn_cli.export import main
 
 onnx = pytest.importorskip('onnx', reason="needs onnx: pip install 'mmsnn[test]'")
@@ -51,6 +51,13 @@ def test_unrolled_neuron(neuron):
     assert 0 < spikes.mean() < 1
     assert torch.equal(unrolled(x), spikes)
     assert torch.equal(unrolled(x.flatten(0, 1), 5), spikes.flatten(0, 1))
+
+
+def test_whole_numbers_of_spikes():
+    neuron, x = ILIFNeuron(D=4), 6 * torch.rand(3, 2, 5, generator=torch.Generator().manual_seed(0))
+    spikes = trace(plain(neuron), (x,)).module()(x)
+    assert spikes.unique().tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(spikes, neuron(x))
 
 
 @pytest.mark.parametrize('gate', ['ResidualGate', 'LearnedGate', 'SEWAddGate', 'SEWIAndGate'])
