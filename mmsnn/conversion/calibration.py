@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mmdet.models.necks import FPN, ChannelMapper
 from torch import Tensor, nn
 
-from ..analysis import profile
+from ..analysis.profile import profile
 from ..analysis.observe import eval_mode
 from ..models import SGResNet, SpikingClsHead
 from ..models.backbones.sg_resnet import AddBlock, GateBlock, SpikingBlock
