@@ -133,6 +133,7 @@ setup(
         # What `mmsnn export` writes with.
         'int8': ['safetensors>=0.4'],
         'nir': ['nir>=1.0.8,<2'],
+        'onnx': ['onnx>=1.16', 'onnxscript>=0.5'],  # what runs the files is the user's choice
         'test': [
             'safetensors>=0.4',
             # It wants Python 3.10.
@@ -144,6 +145,10 @@ setup(
             'selenium',
             'aedat>=2.1',
             'h5py>=3.5',
+            # To write ONNX files and run them: 50 MB in all.
+            'onnx>=1.16',
+            'onnxscript>=0.5',
+            'onnxruntime',
             # To run docs/notebooks.
             'nbclient',
             'ipykernel',

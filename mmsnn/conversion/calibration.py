@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from mmdet.models.necks import FPN, ChannelMapper
 from torch import Tensor, nn
 
-from ..analysis import profile
 from ..analysis.observe import eval_mode
+from ..analysis.profile import profile
 from ..models import SGResNet, SpikingClsHead
 from ..models.backbones.sg_resnet import AddBlock, GateBlock, SpikingBlock
 from ..models.detectors.checks import list_necks

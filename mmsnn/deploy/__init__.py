@@ -6,15 +6,19 @@ from .fuse import PRECISIONS, fuse, has_amx, resolve_precision
 from .integer_conv import IntegerConv2d
 from .integer_file import export_integers
 from .nir_graph import export_nir, run_nir
+from .onnx_file import export_onnx
+from .plain import ExportError
 from .winograd_conv import WinogradConv2d
 
 __all__ = [
     'PRECISIONS',
     'EventConv2d',
+    'ExportError',
     'IntegerConv2d',
     'WinogradConv2d',
     'export_integers',
     'export_nir',
+    'export_onnx',
     'fold',
     'fuse',
     'has_amx',

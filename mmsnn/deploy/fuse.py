@@ -69,10 +69,7 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     device = next((p.device for p in model.parameters()), None)
     precision = resolve_precision(precision, device, model)
     integers = precision in ('int8', 'int16')
-    with _DetachedCopies():
-        model = copy.deepcopy(model).requires_grad_(False)
-    model.eval()  # alone: in MMDetection's ResNet it returns None
-    fold(model)
+    model = folded_copy(model)
     for module in model.modules():
         # Convs of other classes, as mmcv's ConvWS2d, take views of their weights.
         if type(module) in CONVS:
@@ -102,6 +99,35 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
         for part in rest:
             (_use_integers if in_bytes else _use_winograd)(part)
     return model
+
+
+def folded_copy(model: nn.Module) -> nn.Module:
+    """A copy in eval mode and without gradients, its norms folded into its convs.
+
+    Args:
+        model: Any model; it isn't changed.
+
+    Returns:
+        The copy.
+    """
+    with _DetachedCopies():
+        model = copy.deepcopy(model).requires_grad_(False)
+    model.eval()  # alone: in MMDetection's ResNet it returns None
+    fold(model)
+    return model
+
+
+def is_fused(model: nn.Module) -> bool:
+    """Whether a model is what :func:`fuse` gives.
+
+    Args:
+        model: Any model.
+    """
+    return any(
+        isinstance(hook, _InputTo)
+        for module in model.modules()
+        for hook in module._forward_pre_hooks.values()
+    )
 
 
 def resolve_precision(

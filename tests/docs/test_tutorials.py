@@ -239,6 +239,8 @@ def test_command_exists(words):
         stem = Path(script).stem.replace('dist_', '').replace('slurm_', '')
     sources = [
         ROOT / 'mmsnn_cli' / f'{stem}.py',
+        # A target of `mmsnn export` has options of its own.
+        *(ROOT / 'mmsnn_cli' / f'{stem}_{word}.py' for word in words if word.isalnum()),
         ROOT / 'benchmarks' / f'{stem}.py',
         *(ROOT / 'mmsnn' / 'utils').glob('*.py'),
         *(MMDET / 'tools').rglob(f'{stem}.py'),

@@ -24,8 +24,9 @@ def _checked(decoder: nn.Module, spikes: Tensor, channels: int) -> Tensor:
             f'{type(decoder).__name__} was built for {channels} channels, got '
             f'{spikes.shape[2]} in an input of shape {tuple(spikes.shape)}'
         )
-    # Kernels take a short way with plain tensors.
-    spikes = spikes.as_subclass(Tensor)
+    # Kernels take a short way with plain tensors; those of a trace would leave it.
+    if not torch.compiler.is_compiling():
+        spikes = spikes.as_subclass(Tensor)
     return spikes.float() if spikes.dtype == torch.uint8 and not decoder.takes_bytes else spikes
 
 

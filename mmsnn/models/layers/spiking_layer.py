@@ -64,7 +64,7 @@ def spiking_layer(
     if not _fuses(norm, neuron, gate):
         x = norm(conv_of_spikes(conv, x, binary))
         if shared:
-            x = x.expand(time_steps, *x.shape).flatten(0, 1)
+            x = x.repeat(time_steps, *[1] * (x.dim() - 1))
         x = neuron(x, time_steps)
         x = x if gate is None else _joined(gate, x, shortcut, time_steps)
         return x if pool is None else pool(x)
