@@ -239,7 +239,7 @@ def test_operator_of_someone_else():
 
 def test_missing_package(monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
-    refused(detector(), r"onnxscript.*pip install 'mmsnn\[export\]'")
+    refused(detector(), r"onnxscript.*pip install 'mmsnn\[onnx\]'")
 
 
 @pytest.mark.parametrize(
