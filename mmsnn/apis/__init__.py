@@ -3,11 +3,13 @@
 from .classification import inference_classifier, init_classifier
 from .detection import inference_detector, init_detector
 from .profiling import profile
+from .streaming import Stream, stream
 from .spiking import CannotSpikeError, Spiking, Trial, make_spiking, try_spiking
 
 __all__ = [
     'CannotSpikeError',
     'Spiking',
+    'Stream',
     'Trial',
     'inference_classifier',
     'inference_detector',
@@ -15,5 +17,6 @@ __all__ = [
     'init_detector',
     'make_spiking',
     'profile',
+    'stream',
     'try_spiking',
 ]

@@ -14,6 +14,7 @@ from .cifar import CIFAR10, CIFAR100
 from .errors import DatasetError
 from .events import DVSCIFAR10, EventFolder, PropheseeDetection, check_event_folder
 from .image_folder import ImageFolder, ImageNet
+from .stream_sampler import StreamBatchSampler
 
 __all__ = [
     'CIFAR10',
@@ -26,6 +27,7 @@ __all__ = [
     'ImageFolder',
     'ImageNet',
     'PropheseeDetection',
+    'StreamBatchSampler',
     'check_cls_dataset',
     'check_coco_dataset',
     'check_config_datasets',

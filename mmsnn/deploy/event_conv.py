@@ -65,6 +65,7 @@ class EventConv2d(nn.Conv2d):
         shortcut: Optional[Tensor] = None,
         gate: Optional[str] = None,
         dtype: Optional[torch.dtype] = None,
+        state: Optional[ops.NeuronState] = None,
     ) -> Optional[Tensor]:
         """The spikes of neurons behind the conv.
 
@@ -74,6 +75,7 @@ class EventConv2d(nn.Conv2d):
             shortcut: As of :func:`mmsnn.ops.lif`.
             gate: Likewise.
             dtype: Likewise.
+            state: Likewise.
 
         Returns:
             Spikes (T, B, C_out, H', W'), or None: call the conv, and then the neurons.
@@ -82,9 +84,11 @@ class EventConv2d(nn.Conv2d):
         if not in_bytes or neuron.learns or not _can(x):
             return None
         if self._is_sparse(x):
-            return ops.event_conv_lif(x, self._weights, self._geometry, neuron, shortcut, gate)
+            call = x, self._weights, self._geometry, neuron, shortcut, gate
+            return ops.event_conv_lif(*call, state=state)
         currents = self._dense(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        return ops.lif(currents, *neuron, shortcut=shortcut, gate=gate, dtype=dtype)
+        options: dict[str, Any] = dict(shortcut=shortcut, gate=gate, dtype=dtype, state=state)
+        return ops.lif(currents, *neuron, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve.

@@ -95,6 +95,7 @@ class IntegerConv2d(nn.Module):
         shortcut: Optional[Tensor] = None,
         gate: Optional[str] = None,
         dtype: Optional[torch.dtype] = None,
+        state: Optional[ops.NeuronState] = None,
     ) -> Optional[Tensor]:
         """The spikes of neurons behind the conv, where that takes less than one after the other.
 
@@ -104,6 +105,7 @@ class IntegerConv2d(nn.Module):
             shortcut: As of :func:`mmsnn.ops.lif`.
             gate: Likewise.
             dtype: Likewise.
+            state: Likewise.
 
         Returns:
             Spikes (T, B, C_out, H', W'), or None: call the conv, and then the neurons.
@@ -112,11 +114,12 @@ class IntegerConv2d(nn.Module):
             return None
         in_bytes = dtype == torch.uint8 and (shortcut is None or shortcut.dtype == torch.uint8)
         if self._fits_tiles and in_bytes and not neuron.learns and conv_lif.is_fast(x):
-            state = weights_state(self.conv)
-            if self._tiles is None or self._tiles[0] != state:
-                self._tiles = state, conv_lif.pack_weights(*self._round())
+            weights = weights_state(self.conv)
+            if self._tiles is None or self._tiles[0] != weights:
+                self._tiles = weights, conv_lif.pack_weights(*self._round())
             geometry = self._geometry[:3]
-            return conv_lif.conv_lif(x, self._tiles[1], geometry, neuron, shortcut, gate)
+            call = x, self._tiles[1], geometry, neuron, shortcut, gate
+            return conv_lif.conv_lif(*call, state=state)
         if not self.takes_bands(x):
             return None
         size = (*x.shape[:2], *self.output_size(x))
@@ -125,10 +128,14 @@ class IntegerConv2d(nn.Module):
             dtype=dtype or torch.float32,
             memory_format=torch.channels_last,
         ).unflatten(0, size[:2])
+        v = None if state is None else state.begin(x, size[1:], spikes[0].stride())
         for image, rows, currents in self.bands(x):
             here = (slice(None), slice(image, image + 1), slice(None), rows)
             part = None if shortcut is None else shortcut[here]
-            ops.lif(currents, *neuron, shortcut=part, gate=gate, out=spikes[here])
+            kept = None if v is None else ops.NeuronState((v[here[1:]].clone(),))
+            ops.lif(currents, *neuron, shortcut=part, gate=gate, out=spikes[here], state=kept)
+            if v is not None and kept is not None:
+                v[here[1:]] = kept.tensors[0]
         return spikes
 
     def takes_bands(self, x: Tensor) -> bool:

@@ -8,6 +8,7 @@ from .hooks import (
     NonFiniteLossHook,
     SpikeBudgetHook,
     SpikeStatsHook,
+    StreamHook,
 )
 from .optimizers import BF16OptimWrapper
 
@@ -20,4 +21,5 @@ __all__ = [
     'NonFiniteLossHook',
     'SpikeBudgetHook',
     'SpikeStatsHook',
+    'StreamHook',
 ]

@@ -39,6 +39,7 @@ from .spec import (
     Gate,
     LIFCall,
     LIFGrads,
+    NeuronState,
     Surrogate,
     compute_dtype,
 )
@@ -70,6 +71,7 @@ __all__ = [
     'Gate',
     'LIFCall',
     'LIFGrads',
+    'NeuronState',
     'SettingError',
     'Surrogate',
     'WinogradWeights',

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from .backends.base import Backend
 from .checks import check_gate, check_steps
-from .dispatch import BackendError, choose
+from .dispatch import REFERENCE, BackendError, choose
 from .layout import steps_laid_out
-from .spec import ConvCall
+from .spec import ConvCall, NeuronState
 
 _LAST = torch.channels_last
 
@@ -59,6 +59,15 @@ def check_call(call: ConvCall, channels: int, kernel_size: tuple[int, int]) -> t
     return expected
 
 
+def from_state(call: ConvCall, size: tuple[int, ...], state: Optional[NeuronState]) -> ConvCall:
+    """The call with the potentials of a state, channels last, if there is one."""
+    if state is None:
+        return call
+    _, batch, channels, height, width = size
+    strides = channels * height * width, 1, channels * width, channels
+    return call._replace(v=state.begin(call.x, (batch, channels, height, width), strides))
+
+
 def run(
     operation: str,
     call: ConvCall,
@@ -90,10 +99,13 @@ def run(
     if out.numel():
         # Spikes are the same with any surrogate, and what is prepared for one serves all.
         neuron = call.neuron._replace(surrogate='arctan', surrogate_width=1.0)
+        backend = backend or choose(operation, x)
+        if call.v is not None and not backend.hands_on:
+            backend = REFERENCE
         call = call._replace(
             x=steps_laid_out(x.resolve_neg(), _LAST),
             neuron=neuron,
             shortcut=None if shortcut is None else steps_laid_out(shortcut.resolve_neg(), _LAST),
         )
-        getattr(backend or choose(operation, x), operation)(call, out)
+        getattr(backend, operation)(call, out)
     return out

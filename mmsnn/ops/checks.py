@@ -98,6 +98,19 @@ def check_levels(levels: int) -> None:
         raise ValueError(f'levels must be a number of spikes from 1 to 255, got {levels}')
 
 
+def check_followed() -> None:
+    """Refuse to hand on potentials where a compiler or a trace looks on.
+
+    Raises:
+        ValueError: Says so.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        raise ValueError(
+            'a compiler can not follow potentials from call to call: stream with the model as it '
+            'is, without torch.compile'
+        )
+
+
 def check_call(call: LIFCall) -> None:
     """Refuse tensors that don't fit together.
 

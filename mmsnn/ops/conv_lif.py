@@ -9,9 +9,9 @@ from torch import Tensor
 
 from . import units
 from .backends.base import Backend
-from .byte_conv import check_call, output_size, run
+from .byte_conv import check_call, from_state, output_size, run
 from .dispatch import REFERENCE, choose
-from .spec import LIF, ConvCall
+from .spec import LIF, ConvCall, NeuronState
 
 __all__ = ['OUTPUTS', 'ConvWeights', 'conv_lif', 'is_fast', 'output_size', 'pack_weights']
 
@@ -69,6 +69,7 @@ def conv_lif(
     shortcut: Optional[Tensor] = None,
     gate: Optional[str] = None,
     backend: Optional[Backend] = None,
+    state: Optional[NeuronState] = None,
 ) -> Tensor:
     r"""Spikes in bytes to spikes in bytes: conv, neuron and gate.
 
@@ -88,6 +89,7 @@ def conv_lif(
         shortcut: (T, B, C_out, H', W') in ``torch.uint8``, for the gate.
         gate: As of :func:`mmsnn.ops.lif`.
         backend: What computes; by default what :func:`mmsnn.ops.set_backend` says.
+        state: As of :func:`mmsnn.ops.lif`.
 
     Returns:
         (T, B, C_out, H', W') in ``torch.uint8``, channels last.
@@ -102,6 +104,7 @@ def conv_lif(
     call = ConvCall(x, weights, geometry, neuron, shortcut, gate)
     kernel_size = weights.q.shape[2], weights.q.shape[3]
     size = check_call(call, 4 * weights.q.shape[4], kernel_size)
+    call = from_state(call, size, state)
     return run('conv_lif', call, size, torch.uint8, backend)
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from .backends.base import Backend
-from .byte_conv import check_call, run
+from .byte_conv import check_call, from_state, run
 from .event_weights import EventWeights, check_event_weights
-from .spec import LIF, ConvCall
+from .spec import LIF, ConvCall, NeuronState
 
 
 def event_conv2d(
@@ -60,6 +60,7 @@ def event_conv_lif(
     shortcut: Optional[Tensor] = None,
     gate: Optional[str] = None,
     backend: Optional[Backend] = None,
+    state: Optional[NeuronState] = None,
 ) -> Tensor:
     r"""Spikes in bytes to spikes in bytes: :func:`event_conv2d`, neuron and gate.
 
@@ -77,6 +78,7 @@ def event_conv_lif(
         shortcut: (T, B, C_out, H', W') in ``torch.uint8``, for the gate.
         gate: As of :func:`mmsnn.ops.lif`.
         backend: As of :func:`event_conv2d`.
+        state: As of :func:`mmsnn.ops.lif`.
 
     Returns:
         (T, B, C_out, H', W') in ``torch.uint8``, channels last.
@@ -88,4 +90,5 @@ def event_conv_lif(
     check_event_weights(weights, x)
     call = ConvCall(x, weights, geometry, neuron, shortcut, gate)
     size = check_call(call, weights.channels, weights.kernel_size)
+    call = from_state(call, size, state)
     return run('event_conv_lif', call, size, torch.uint8, backend)

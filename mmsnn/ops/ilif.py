@@ -5,9 +5,11 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from . import reference
+from . import dispatch, reference
+from .checks import check_followed, check_steps
+from .layout import inner_layout
 from .operators import ilif as operators
-from .spec import ILIF
+from .spec import ILIF, NeuronState
 
 
 def ilif(
@@ -17,6 +19,7 @@ def ilif(
     v_threshold: float = 1.0,
     detach_reset: bool = False,
     dtype: Optional[torch.dtype] = None,
+    state: Optional[NeuronState] = None,
 ) -> Tensor:
     r"""Integer leaky integrate-and-fire over all time steps, starting from u = 0.
 
@@ -39,6 +42,7 @@ def ilif(
         v_threshold: Firing threshold V_th, in units of the current.
         detach_reset: Whether the gradient ignores the spikes in the reset.
         dtype: Dtype of the spikes where it isn't that of ``x``, for inference.
+        state: As of :func:`mmsnn.ops.lif`, in units of the threshold.
 
     Returns:
         Whole numbers 0 to D of the shape of ``x``.
@@ -53,10 +57,31 @@ def ilif(
         >>> ilif(torch.tensor([[0.4], [1.5], [9.0]]), levels=4).flatten()
         tensor([0., 2., 4.])
     """
+    if state is not None:
+        return _from_state(x, ILIF(levels, float(decay), v_threshold, detach_reset), dtype, state)
     neuron = levels, float(decay), float(v_threshold), detach_reset
     if dtype is None or dtype == x.dtype:
         return operators.ilif(x, *neuron)
     return operators.ilif_as(x, *neuron, dtype)
+
+
+def _from_state(
+    x: Tensor, neuron: ILIF, dtype: Optional[torch.dtype], state: NeuronState
+) -> Tensor:
+    """From potentials on, as :func:`mmsnn.ops.lif` does it."""
+    check_followed()
+    check_steps(x, None)
+    u = state.begin(x, *inner_layout(x, 0))
+    before = u.clone()
+    backend = dispatch.choose('ilif', x)
+    backend = backend if backend.hands_on else dispatch.REFERENCE
+    with torch.no_grad():
+        spikes = operators._ilif(x.resolve_neg(), *neuron, dtype=dtype, backend=backend, u=u)
+    if not (torch.is_grad_enabled() and x.requires_grad and dtype in (None, x.dtype)):
+        return spikes
+    currents = reference.in_thresholds(x, neuron)
+    currents = currents.select_scatter(neuron.decay * before + currents[0], 0, 0)
+    return operators.ilif(currents, *neuron._replace(v_threshold=1.0)).to(x.dtype)
 
 
 def ilif_steps(x: Tensor, levels: int = 4, decay: float = 0.5, v_threshold: float = 1.0) -> Tensor:

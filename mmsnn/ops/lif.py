@@ -8,10 +8,11 @@ from torch import Tensor
 
 from . import dispatch, operators, reference
 from .backends.base import Backend
-from .checks import check_call, check_steps
+from .checks import check_call, check_followed, check_steps
+from .layout import inner_layout
 from .operators.lif import Arguments
 from .pool import check_windows, spike_max_pool2d
-from .spec import LIF, RESETS, LIFCall
+from .spec import LIF, RESETS, LIFCall, NeuronState
 from .surrogate import SURROGATES, check_surrogate
 
 
@@ -33,6 +34,7 @@ def lif(
     dtype: Optional[torch.dtype] = None,
     out: Optional[Tensor] = None,
     pool: Optional[Sequence] = None,
+    state: Optional[NeuronState] = None,
 ) -> Tensor:
     r"""Iterative leaky integrate-and-fire over all time steps, starting from v = 0.
 
@@ -73,6 +75,9 @@ def lif(
         pool: Kernel size, stride and padding of a max pool (:func:`mmsnn.ops.spike_max_pool2d`)
             that comes last, for maps (T, B, C, H, W). On a CPU the maps in between are bytes, and
             bits as long as backward needs them; nothing else of them is ever in memory.
+        state: Potentials (B, ...) to start from, those of the call before, and where the last ones
+            are left for the next call: time steps in several calls give the spikes of all in one,
+            bit for bit. Gradients end at them.
 
     Returns:
         Spikes (T, ...), 0 or 1 in the dtype of ``x`` or in ``dtype`` (with ``gate='add'``, their
@@ -80,8 +85,9 @@ def lif(
 
     Raises:
         ValueError: Unknown reset, surrogate or gate, a threshold or width that is not positive, no
-            time step, a gate without a shortcut or the other way round, shapes that don't fit,
-            windows as of :func:`mmsnn.ops.spike_max_pool2d`, or ``out`` with a ``pool``.
+            time step, a gate without a shortcut or the other way round, shapes that don't fit, a
+            state of another shape or under torch.compile, windows as of
+            :func:`mmsnn.ops.spike_max_pool2d`, or ``out`` with a ``pool``.
 
     Example:
         >>> import torch
@@ -98,18 +104,71 @@ def lif(
     if out is not None:
         _check_out(x, time_steps, dtype, out)
         dtype = out.dtype
+    if state is not None:
+        call = call._replace(v=_potentials(call, state))
+        if dtype is None and out is None and _learns(call):
+            return _differentiable(call, pool)
     if pool is not None:
         if out is not None:
             raise ValueError('out takes spikes as they come, not those behind a pool')
-        if _pools_in_one(call):
+        if state is None and _pools_in_one(call):
             return _pooled(Arguments.of(call), dtype, pool)
         return _then_pool(lambda dtype: _spikes(call, dtype), x, dtype, pool)
     return _spikes(call, dtype, out)
 
 
+def _potentials(call: LIFCall, state: NeuronState) -> Tensor:
+    check_followed()
+    return state.begin(call.x, *inner_layout(call.x, call.time_steps))
+
+
+def _learns(call: LIFCall) -> bool:
+    """Whether there is a gradient of anything."""
+    given = call.x, *call.neuron[:2], call.scale, call.shift, call.shortcut
+    return torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in given)
+
+
+def _differentiable(call: LIFCall, pool: Optional[Sequence]) -> Tensor:
+    """A call from potentials on, with its gradient.
+
+    h[0] is the current of a first step from rest: decay * v + input_scale * y[0], to the last bit.
+    The last potentials come from a pass of their own.
+    """
+    assert call.v is not None
+    before = call.v.clone()
+    with torch.no_grad():
+        _spikes(call, None)
+    decay, input_scale = (_without_axes(v) for v in call.neuron[:2])
+    neuron = call.neuron._replace(decay=decay, input_scale=input_scale)
+    currents = reference.currents_of(call._replace(neuron=neuron))
+    if call.time_steps:
+        currents = currents.expand(call.time_steps, *currents.shape)
+    currents = currents.select_scatter(decay * before + currents[0], 0, 0)
+    neuron = neuron._replace(input_scale=1.0)
+    spikes = lif(currents, *neuron, shortcut=call.shortcut, gate=call.gate, pool=pool)
+    return spikes.to(call.x.dtype)
+
+
+def _from_potentials(
+    call: LIFCall, backend: Backend, dtype: Optional[torch.dtype], out: Optional[Tensor]
+) -> Tensor:
+    """A checked call with potentials, without a gradient."""
+    planned = backend.planned_lif(call, dtype, out)
+    if planned is not None:
+        return planned
+    arguments = Arguments.of(call._replace(x=call.x.resolve_neg()))
+    spikes = operators.lif._lif(*arguments, dtype=dtype, backend=backend, v=call.v)
+    return spikes if out is None else out.copy_(spikes)
+
+
 def _spikes(call: LIFCall, dtype: Optional[torch.dtype], out: Optional[Tensor] = None) -> Tensor:
     """A checked call."""
     backend = _backend('lif', call)
+    if call.v is not None:
+        if not backend.hands_on:
+            backend = dispatch.REFERENCE
+        with torch.no_grad():
+            return _from_potentials(call, backend, dtype, out)
     if backend is dispatch.REFERENCE:
         # Without axes a tensor doesn't promote the potentials to its dtype.
         decay, input_scale = (_without_axes(v) for v in call.neuron[:2])
@@ -242,6 +301,7 @@ def norm_lif(
     time_steps: Optional[int] = None,
     dtype: Optional[torch.dtype] = None,
     pool: Optional[Sequence] = None,
+    state: Optional[NeuronState] = None,
 ) -> Tensor:
     r"""Batch normalisation over time, batch and space, then :func:`lif` and its gate.
 
@@ -275,6 +335,7 @@ def norm_lif(
         time_steps: Likewise.
         dtype: Likewise.
         pool: Likewise.
+        state: Likewise.
 
     Returns:
         Spikes (T, B, C, ...) in the dtype of `x` or in `dtype`.
@@ -288,7 +349,7 @@ def norm_lif(
         scale = weight * invstd
         return lif(
             x, *neuron, scale=scale, shift=bias - mean * scale, shortcut=shortcut, gate=gate,
-            time_steps=time_steps, dtype=dtype, pool=pool,
+            time_steps=time_steps, dtype=dtype, pool=pool, state=state,
         )  # fmt: skip
 
     if not training:
@@ -306,7 +367,8 @@ def norm_lif(
         raise ValueError(
             f'statistics need more than one value a channel, got an input of shape {tuple(x.shape)}'
         )
-    fast = _backend('lif', call) is not dispatch.REFERENCE
+    # Potentials that are handed on are no argument of the operator of both.
+    fast = state is None and _backend('lif', call) is not dispatch.REFERENCE
     if fast:
         mean, var = operators.lif.channel_stats(x.detach(), call.time_steps)
     else:

@@ -51,7 +51,10 @@ class Step(NamedTuple):
 
 
 def integrate(
-    currents: Iterable[Tensor], neuron: LIF, fires: Callable[[Tensor], Tensor]
+    currents: Iterable[Tensor],
+    neuron: LIF,
+    fires: Callable[[Tensor], Tensor],
+    v: Optional[Tensor] = None,
 ) -> Iterator[Step]:
     """The recurrence of :func:`mmsnn.ops.lif`, on what :func:`_current` gives.
 
@@ -59,17 +62,21 @@ def integrate(
         currents: input_scale * y[t] for each time step.
         neuron: Its constants.
         fires: Spikes by the distance to the threshold, h - V_th.
+        v: Potentials that it starts from; default 0.
 
     Yields:
         The time steps.
     """
-    v = None
     for current in currents:
         h = current if v is None else neuron.decay * v + current
         s = fires(h - neuron.v_threshold)
         yield Step(v, h, s)
-        r = s.detach() if neuron.detach_reset else s
-        v = h * (1 - r) if neuron.reset == 'hard' else h - neuron.v_threshold * r
+        v = after_reset(h, s.detach() if neuron.detach_reset else s, neuron)
+
+
+def after_reset(h: Tensor, s: Tensor, neuron: LIF) -> Tensor:
+    """v[t] of h[t] and the spikes s[t]."""
+    return h * (1 - s) if neuron.reset == 'hard' else h - neuron.v_threshold * s
 
 
 def heaviside(u: Tensor) -> Tensor:
@@ -77,21 +84,29 @@ def heaviside(u: Tensor) -> Tensor:
     return (u >= 0).to(u.dtype)
 
 
+def currents_of(call: LIFCall) -> Tensor:
+    """input_scale * y, of the shape of ``x`` and in the dtype of potentials."""
+    scale, shift = (_by_channel(v, call.x, call.time_steps > 0) for v in (call.scale, call.shift))
+    return _current(call.x, scale, shift, call.neuron.input_scale)
+
+
 def lif(call: LIFCall, dtype: Optional[torch.dtype] = None) -> Tensor:
-    """:func:`mmsnn.ops.lif` on checked arguments."""
-    x, neuron, scale, shift, shortcut, gate, time_steps = call
-    scale, shift = (_by_channel(values, x, bool(time_steps)) for values in (scale, shift))
-    frames = [x] if time_steps else x.unbind(0)
-    currents = [_current(frame, scale, shift, neuron.input_scale) for frame in frames]
+    """:func:`mmsnn.ops.lif` on checked arguments; with potentials in ``v``, without a gradient."""
+    x, neuron, _, _, shortcut, gate, time_steps, v = call
     spikes = []
 
     def fires(u: Tensor) -> Tensor:
         return fire(u, neuron.surrogate, neuron.surrogate_width)
 
-    for t, (_, _, s) in enumerate(integrate(currents * (time_steps or 1), neuron, fires)):
+    currents, step = currents_of(call), None
+    frames = [currents] * time_steps if time_steps else currents.unbind(0)
+    for t, step in enumerate(integrate(frames, neuron, fires, v)):
+        s = step.s
         if gate is not None and shortcut is not None:
             s = GATES[gate].join(s, shortcut[t].to(s.dtype))
         spikes.append(s.to(dtype or x.dtype))
+    if v is not None and step is not None:
+        v.copy_(after_reset(step.h, step.s, neuron))
     return torch.stack(spikes)
 
 
@@ -119,7 +134,7 @@ def lif_backward(grad: Tensor, call: LIFCall) -> Gradients:
         y', summed over time where all steps share ``x``; dL/d shortcut; sums of y' and y' x by
         channel (2, C); sums h' v[t - 1] and h' y, the gradients of decay and input_scale.
     """
-    x, neuron, scale, shift, shortcut, gate, time_steps = call
+    x, neuron, scale, shift, shortcut, gate, time_steps, _ = call
     hard = neuron.reset == 'hard'
     scale, shift = (_by_channel(values, x, bool(time_steps)) for values in (scale, shift))
     dtype = compute_dtype(x.dtype)
@@ -159,8 +174,18 @@ def lif_backward(grad: Tensor, call: LIFCall) -> Gradients:
     return Gradients(y_grad, shortcut_grad, channel_sums, leak_sums)
 
 
+def in_thresholds(x: Tensor, neuron: ILIF) -> Tensor:
+    """Currents in units of the threshold and in the dtype that potentials have."""
+    x = x.to(compute_dtype(x.dtype))
+    # A tensor: on GPUs torch multiplies by the inverse of a number, which rounds otherwise.
+    return x if neuron.v_threshold == 1 else x / x.new_full((), neuron.v_threshold)
+
+
 def integrate_whole(
-    x: Tensor, neuron: ILIF, count: Callable[[Tensor], Tensor]
+    x: Tensor,
+    neuron: ILIF,
+    count: Callable[[Tensor], Tensor],
+    u: Optional[Tensor] = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The recurrence of :func:`mmsnn.ops.ilif`.
 
@@ -168,16 +193,12 @@ def integrate_whole(
         x: Currents, (T, ...).
         neuron: Its constants.
         count: Spikes by the potential in units of the threshold.
+        u: Potentials that it starts from; default 0.
 
     Yields:
         h[t] and s[t].
     """
-    x = x.to(compute_dtype(x.dtype))
-    if neuron.v_threshold != 1:
-        # A tensor: on GPUs torch multiplies by the inverse of a number, which rounds otherwise.
-        x = x / x.new_full((), neuron.v_threshold)
-    u = None
-    for current in x.unbind(0):
+    for current in in_thresholds(x, neuron).unbind(0):
         h = current if u is None else neuron.decay * u + current
         s = count(h)
         yield h, s
@@ -191,13 +212,17 @@ def whole_spikes(h: Tensor, levels: int) -> Tensor:
     return (h - 0.5).floor_().add_(1).clamp_(0, levels).nan_to_num_(0.0)
 
 
-def ilif(x: Tensor, neuron: ILIF) -> Tensor:
-    """:func:`mmsnn.ops.ilif` in the dtype of potentials, without a gradient."""
+def ilif(x: Tensor, neuron: ILIF, u: Optional[Tensor] = None) -> Tensor:
+    """:func:`mmsnn.ops.ilif` in the dtype of potentials, without a gradient; ``u`` is handed on."""
 
     def count(h: Tensor) -> Tensor:
         return whole_spikes(h, neuron.levels)
 
-    return torch.stack([s for _, s in integrate_whole(x, neuron, count)])
+    steps = list(integrate_whole(x, neuron, count, u))
+    if u is not None:
+        h, s = steps[-1]
+        u.copy_(h - s)
+    return torch.stack([s for _, s in steps])
 
 
 def ilif_backward(grad: Tensor, x: Tensor, neuron: ILIF) -> Tensor:

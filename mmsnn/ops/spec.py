@@ -1,7 +1,8 @@
 """The records that operations and backends hand on: a neuron, a surrogate, a gate, one call."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional, Union
 
 import torch
@@ -105,6 +106,8 @@ class LIFCall(NamedTuple):
             where a backward pass kept them so.
         gate: Name of the gate.
         time_steps: T of an ``x`` that all share, else 0.
+        v: (B, C, ...), the potentials that it starts from, and where it leaves those that it ends
+            with; default 0, and nowhere.
     """
 
     x: Tensor
@@ -114,6 +117,7 @@ class LIFCall(NamedTuple):
     shortcut: Optional[Tensor] = None
     gate: Optional[str] = None
     time_steps: int = 0
+    v: Optional[Tensor] = None
 
     @property
     def steps(self) -> int:
@@ -126,6 +130,75 @@ class LIFCall(NamedTuple):
         return 1 if self.time_steps else 2
 
 
+@dataclass
+class NeuronState:
+    """What neurons hand on from one call to the next (:func:`mmsnn.ops.lif`): at first, nothing.
+
+    Args:
+        tensors: (B, ...) each, of B recordings that go on side by side, and 0 at rest; empty where
+            nothing has been handed on yet.
+
+    Example:
+        >>> import torch
+        >>> from mmsnn.ops import NeuronState, lif
+        >>> state = NeuronState()
+        >>> lif(torch.tensor([[0.75]]), state=state).item(), state.tensors
+        (0.0, (tensor([0.7500]),))
+        >>> lif(torch.tensor([[0.75]]), state=state).item(), state.tensors
+        (1.0, (tensor([0.]),))
+    """
+
+    tensors: tuple[Tensor, ...] = ()
+
+    def begin(self, x: Tensor, shape: Sequence[int], strides: Sequence[int]) -> Tensor:
+        """The potentials of a neuron that has them alone.
+
+        Args:
+            x: Its currents; the potentials are on their device, and in float32 where that is more.
+            shape: Of the potentials, (B, ...).
+            strides: Of their memory.
+
+        Returns:
+            A tensor that stays part of this state: what is written there is handed on.
+
+        Raises:
+            ValueError: What has been handed on has another shape, dtype or device.
+        """
+        dtype = compute_dtype(x.dtype)
+        if self.tensors:
+            (v,) = self.tensors
+            if (v.shape, v.dtype, v.device) != (torch.Size(shape), dtype, x.device):
+                raise ValueError(
+                    f'the potentials handed on are {v.dtype} {tuple(v.shape)} on {v.device}, and '
+                    f'these currents are for {dtype} {tuple(shape)} on {x.device}: as many '
+                    'recordings, of the same size, have to come at every call. Reset the state '
+                    'before others come'
+                )
+            if v.stride() == tuple(strides):
+                return v
+        fresh = torch.empty_strided(shape, strides, dtype=dtype, device=x.device)
+        self.tensors = (fresh.copy_(self.tensors[0]) if self.tensors else fresh.zero_(),)
+        return self.tensors[0]
+
+    def select(self, recordings: Sequence[Optional[int]]) -> None:
+        """Which recordings go on, in another order, and which begin.
+
+        Args:
+            recordings: For each of the next call, its place in the last one, or None where it
+                begins, at rest.
+        """
+        places = [-1 if i is None else i for i in recordings]
+        if not self.tensors or places == list(range(len(self.tensors[0]))):
+            return
+        selected = []
+        for v in self.tensors:
+            index = torch.tensor(places, device=v.device)
+            fresh = (index < 0).view(-1, *[1] * (v.dim() - 1))
+            # index_select keeps no memory layout; the next call brings it about.
+            selected.append(v.index_select(0, index.clamp_min(0)).masked_fill(fresh, 0))
+        self.tensors = tuple(selected)
+
+
 class ConvCall(NamedTuple):
     """One call of a conv on spikes in bytes, and of the neurons in it.
 
@@ -136,6 +209,7 @@ class ConvCall(NamedTuple):
         neuron: Constants of the neurons behind it, where there are some.
         shortcut: (T, B, C_out, H', W') in ``torch.uint8``, for the gate.
         gate: Name of the gate.
+        v: As of :class:`LIFCall`, (B, C_out, H', W').
     """
 
     x: Tensor
@@ -144,6 +218,7 @@ class ConvCall(NamedTuple):
     neuron: LIF = LIF()
     shortcut: Optional[Tensor] = None
     gate: Optional[str] = None
+    v: Optional[Tensor] = None
 
 
 class BitsConvCall(NamedTuple):

@@ -74,7 +74,7 @@ def open_of_sensor(path: str, size: tuple[int, int]) -> Recording:
 
 @DATASETS.register_module()
 class PropheseeDetection(BaseDataset):
-    """Recordings with boxes: one sample for each time that has a box.
+    """Recordings with boxes: one sample for each time that has a box, or all windows in order.
 
     The folder has, for each ``NAME_bbox.npy``, the recording ``NAME_td.dat``, ``NAME_td.dat.h5`` or
     any other that :func:`~mmsnn.datasets.events.open_recording` opens, with ``_td`` or without. So
@@ -92,6 +92,12 @@ class PropheseeDetection(BaseDataset):
             car).
         stride: Least time between the samples of a recording, in microseconds. 1Mpx has labels each
             16 ms, where the metric takes predictions for one time that are up to 50 ms away.
+        windows: Length in microseconds, where the samples shall be windows that follow one another,
+            for streams: from the first event of a recording to its last label, on a grid on which
+            the first label is the end of one. Items have ``window``, which counts them, and the
+            boxes for which theirs is the nearest end; ``instances`` are those of the time nearest
+            to it. ``labelled`` says whether there was a label: a window without one needn't be
+            empty, and takes no part in a loss (:class:`mmsnn.engine.StreamHook`).
         metainfo: ``classes`` chooses among the labels of the sensor, as all 7 of 1Mpx, and their
             order. Boxes of others are left out.
         **kwargs: As in ``mmengine.dataset.BaseDataset``: pipeline, indices, test_mode, ...
@@ -123,6 +129,7 @@ class PropheseeDetection(BaseDataset):
         data_prefix: Optional[dict] = None,
         generation: str = 'gen1',
         stride: int = 0,
+        windows: Optional[int] = None,
         metainfo: Optional[dict] = None,
         **kwargs: Any,
     ):
@@ -130,6 +137,11 @@ class PropheseeDetection(BaseDataset):
             raise ValueError(f'generation is {generation!r}, expected {" or ".join(SENSORS)}')
         if stride < 0:
             raise ValueError(f'stride must be at least 0 microseconds, got {stride}')
+        if windows is not None and (not isinstance(windows, int) or windows < 1 or stride):
+            raise ValueError(
+                f'windows must be a whole number of microseconds, without a stride, got {windows!r}'
+            )
+        self.windows = windows
         self.sensor = SENSORS[generation]
         self.generation, self.stride = generation, stride
         metainfo = {'classes': self.sensor.classes, **(metainfo or {})}
@@ -156,6 +168,9 @@ class PropheseeDetection(BaseDataset):
         items = []
         for recording, path in find_pairs(folder):
             boxes = self._load_boxes(path)
+            if self.windows is not None:
+                items += self._sequence(recording, boxes, self.windows)
+                continue
             last: Optional[int] = None
             for t in np.unique(boxes['t']).tolist():
                 if last is None or t - last >= self.stride:
@@ -221,6 +236,25 @@ class PropheseeDetection(BaseDataset):
         numbers = np.array([number_of.get(name, -1) for name in labels])
         boxes['class_id'] = numbers[boxes['class_id']]
         return boxes[boxes['class_id'] >= 0]
+
+    def _sequence(self, recording: str, boxes: np.ndarray, length: int) -> list[dict]:
+        """All windows of a recording, up to its last label."""
+        if not len(boxes):
+            return []
+        with open_of_sensor(recording, self.sensor.size) as opened:
+            start = min(opened.start, int(boxes['t'][0]))
+        before = max(-(-(int(boxes['t'][0]) - start) // length), 1) - 1
+        first_end = int(boxes['t'][0]) - before * length
+        # The nearest end; halfway, the later one.
+        numbers = (boxes['t'] - first_end + length // 2) // length
+        items = []
+        for i in range(int(numbers[-1]) + 1):
+            t, here = first_end + i * length, boxes[numbers == i]
+            nearest = here['t'][np.argmin(np.abs(here['t'] - t))] if len(here) else t
+            item = self._item(recording, t, here[here['t'] == nearest])
+            item.update(boxes=here, window=i, labelled=len(here) > 0)
+            items.append(item)
+        return items
 
     def _item(self, recording, t, boxes):
         inside = crop_boxes(boxes, self.sensor.size)

@@ -128,6 +128,8 @@ class PackEventDetInputs(PackDetInputs):
             'flip_direction',
             'recording',
             't',
+            'window',
+            'labelled',
             'boxes',
         ),
     ):

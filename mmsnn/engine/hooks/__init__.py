@@ -7,6 +7,7 @@ from .fuse_hook import FuseHook
 from .non_finite_loss_hook import NonFiniteLossHook
 from .spike_budget_hook import SpikeBudgetHook
 from .spike_stats_hook import SpikeStatsHook
+from .stream_hook import StreamHook
 
 __all__ = [
     'CheckpointHook',
@@ -16,4 +17,5 @@ __all__ = [
     'NonFiniteLossHook',
     'SpikeBudgetHook',
     'SpikeStatsHook',
+    'StreamHook',
 ]

@@ -22,7 +22,9 @@ from ..layers import (
     build_norm,
     check_time_steps,
     conv_of_spikes,
+    in_a_row,
     mark_spikes,
+    side_by_side,
     spiking_layer,
     unfold_frames,
 )
@@ -298,6 +300,9 @@ class SGResNet(BaseModule):
         (4, 1, 512, 1, 1)
     """
 
+    #: How many windows of each recording a batch holds, (windows * B, ...), all first ones first:
+    #: neurons go on from each to the next (:class:`mmsnn.models.layers.Streaming`).
+    windows = 1
     #: By depth, whether the blocks are bottlenecks, and how many each stage has.
     arch_settings = {
         10: (False, (1, 1, 1, 1)),
@@ -493,8 +498,10 @@ class SGResNet(BaseModule):
             ValueError: Input of another rank or another number of channels; event frames of
                 another T, or with an axis that could be time or batch.
         """
-        time_steps = self.time_steps
+        time_steps = self.windows * self.time_steps
         x = self._with_time(x)
+        if self.windows > 1:
+            x = in_a_row(x if x.dim() == 5 else x.expand(self.time_steps, *x.shape), self.windows)
         x = self._stem(x, time_steps)
         outs = []
         for i, name in enumerate(self.res_layers):
@@ -507,7 +514,8 @@ class SGResNet(BaseModule):
                 out = x
                 if self.membrane_shortcut:
                     out = self.out_neurons[self.out_indices.index(i)](x, time_steps)
-                outs.append(out.unflatten(0, (time_steps, -1)))
+                out = out.unflatten(0, (time_steps, -1))
+                outs.append(side_by_side(out, self.windows) if self.windows > 1 else out)
         return mark_spikes(outs, type(self).__name__, self.out_channels)
 
     def _with_time(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from typing import Optional
 
 from mmdet.models.detectors import RetinaNet
 from mmdet.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
 from ..necks import DecoderNeck
 from .checks import check_channels, list_necks, why_no_decoder
@@ -37,6 +37,27 @@ class SpikingRetinaNet(RetinaNet):
     def __init__(self, backbone: dict, neck=None, **kwargs):
         super().__init__(backbone=backbone, neck=neck, **kwargs)
         check_spiking_parts(self.backbone, self.neck if self.with_neck else None)
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict:
+        """MMDetection's losses, of the samples that have labels.
+
+        Args:
+            batch_inputs: As in MMDetection.
+            batch_data_samples: Likewise. Those whose metainfo says ``labelled=False``, windows of a
+                stream between two labels, run through the backbone alone.
+
+        Returns:
+            The losses.
+        """
+        kept = [i for i, s in enumerate(batch_data_samples) if s.get('labelled', True)]
+        if len(kept) == len(batch_data_samples):
+            return super().loss(batch_inputs, batch_data_samples)
+        levels = self.extract_feat(batch_inputs)
+        if not kept:  # 0 with a gradient of 0, and of the head, too: every process needs them all
+            outs = [x for maps in self.bbox_head(levels) for x in maps]
+            return dict(loss_unlabelled=sum(0 * x.sum() for x in outs))
+        levels = tuple(level[kept] for level in levels)
+        return self.bbox_head.loss(levels, [batch_data_samples[i] for i in kept])
 
 
 def check_spiking_parts(backbone: nn.Module, neck: Optional[nn.Module]) -> None:

@@ -30,8 +30,17 @@ from .neurons import (
 from .pool import SpikeMaxPool2d
 from .spike_conv import SpikeConv2d, build_conv, conv_of_spikes
 from .spiking_layer import spiking_layer
+from .streaming import Streaming
 from .tdbn import TDBN, SyncTDBN
-from .time_axis import Spikes, fold_frames, mark_spikes, unfold_frames, why_a_decoder
+from .time_axis import (
+    Spikes,
+    fold_frames,
+    in_a_row,
+    mark_spikes,
+    side_by_side,
+    unfold_frames,
+    why_a_decoder,
+)
 
 __all__ = [
     'TDBN',
@@ -55,6 +64,7 @@ __all__ = [
     'SpikeMaxPool2d',
     'Spikes',
     'SpikingNeuron',
+    'Streaming',
     'SyncTDBN',
     'build_conv',
     'build_decoder',
@@ -64,7 +74,9 @@ __all__ = [
     'check_time_steps',
     'conv_of_spikes',
     'fold_frames',
+    'in_a_row',
     'mark_spikes',
+    'side_by_side',
     'spiking_layer',
     'unfold_frames',
     'why_a_decoder',

@@ -17,7 +17,9 @@ VALUES = ('binary', 'counts', 'signed')
 class SpikingNeuron(nn.Module):
     """Base of the neurons, over all time steps.
 
-    Stateless: every forward starts from v = 0, so there is nothing to reset between batches.
+    Stateless: every forward starts from v = 0, so there is nothing to reset between batches. Only
+    where a ``state`` is given to it, as a stream does (:class:`mmsnn.models.layers.Streaming`),
+    does a forward go on where the one before ended.
 
     A neuron says what it computes in one of two ways. One of :func:`mmsnn.ops.lif`'s gives its
     constants by :meth:`record`, and then fuses with its norm, gate and conv. Any other has
@@ -71,6 +73,8 @@ class SpikingNeuron(nn.Module):
         self.time_steps = time_steps
         #: Dtype of the spikes where it isn't that of the currents (mmsnn.deploy).
         self.spike_dtype: Optional[torch.dtype] = None
+        #: What is handed on from forward to forward; None where each starts from rest.
+        self.state: Optional[ops.NeuronState] = None
         #: Called as ``observer(neuron, spikes)`` with the spikes (T, ...) of every forward, before
         #: any gate. Unlike a forward hook it leaves norm and neuron fused (mmsnn.analysis).
         self.observer: Optional[Callable[[nn.Module, Tensor], None]] = None
@@ -96,6 +100,26 @@ class SpikingNeuron(nn.Module):
             Spikes of the same shape; whole numbers as ``values`` and ``levels`` say.
         """
         return ops.lif(x, *self.known_record(), dtype=self.spike_dtype)
+
+    def fire_from(self, x: Tensor, state: ops.NeuronState) -> Tensor:
+        """:meth:`fire` from a state on, by default that of the :meth:`record`.
+
+        Args:
+            x: (T, ...).
+            state: Where the call before ended, without tensors at first; what the next one starts
+                from is left there, without a gradient.
+
+        Returns:
+            Spikes, as of :meth:`fire`.
+        """
+        return ops.lif(x, *self.known_record(), dtype=self.spike_dtype, state=state)
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether it goes on from a state: by its record, or by a :meth:`fire_from` of its own."""
+        own = type(self).fire_from is not SpikingNeuron.fire_from
+        by_record = type(self).fire is SpikingNeuron.fire and self.record() is not None
+        return self.shows_all and (own or by_record)
 
     def known_record(self) -> ops.LIF:
         """The :meth:`record` of a neuron that has no :meth:`fire` of its own.
@@ -164,7 +188,7 @@ class SpikingNeuron(nn.Module):
         return self.observed(self._fire(x)).flatten(0, 1)
 
     def _fire(self, x: Tensor) -> Tensor:
-        spikes = self.fire(x)
+        spikes = self.fire(x) if self.state is None else self.fire_from(x, self.state)
         if self.spike_dtype in (None, spikes.dtype):
             return spikes
         converted = spikes.to(self.spike_dtype)
@@ -407,8 +431,15 @@ class ILIFNeuron(SpikingNeuron):
 
     def fire(self, x: Tensor) -> Tensor:
         """Currents (T, ...) to whole numbers of spikes."""
+        return self._integrate(x, None)
+
+    def fire_from(self, x: Tensor, state: ops.NeuronState) -> Tensor:
+        """See the base."""
+        return self._integrate(x, state)
+
+    def _integrate(self, x: Tensor, state: Optional[ops.NeuronState]) -> Tensor:
         options = self.levels, self.decay, self.v_threshold, self.detach_reset, self.spike_dtype
-        return ops.ilif(x, *options)
+        return ops.ilif(x, *options, state)
 
     def virtual_steps(self, x: Tensor) -> Tensor:
         """The same spikes one by one.

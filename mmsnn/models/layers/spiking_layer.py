@@ -72,6 +72,8 @@ def spiking_layer(
     fold = (time_steps, -1)
     record = neuron.known_record()
     options: dict[str, Any] = dict(dtype=neuron.spike_dtype)
+    if neuron.state is not None:
+        options['state'] = neuron.state
     gate_apart = None if neuron.observer is None else gate
     if gate is not None and gate_apart is None:
         assert shortcut is not None  # a gate joins two

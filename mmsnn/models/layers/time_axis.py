@@ -54,6 +54,40 @@ def unfold_frames(folded: Tensor, time_steps: int) -> Tensor:
     return folded.unflatten(1, (time_steps, -1)).transpose(0, 1)
 
 
+def in_a_row(frames: Tensor, windows: int) -> Tensor:
+    """Windows of a batch as one long time.
+
+    Args:
+        frames: (T, windows * B, ...), all first windows first.
+        windows: How many there are of each recording.
+
+    Returns:
+        (windows * T, B, ...).
+
+    Raises:
+        ValueError: A batch that ``windows`` doesn't divide.
+    """
+    if frames.shape[1] % windows:
+        raise ValueError(
+            f'windows={windows} does not divide a batch of {frames.shape[1]}: it should hold as '
+            'many windows of every recording'
+        )
+    return frames.unflatten(1, (windows, -1)).transpose(0, 1).flatten(0, 1)
+
+
+def side_by_side(spikes: Tensor, windows: int) -> Tensor:
+    """The inverse of :func:`in_a_row`.
+
+    Args:
+        spikes: (windows * T, B, ...).
+        windows: How many windows of each recording there are.
+
+    Returns:
+        (T, windows * B, ...).
+    """
+    return spikes.unflatten(0, (windows, -1)).transpose(0, 1).flatten(1, 2)
+
+
 class Spikes(Tensor):
     """What a spiking backbone gives, (T, B, C, H, W): a tensor that knows that it isn't an image.
 

@@ -72,6 +72,9 @@ class Backend:
     spike_dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.uint8)
     #: Whether :meth:`lif` reads its input and shortcut whatever their strides and dtypes.
     takes_any_layout = False
+    #: Whether ``v`` of a call is where its neurons start from, and end: potentials that are handed
+    #: on. Calls with some go to the reference else.
+    hands_on = False
 
     def load(self) -> None:
         """Make ready, once, before the first use.
@@ -106,7 +109,11 @@ class Backend:
         return dtype in self.spike_dtypes
 
     def lif(self, call: LIFCall, out: Tensor) -> None:
-        """Spikes of a neuron behind its gate, (T, ...), into ``out`` (:func:`mmsnn.ops.lif`)."""
+        """Spikes of a neuron behind its gate, (T, ...), into ``out`` (:func:`mmsnn.ops.lif`).
+
+        With ``call.v``, of a time step's layout, it starts from these potentials and leaves its own
+        there, if the backend says :attr:`hands_on`.
+        """
         raise NotImplementedError
 
     def planned_lif(
@@ -125,8 +132,12 @@ class Backend:
         """:meth:`lif_backward` of maps whose spikes, kept as ``bits``, went through a max pool."""
         raise NotImplementedError
 
-    def ilif(self, x: Tensor, neuron: ILIF, out: Tensor) -> None:
-        """Whole numbers of spikes, (T, ...), into ``out`` (:func:`mmsnn.ops.ilif`)."""
+    def ilif(self, x: Tensor, neuron: ILIF, out: Tensor, u: Optional[Tensor] = None) -> None:
+        """Whole numbers of spikes, (T, ...), into ``out`` (:func:`mmsnn.ops.ilif`).
+
+        With ``u``, it starts from these potentials and leaves its own there; a backend that doesn't
+        say :attr:`hands_on` gets none.
+        """
         raise NotImplementedError
 
     def ilif_backward(self, grad: Tensor, x: Tensor, neuron: ILIF, grad_x: Tensor) -> None:

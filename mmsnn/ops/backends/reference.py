@@ -17,6 +17,7 @@ class Reference(Backend):
 
     name = 'reference'
     takes_any_layout = True
+    hands_on = True
 
     def supports(self, operation: str, x: Tensor) -> str:
         """'' for all but ``'pooled_lif_backward'``, which is two operations here."""
@@ -51,9 +52,9 @@ class Reference(Backend):
             if out is not None and value is not None:
                 out.copy_(value)
 
-    def ilif(self, x: Tensor, neuron: ILIF, out: Tensor) -> None:
+    def ilif(self, x: Tensor, neuron: ILIF, out: Tensor, u: Optional[Tensor] = None) -> None:
         """See the base."""
-        out.copy_(reference.ilif(x, neuron))
+        out.copy_(reference.ilif(x, neuron, u))
 
     def ilif_backward(self, grad: Tensor, x: Tensor, neuron: ILIF, grad_x: Tensor) -> None:
         """See the base."""
@@ -149,5 +150,5 @@ class Reference(Backend):
 
 def _fire(currents: Tensor, call: ConvCall, out: Tensor) -> None:
     """The neurons of a conv on its currents."""
-    behind = LIFCall(currents, call.neuron, shortcut=call.shortcut, gate=call.gate)
+    behind = LIFCall(currents, call.neuron, shortcut=call.shortcut, gate=call.gate, v=call.v)
     out.copy_(reference.lif(behind, torch.uint8))

@@ -275,7 +275,7 @@ def _gate_code(gate) -> int:
 
 def lif(call: LIFCall, out) -> None:
     """See :meth:`mmsnn.ops.Backend.lif`."""
-    x, neuron, scale, shift, shortcut, gate, _ = call
+    x, neuron, scale, shift, shortcut, gate, *_ = call
     steps, n, channels, inner, x_step = _extent(call)
     _forward[(triton.cdiv(n, BLOCK),)](
         x, scale, shift, shortcut, out, steps, n, channels, inner, x_step,
@@ -287,7 +287,7 @@ def lif(call: LIFCall, out) -> None:
 
 def lif_backward(grad, call: LIFCall, grads: LIFGrads) -> None:
     """See :meth:`mmsnn.ops.Backend.lif_backward`."""
-    x, neuron, scale, shift, shortcut, gate, time_steps = call
+    x, neuron, scale, shift, shortcut, gate, time_steps, _ = call
     steps, n, channels, inner, x_step = _extent(call)
     h = x.new_empty(steps, n, dtype=torch.float32)
     sums = None if grads.channel_sums is None else x.new_empty(2, n, dtype=torch.float32)

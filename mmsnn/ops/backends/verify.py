@@ -9,7 +9,7 @@ from .. import conv_lif, event_conv, winograd
 from ..defaults import torch_defaults
 from ..event_weights import pack_event_weights
 from ..operators import bits, bits_conv, decode, ilif, lif, lif_pool, pool
-from ..spec import LIF, LIFCall
+from ..spec import LIF, LIFCall, NeuronState
 from .base import Backend
 from .reference import Reference
 
@@ -76,6 +76,8 @@ def _check_neurons(backend: Backend) -> str:
                 in_bytes = lif._lif(*arguments, dtype=torch.uint8, backend=backend)
                 if not torch.equal(ours, theirs) or not torch.equal(in_bytes.to(dtype), ours):
                     return f'spikes ({dtype}, {reset} reset, gate {gate})'
+                if backend.hands_on and not _same_from_potentials(backend, arguments):
+                    return f'spikes from potentials on ({dtype}, {reset} reset, gate {gate})'
             if _has(backend, 'lif_backward', x):
                 grad = _sample(3, 2, 5, 9, 8, step=0.3).to(device, dtype)
                 needs = [True, True, True, gate is not None, True, True]
@@ -100,7 +102,15 @@ def _check_whole_numbers(backend: Backend) -> str:
                     ours, theirs = (
                         ilif._ilif(x, *neuron, dtype=out, backend=b) for b in (backend, _REFERENCE)
                     )
-                    if not torch.equal(ours, theirs):
+                    states = _states(backend, *_SHAPE[1:])
+                    if backend.hands_on:
+                        from_u = [
+                            ilif._ilif(x, *neuron, dtype=out, backend=b, u=_laid_out(state, x))
+                            for b, state in zip((backend, _REFERENCE), states)
+                        ]
+                    else:
+                        from_u = [ours, theirs]
+                    if not torch.equal(ours, theirs) or not _equal(*from_u, states):
                         return f'whole numbers of spikes ({dtype}, {layout})'
             if _has(backend, 'ilif_backward', x):
                 grad = _sample(*_SHAPE, step=0.9).to(backend.device, dtype)
@@ -110,6 +120,40 @@ def _check_whole_numbers(backend: Backend) -> str:
                 if not _close((ours,), (theirs,), 1e-5 if dtype == torch.float32 else 1e-2):
                     return f'gradients of whole numbers of spikes ({dtype}, {layout})'
     return ''
+
+
+def _same_from_potentials(backend: Backend, arguments: lif.Arguments) -> bool:
+    x = arguments.x
+    inner = x if arguments.time_steps else x[0]
+    first = torch.empty_like(inner, dtype=torch.float32)
+    first.copy_(_sample(*inner.shape, step=0.6))
+    for dtype in (None, torch.uint8):
+        v = first.clone(), first.clone()
+        ours, theirs = (
+            lif._lif(*arguments, dtype=dtype, backend=b, v=potentials)
+            for b, potentials in zip((backend, _REFERENCE), v)
+        )
+        if not torch.equal(ours, theirs) or not torch.equal(*v):
+            return False
+    return True
+
+
+def _states(backend: Backend, *shape: int) -> tuple:
+    """Potentials for both, where the backend takes some."""
+    if not backend.hands_on:
+        return None, None
+    v = _sample(*shape, step=0.6).to(backend.device)
+    return NeuronState((v,)), NeuronState((v.clone(),))
+
+
+def _laid_out(state: NeuronState, x: Tensor) -> Tensor:
+    return state.begin(x, x.shape[1:], x.stride()[1:])
+
+
+def _equal(ours: Tensor, theirs: Tensor, states: tuple) -> bool:
+    """Whether the spikes are the same, and what is handed on."""
+    same = [torch.equal(*pair) for pair in zip(*(s.tensors if s else () for s in states))]
+    return torch.equal(ours, theirs) and all(same)
 
 
 def _check_stats_and_bits(backend: Backend) -> str:
@@ -224,8 +268,12 @@ def _check_conv(backend: Backend) -> str:
     weights = conv_lif.pack_weights(parts, _sample(70, step=1.3))
     shortcut = (_sample(3, 2, 70, 5, 3, step=2.9) > 0.3).to(torch.uint8)
     args = x, weights, ((2, 2), (1, 1), (1, 1)), neuron, shortcut, 'iand'
-    ours, theirs = (conv_lif.conv_lif(*args, backend=b) for b in (backend, _REFERENCE))
-    return '' if torch.equal(ours, theirs) else 'spikes of a conv'
+    states = _states(backend, 2, 70, 5, 3)
+    ours, theirs = (
+        conv_lif.conv_lif(*args, backend=b, state=state)
+        for b, state in zip((backend, _REFERENCE), states)
+    )
+    return '' if _equal(ours, theirs, states) else 'spikes of a conv'
 
 
 def _check_event_conv(backend: Backend) -> str:
@@ -242,8 +290,12 @@ def _check_event_conv(backend: Backend) -> str:
         for spikes in (x, 3 * x):
             args = spikes, weights, geometry, neuron, shortcut, 'iand'
             if _has(backend, 'event_conv_lif', x):
-                ours, theirs = (event_conv.event_conv_lif(*args, backend=b) for b in both)
-                if not torch.equal(ours, theirs):
+                states = _states(backend, 2, 140, 5, 3)
+                ours, theirs = (
+                    event_conv.event_conv_lif(*args, backend=b, state=state)
+                    for b, state in zip(both, states)
+                )
+                if not _equal(ours, theirs, states):
                     return f'spikes of a conv by events ({dtype})'
             if _has(backend, 'event_conv', x):
                 ours, theirs = (event_conv.event_conv2d(*args[:3], backend=b) for b in both)

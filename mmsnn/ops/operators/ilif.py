@@ -14,7 +14,13 @@ from .base import define, differentiate
 NEURON = 'int levels, float decay, float v_threshold, bool detach_reset'
 
 
-def _ilif(x, *neuron, dtype: Optional[torch.dtype] = None, backend: Optional[Backend] = None):
+def _ilif(
+    x,
+    *neuron,
+    dtype: Optional[torch.dtype] = None,
+    backend: Optional[Backend] = None,
+    u: Optional[torch.Tensor] = None,
+):
     dtype = dtype or x.dtype
     check_steps(x, None)
     check_levels(neuron[0])
@@ -24,7 +30,8 @@ def _ilif(x, *neuron, dtype: Optional[torch.dtype] = None, backend: Optional[Bac
     # Of whole numbers float32 has all that other dtypes have.
     out = empty_steps(x, x.shape[0], layout, dtype if gives else torch.float32)
     if out.numel():
-        backend.ilif(input_laid_out(x, 0, layout), ILIF(*neuron), out)
+        handed_on = () if u is None else (u,)
+        backend.ilif(input_laid_out(x, 0, layout), ILIF(*neuron), out, *handed_on)
     return out.to(dtype)
 
 

@@ -120,13 +120,18 @@ class Arguments(NamedTuple):
 # ---- forward -------------------------------------------------------------------------------------
 
 
-def _lif(*args, dtype: Optional[torch.dtype] = None, backend: Optional[Backend] = None):
+def _lif(
+    *args,
+    dtype: Optional[torch.dtype] = None,
+    backend: Optional[Backend] = None,
+    v: Optional[Tensor] = None,
+):
     arguments = Arguments(*args)
     call = arguments.call()
     check_call(call)
     arguments.check_statistics()
     scale, shift = arguments.affine()
-    call = call._replace(scale=scale, shift=shift)
+    call = call._replace(scale=scale, shift=shift, v=v)
     backend = backend or choose('lif', call.x)
     if backend.gives(dtype or call.x.dtype, call.shortcut, call.gate):
         if backend.takes_any_layout:

@@ -3,7 +3,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from mmsnn.models.layers import SpikingNeuron
-from mmsnn.ops import fire
+from mmsnn.ops import NeuronState, fire
 
 
 @MODELS.register_module()
@@ -16,7 +16,11 @@ class AdaptiveNeuron(SpikingNeuron):
 
     def fire(self, x: Tensor) -> Tensor:
         """Currents (T, ...) to spikes, 0 and 1."""
-        v = extra = torch.zeros_like(x[0])
+        return self.fire_from(x, NeuronState())
+
+    def fire_from(self, x: Tensor, state: NeuronState) -> Tensor:
+        """The same from where the call before ended, for streams."""
+        v, extra = state.tensors or (torch.zeros_like(x[0]), torch.zeros_like(x[0]))
         spikes = []
         for current in x:
             h = self.decay * v + current
@@ -24,6 +28,7 @@ class AdaptiveNeuron(SpikingNeuron):
             v = h * (1 - s)
             extra = self.decay * extra + self.growth * s
             spikes.append(s)
+        state.tensors = v.detach(), extra.detach()
         return torch.stack(spikes)
 
 

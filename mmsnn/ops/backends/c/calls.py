@@ -17,6 +17,7 @@ from ... import units
 from ...conv_lif import OUTPUTS
 from ...event_weights import ROW
 from ...gate import GATES
+from ...layout import is_dense
 from ...spec import ILIF, LIF, RESETS, BitsConvCall, ConvCall, LIFCall, LIFGrads
 from ...surrogate import SURROGATES
 from ...winograd import TILE
@@ -62,7 +63,7 @@ class _Lif(ctypes.Structure):
         *((name, ctypes.c_float) for name in ('decay', 'input_scale', 'v_threshold', 'width')),
         *((name, ctypes.c_void_p) for name in (
             'x', 'scale', 'shift', 'shortcut', 'out', 'grad', 'grad_coef', 'x_coef', 'bias_coef',
-            'y_grad', 'grad_x', 'grad_shortcut', 'channel_sums', 'leak_sums')),
+            'y_grad', 'grad_x', 'grad_shortcut', 'channel_sums', 'leak_sums', 'v')),
     ]  # fmt: skip
 
 
@@ -74,7 +75,7 @@ class _Ilif(ctypes.Structure):
         *((name, ctypes.c_int32) for name in (
             'levels', 'detach', 'dtype', 'spike_dtype', 'threads')),
         *((name, ctypes.c_float) for name in ('decay', 'v_threshold')),
-        *((name, ctypes.c_void_p) for name in ('x', 'grad', 'out', 'grad_x')),
+        *((name, ctypes.c_void_p) for name in ('x', 'grad', 'out', 'grad_x', 'u')),
     ]  # fmt: skip
 
 
@@ -255,6 +256,15 @@ def _vector(values: Optional[Tensor], n: int) -> Optional[int]:
     return _pointer(values, torch.float32)
 
 
+def _potentials(v: Optional[Tensor], n: int) -> Optional[int]:
+    """Where n potentials in float32 are, dense in whatever order."""
+    if v is None:
+        return None
+    if v.numel() != n or v.dtype != torch.float32 or not is_dense(v):
+        raise ValueError(f'a kernel needs {n} dense potentials, got {v.dtype} {tuple(v.shape)}')
+    return _pointer(v)
+
+
 def _gate_code(gate: Optional[str]) -> int:
     return NO_GATE if gate is None else GATES[gate].code
 
@@ -323,6 +333,7 @@ def run_lif(struct: _Lif, call: LIFCall, out: Tensor) -> None:
     struct.scale = _vector(call.scale, struct.channels)
     struct.shift = _vector(call.shift, struct.channels)
     struct.shortcut = _pointer(call.shortcut)
+    struct.v = _potentials(call.v, struct.n)
     struct.threads = _threads(call.x.numel())
     _run('lif_forward', struct)
 
@@ -412,6 +423,7 @@ def _neurons_of(call: ConvCall, out: Tensor) -> _Lif:
     struct = _neurons(out.shape, out.stride(0), step, call.neuron, call.gate)
     lif = _Lif.from_buffer_copy(struct)
     lif.out, lif.shortcut = _pointer(out), _pointer(shortcut)
+    lif.v = _potentials(call.v, lif.n)
     return lif
 
 
@@ -567,6 +579,7 @@ class C(Backend):
         **dict.fromkeys(('winograd_in', 'winograd_out'), (torch.float32,)),
     }
     spike_dtypes = _MAPS
+    hands_on = True
 
     def load(self) -> None:
         """Find or build the library.
@@ -615,9 +628,11 @@ class C(Backend):
         )  # fmt: skip
         _run('pooled_lif_backward', lif, pool)
 
-    def ilif(self, x: Tensor, neuron: ILIF, out: Tensor) -> None:
+    def ilif(self, x: Tensor, neuron: ILIF, out: Tensor, u: Optional[Tensor] = None) -> None:
         """See the base."""
-        _run('ilif', _ilif(x, neuron, out=_pointer(out), spike_dtype=DTYPES[out.dtype]))
+        struct = _ilif(x, neuron, out=_pointer(out), spike_dtype=DTYPES[out.dtype])
+        struct.u = _potentials(u, struct.n)
+        _run('ilif', struct)
 
     def ilif_backward(self, grad: Tensor, x: Tensor, neuron: ILIF, grad_x: Tensor) -> None:
         """See the base."""

@@ -568,6 +568,10 @@ static void do_row(const struct event_task *task, const struct events *events, a
         _Alignas(64) float buffer[CURRENTS], v[CURRENTS];
         memset(v, 0, sizeof v);
         int64_t here = ((row * c->out_width + pixel) * c->groups + group) * c->outputs + first;
+        float *kept = task->p && task->p->v ? task->p->v + here : NULL;
+        if (kept)
+            copy_rows(v, most * 4, kept, apart * 4, outputs * 4,
+                      at_most(pixels, c->out_width - pixel));
         for (int64_t t = 0; t < c->steps; t++) {
             float *out = task->p ? NULL : c->out + t * step + here;
             struct event_tile tile = {
@@ -586,6 +590,9 @@ static void do_row(const struct event_task *task, const struct events *events, a
             else if (!direct)
                 copy_rows(out, apart * 4, buffer, most * 4, outputs * 4, tile.count);
         }
+        if (kept)
+            copy_rows(kept, apart * 4, v, most * 4, outputs * 4,
+                      at_most(pixels, c->out_width - pixel));
     }
 }
 

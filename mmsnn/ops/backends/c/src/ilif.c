@@ -7,6 +7,7 @@ struct ilif {
     float decay, v_threshold;
     const void *x, *grad;
     void *out, *grad_x;
+    float *u; /* (n), potentials to start from, and those at the end in their place; NULL: from 0 */
 };
 
 /* u[t - 1] to u[t], in place, in units of the threshold; keeps h[t] and, where given, the spikes. */
@@ -48,12 +49,16 @@ static int ilif_share(const void *task, int thread, int threads) {
     for (; start < end; start += LANES) {
         int n = (int)at_most(LANES, end - start);
         memset(u, 0, sizeof u);
+        if (p->u)
+            memcpy(u, p->u + start, n * sizeof(float));
         for (int64_t t = 0; t < p->steps; t++) {
             const float *x = load(p->x, t * p->x_step + start, n, p->dtype, x_buffer);
             float *out = destination(p->out, t * p->n + start, p->spike_dtype, out_buffer);
             mmsnn_integrate_whole(p, x, u, h, out, n);
             store_exact(p->out, t * p->n + start, n, p->spike_dtype, out);
         }
+        if (p->u)
+            memcpy(p->u + start, u, n * sizeof(float));
     }
     return 1;
 }

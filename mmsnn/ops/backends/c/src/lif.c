@@ -219,6 +219,8 @@ static int forward_share(const void *task, int thread, int threads) {
         const float *shifts = lanes_at(&shift, p, start, n);
         const float *y = NULL;
         memset(v, 0, sizeof v);
+        if (p->v)
+            memcpy(v, p->v + start, n * sizeof(float));
         for (int64_t t = 0; t < p->steps; t++) {
             int64_t at = t * p->out_step + start;
             float *out;
@@ -239,6 +241,8 @@ static int forward_share(const void *task, int thread, int threads) {
             else
                 store_exact(p->out, at, n, p->spike_dtype, out);
         }
+        if (p->v)
+            memcpy(p->v + start, v, n * sizeof(float));
     }
     free(scale.tiled);
     free(shift.tiled);

@@ -97,6 +97,7 @@ struct lif {
     void *grad_shortcut;         /* (steps, n) */
     double *channel_sums;        /* [2][channels]: sums of dL/dcurrent and of dL/dcurrent * x */
     double *leak_sums;           /* [2]: dL/ddecay and dL/dinput_scale */
+    float *v; /* (n), potentials to start from, and those at the end in their place; NULL: from 0 */
 };
 
 INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }

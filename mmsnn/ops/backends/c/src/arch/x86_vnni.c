@@ -179,6 +179,8 @@ static int conv_lif_share(const void *task, int thread, int threads) {
         _Alignas(64) float y[TILE], v[TILE] = {0};
         uint8_t spikes[TILE], others[TILE];
         find_bytes(c, ways, first, offsets);
+        for (int row = 0; p->v && row < rows; row++)
+            memcpy(v + row * OUTPUTS, p->v + here + row * c->out_channels, n * sizeof(float));
         for (int64_t t = 0; t < p->steps; t++) {
             struct currents currents = {sums, NULL, c->shift + block * OUTPUTS, 0};
             for (int64_t part = 0, at = block; part < c->parts; part++, at += blocks) {
@@ -201,6 +203,8 @@ static int conv_lif_share(const void *task, int thread, int threads) {
                 copy_outputs((uint8_t *)p->out + t * p->out_step + here + row * c->out_channels,
                              spikes + row * OUTPUTS, n);
         }
+        for (int row = 0; p->v && row < rows; row++)
+            memcpy(p->v + here + row * c->out_channels, v + row * OUTPUTS, n * sizeof(float));
     }
     free(offsets);
     free(ways);
