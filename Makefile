@@ -23,7 +23,7 @@ $(error ISA=$(ISA) is not known: avx2 hides the newer units of this CPU, and not
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow sanitize bench nir-readers gpu on-gpu docs figures lint clean
+.PHONY: help demo demo-events test test-slow sanitize bench nir-readers gpu on-gpu docs figures lint clean
 
 help:  ## this list
 	@echo "mmsnn: spiking neural networks for MMDetection"
@@ -44,6 +44,9 @@ $(VENV)/.mmsnn-$(STACK)-%: setup.py
 
 demo: $(call STAMP,demo)  ## train a small Spiking RetinaNet on handwritten digits, evaluate it, leave pictures and a report
 	@$(BIN)/python tools/demo.py
+
+demo-events: $(call STAMP,demo)  ## the same before a simulated event camera, with animations
+	@$(BIN)/python tools/demo.py --events
 
 # One thread a process: most tests wait for Python, and two of them at once are faster than one on
 # two threads.

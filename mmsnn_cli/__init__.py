@@ -21,6 +21,7 @@ COMMANDS = {
     'train, evaluate, predict': {
         'train': ('.train', 'train a detector or a classifier from a config'),
         'test': ('.test', 'evaluate a checkpoint'),
+        'follow': ('.follow', 'boxes in event recordings, window by window, as an animation'),
         'image-demo': ('.image_demo', 'boxes or classes on pictures of yours'),
     },
     'understand a checkpoint': {
@@ -45,6 +46,7 @@ COMMANDS = {
         'spike': ('.spike', 'a spiking backbone and decoders in any detector of MMDetection'),
         'ann-to-spiking': ('.ann_to_spiking', "an ANN's weights for it, calibrated by images"),
         'digits': ('.digits_to_coco', 'make a small detection data set'),
+        'digits-events': ('.digits_to_events', 'moving ones before a simulated event camera'),
         'digits-folder': ('.digits_to_folder', 'the same for classification'),
     },
 }

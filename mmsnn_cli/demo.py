@@ -15,6 +15,8 @@ from typing import Optional
 
 CONFIG = 'mmsnn::digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
 DATA = 'data/digits'
+EVENTS_CONFIG = 'mmsnn::digits/spiking-retinanet_sg-r10_asd_fpn_digits-events.py'
+EVENTS_DATA = 'data/digits-events'
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -23,13 +25,20 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         prog='mmsnn demo',
         description='Train a small Spiking RetinaNet on handwritten digits (a few minutes on a '
         'CPU), evaluate it, and leave pictures with the boxes it finds and a report on its spikes. '
-        'With --quick, show a trained one at once.',
+        'With --events, the same on moving digits before a simulated event camera, which the '
+        'trained detector follows from window to window. With --quick, show a trained one at once.',
     )
     parser.add_argument(
         '--work-dir',
         help='folder for everything it makes (default: a new one, work_dirs/demo-DATE-TIME)',
     )
-    parser.add_argument(
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument(
+        '--events',
+        action='store_true',
+        help='recordings of a simulated event camera in the place of images, and animations',
+    )
+    kinds.add_argument(
         '--quick',
         action='store_true',
         help='no training: boxes, spikes and energy of the trained detector that comes with mmsnn, '
@@ -59,44 +68,61 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
         quick_demo(work_dir, start)
         return
-    os.environ['MMSNN_DIGITS_ROOT'] = DATA
     # Beside any other busy process, OpenMP threads that spin while they wait slow each other many
     # times over; waiting less actively costs a tenth on an idle machine.
     os.environ.setdefault('GOMP_SPINCOUNT', '10000')
-    run(
-        '1/5 data: handwritten digits on clutter',
-        'digits',
-        DATA,
-    )
-    run('2/5 training', 'train', CONFIG, '--work-dir', work_dir)
-    with open(osp.join(work_dir, 'last_checkpoint')) as file:
-        checkpoint = osp.relpath(file.read().strip())
-    predictions = osp.join(work_dir, 'predictions.pkl')
-    run(
-        '3/5 evaluation on images that training never saw',
-        'test',
-        CONFIG,
-        checkpoint,
-        '--work-dir',
-        work_dir,
-        '--out',
-        predictions,
-    )
-    pictures = osp.join(work_dir, 'pictures')
-    run('4/5 pictures', 'draw', CONFIG, predictions, pictures)
-    report = osp.join(work_dir, 'spike_report.html')
-    run(
-        '5/5 report: results, pictures, spikes, energy, time',
-        'report',
-        CONFIG,
-        checkpoint,
-        '--work-dir',
-        work_dir,
-        '--out',
-        report,
-    )
+    if args.events:
+        of_events(work_dir)
+    else:
+        of_images(work_dir)
     minutes = (time.time() - start) / 60
     print(f'\nDone in {minutes:.1f} minutes.')
-    print(f'Pictures (true boxes on the left, found boxes on the right): {osp.join(pictures, "")}')
+
+
+def train(config: str, work_dir: str) -> str:
+    """Train a detector; the path of its checkpoint."""
+    run('2/5 training', 'train', config, '--work-dir', work_dir)
+    with open(osp.join(work_dir, 'last_checkpoint')) as file:
+        return osp.relpath(file.read().strip())
+
+
+def report_on(config: str, checkpoint: str, work_dir: str) -> str:
+    """Report on a detector; the path of the page."""
+    report = osp.join(work_dir, 'spike_report.html')
+    title = '5/5 report: results, pictures, spikes, energy, time'
+    run(title, 'report', config, checkpoint, '--work-dir', work_dir, '--out', report)
+    return report
+
+
+def of_images(work_dir: str) -> None:
+    """Digits on clutter, in images."""
+    os.environ['MMSNN_DIGITS_ROOT'] = DATA
+    run('1/5 data: handwritten digits on clutter', 'digits', DATA)
+    checkpoint = train(CONFIG, work_dir)
+    predictions = osp.join(work_dir, 'predictions.pkl')
+    title = '3/5 evaluation on images that training never saw'
+    run(title, 'test', CONFIG, checkpoint, '--work-dir', work_dir, '--out', predictions)
+    pictures = osp.join(work_dir, 'pictures')
+    run('4/5 pictures', 'draw', CONFIG, predictions, pictures)
+    report = report_on(CONFIG, checkpoint, work_dir)
+    print(
+        f'\nPictures (true boxes on the left, found boxes on the right): {osp.join(pictures, "")}'
+    )
+    print(f'Checkpoint: {checkpoint}')
+    print(f'Report, for any browser: {report}')
+
+
+def of_events(work_dir: str) -> None:
+    """Moving digits, before an event camera."""
+    os.environ['MMSNN_DIGITS_EVENTS_ROOT'] = EVENTS_DATA
+    run('1/5 data: moving digits before a simulated event camera', 'digits-events', EVENTS_DATA)
+    checkpoint = train(EVENTS_CONFIG, work_dir)
+    title = '3/5 evaluation on digits and motions that training never saw'
+    run(title, 'test', EVENTS_CONFIG, checkpoint, '--work-dir', work_dir)
+    followed, recordings = osp.join(work_dir, 'followed'), osp.join(EVENTS_DATA, 'val')
+    title = '4/5 window by window, with states that go on'
+    run(title, 'follow', EVENTS_CONFIG, checkpoint, recordings, '--out-dir', followed)
+    report = report_on(EVENTS_CONFIG, checkpoint, work_dir)
+    print(f'\nAnimations of events and boxes, spikes over time: {osp.join(followed, "")}')
     print(f'Checkpoint: {checkpoint}')
     print(f'Report, for any browser: {report}')

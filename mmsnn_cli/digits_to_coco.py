@@ -19,6 +19,7 @@ depend on how many images are made beside it.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -378,32 +379,52 @@ def make_dataset(out_dir, options):
     """
     check_options(options)
     out_dir = Path(out_dir).absolute()
+    with made_beside(out_dir, lambda: is_complete(out_dir, options)) as partial:
+        if partial is None:
+            return False
+        scans, labels = load_scans()
+        pools = split_digits(labels, options['seed'])
+        for split in SPLITS:
+            write_split(partial, split, scans, labels, pools[split], options)
+    return True
+
+
+@contextlib.contextmanager
+def made_beside(out_dir, is_there):
+    """Make a folder beside its place and then rename it.
+
+    A run that is cut off halfway leaves nothing there that looks finished.
+
+    Args:
+        out_dir (Path): The folder. Nothing that is already in it is ever changed.
+        is_there (Callable): Whether it already holds what is to be made.
+
+    Yields:
+        Path | None: Where to write; None if it is already there.
+
+    Raises:
+        ConverterError: If ``out_dir`` holds something else.
+    """
     if out_dir.exists():
         if not out_dir.is_dir():
             raise ConverterError(f'{out_dir} is a file; give a folder')
-        if is_complete(out_dir, options):
-            return False
+        if is_there():
+            yield None
+            return
         if any(out_dir.iterdir()):
             raise ConverterError(
                 f'{out_dir} is not empty and does not hold the data set of these options; '
                 'give another folder, or move this one away'
             )
-    scans, labels = load_scans()
-    pools = split_digits(labels, options['seed'])
-
-    # Made beside its place and then renamed, so that a run cut off halfway leaves nothing there
-    # that looks finished.
     partial = out_dir.parent / f'.{out_dir.name}.partial-{os.getpid()}'
     partial.mkdir(parents=True)
     try:
-        for split in SPLITS:
-            write_split(partial, split, scans, labels, pools[split], options)
+        yield partial
         if out_dir.exists():
             out_dir.rmdir()  # empty, or it would have been refused above
         partial.rename(out_dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return True
 
 
 def parse_args(argv=None):

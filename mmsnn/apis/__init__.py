@@ -3,8 +3,8 @@
 from .classification import inference_classifier, init_classifier
 from .detection import inference_detector, init_detector
 from .profiling import profile
-from .streaming import Stream, stream
 from .spiking import CannotSpikeError, Spiking, Trial, make_spiking, try_spiking
+from .streaming import Stream, stream
 
 __all__ = [
     'CannotSpikeError',

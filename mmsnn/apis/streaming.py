@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..datasets.events import open_recording
+from ..datasets.events.prophesee import SENSORS
 from ..datasets.transforms import LoadEventWindow
 from ..deploy import fuse
 from ..models.layers import Streaming
@@ -56,9 +57,12 @@ class Stream:
             ValueError: Another number of recordings, or frames of another size, than before;
                 arrays that are no frames; a model in training mode.
         """
-        several = isinstance(windows, (list, tuple))
-        given = list(windows) if several else [windows]
-        frames = [torch.as_tensor(window, dtype=torch.float32) for window in given]
+        if isinstance(windows, (Tensor, np.ndarray)):
+            return self._find([windows])[0]
+        return self._find(windows)
+
+    def _find(self, windows: Sequence[Frames]) -> list[DetDataSample]:
+        frames = [torch.as_tensor(window, dtype=torch.float32) for window in windows]
         for window in frames:
             if window.dim() != 4:
                 raise ValueError(
@@ -73,8 +77,7 @@ class Stream:
             meta = dict(ori_shape=size, img_shape=size, scale_factor=(1.0, 1.0), img_id=0)
             samples.append(DetDataSample(metainfo=meta))
         with self._streaming.carried(), torch.no_grad():
-            found = self.model.test_step(dict(inputs=frames, data_samples=samples))
-        return found if several else found[0]
+            return self.model.test_step(dict(inputs=frames, data_samples=samples))
 
     def follow(
         self,
@@ -93,8 +96,9 @@ class Stream:
                 may end that is not all there.
 
         Yields:
-            What :meth:`__call__` gives, with ``t``, the end of the window in microseconds, and
-            ``recording`` in its metainfo.
+            What :meth:`__call__` gives, with ``t``, the end of the window, and its ``length``, both
+            in microseconds, and ``recording`` in its metainfo; ``frames`` (T, C, H, W) are what the
+            model saw.
 
         Raises:
             ValueError: The model's test pipeline doesn't begin with ``LoadEventWindow``.
@@ -110,15 +114,19 @@ class Stream:
         load = Compose(kept)
         length = next(t.length for t in load.transforms if isinstance(t, LoadEventWindow))
         path = os.fspath(recording)
-        with open_recording(path) as opened:
+        dataset = test_dataset(self.model.cfg)
+        sensor = SENSORS.get(dataset.get('generation', ''))
+        with open_recording(path, None if sensor is None else sensor.size) as opened:
             size = opened.sensor_size
             start = opened.start if start is None else start
             end = opened.end + length if end is None else end
         self.reset()
         for t in range(start + length, end + 1, length):
             info = dict(recording=path, img_path=path, img_id=t, t=t, sensor_size=size)
-            sample = self(load(info)['inputs'])
-            sample.set_metainfo(dict(recording=path, t=t))
+            frames = load(info)['inputs']
+            (sample,) = self._find([frames])
+            sample.set_metainfo(dict(recording=path, t=t, length=length))
+            sample.set_field(frames, 'frames', dtype=Tensor)
             yield sample
 
     def reset(self, recordings: Optional[Sequence[int]] = None) -> None:

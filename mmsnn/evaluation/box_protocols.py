@@ -55,13 +55,15 @@ PROTOCOLS = {
         'prophesee': BoxProtocol(min_diagonal=60, min_side=20),
         'rvt': BoxProtocol(min_diagonal=60, min_side=20, crop=True),
     },
+    'digits': {'prophesee': BoxProtocol(min_diagonal=30, min_side=10)},
 }
 
 
 def find_protocol(name: str, generation: str) -> BoxProtocol:
     """A protocol by its name, as far as public code says what it is.
 
-    - ``prophesee``: t > 0.5 s; diagonal of 30 and sides of 10 pixels (Gen1), or 60 and 20 (1Mpx).
+    - ``prophesee``: t > 0.5 s; diagonal of 30 and sides of 10 pixels (Gen1, and the digits of
+      ``mmsnn digits-events``), or 60 and 20 (1Mpx).
     - ``rvt``: as ``prophesee``, but true boxes are cut at the sensor's borders first.
     - ``sfod``: as ``prophesee`` with sides of 20 pixels, on Gen1.
     - ``spikeyolo``: nothing is left out, on Gen1. Its own numbers come by Ultralytics' reckoning of
@@ -69,7 +71,7 @@ def find_protocol(name: str, generation: str) -> BoxProtocol:
 
     Args:
         name: One of these.
-        generation: 'gen1' or '1mpx'.
+        generation: 'gen1', '1mpx' or 'digits'.
 
     Returns:
         The protocol.
@@ -78,7 +80,7 @@ def find_protocol(name: str, generation: str) -> BoxProtocol:
         ValueError: There is none of that name for that sensor.
     """
     if generation not in PROTOCOLS:
-        raise ValueError(f'generation is {generation!r}, expected {" or ".join(PROTOCOLS)}')
+        raise ValueError(f'generation is {generation!r}, expected one of {", ".join(PROTOCOLS)}')
     known = PROTOCOLS[generation]
     if name not in known:
         raise ValueError(

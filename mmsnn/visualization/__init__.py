@@ -1,6 +1,7 @@
 """Pictures of what the networks see, do and say."""
 
 from .cls_visualizer import ClsVisualizer, event_picture, input_picture
+from .event_windows import draw_course, draw_window, save_animation
 from .spike_maps import (
     draw_spikes,
     figure_picture,
@@ -13,7 +14,9 @@ from .spike_maps import (
 
 __all__ = [
     'ClsVisualizer',
+    'draw_course',
     'draw_spikes',
+    'draw_window',
     'event_picture',
     'figure_picture',
     'first_image',
@@ -22,4 +25,5 @@ __all__ = [
     'input_picture',
     'overlay',
     'raster',
+    'save_animation',
 ]

@@ -98,7 +98,8 @@ def input_picture(inputs: Tensor) -> np.ndarray:
 
     Args:
         inputs: An image (C, H, W) in mmcv's BGR, or grey, of values up to 255; or event frames
-            (T, 2, H, W). Of more than three channels the first three are shown, of two the first.
+            (T, C, H, W), OFF in the first half of the channels and ON in the second. Of more
+            than three channels of an image the first three are shown, of two the first.
 
     Returns:
         (H, W, 3), uint8, RGB.
@@ -117,12 +118,21 @@ def event_picture(frames: np.ndarray) -> np.ndarray:
     """Event frames as one picture: ON events red, OFF events blue, on white.
 
     Args:
-        frames: (T, 2, H, W), counts of OFF and ON events.
+        frames: (T, 2, H, W), counts of OFF and ON events; of more channels, OFF in the first half.
 
     Returns:
         (H, W, 3), uint8, RGB.
+
+    Raises:
+        ValueError: An odd number of channels.
     """
     counts = np.asarray(frames, dtype=np.float64).sum(0)
+    if len(counts) % 2:
+        raise ValueError(
+            f'frames of {len(counts)} channels have none of OFF and ON events to draw: take '
+            "representation='counts' or 'stacked_histogram'"
+        )
+    counts = counts.reshape(2, -1, *counts.shape[1:]).sum(1)
     # The busiest pixels, often a flickering few, would leave all others white.
     bright = max(np.percentile(counts, 99), 1.0)
     off, on = np.clip(counts / bright, 0, 1)

@@ -184,8 +184,8 @@ def test_what_no_stream_takes(model):
     model.train()
     with pytest.raises(ValueError, match='is in training mode and normalises each window'):
         follow(windows(1)[0])
+    model.cfg.test_dataloader.dataset.pipeline[0].type = 'LoadImageFromFile'
     with pytest.raises(ValueError, match="doesn't begin with LoadEventWindow"):
-        model.cfg.test_dataloader.dataset.pipeline[0].type = 'LoadImageFromFile'
         next(follow.follow('a_td.dat'))
 
 
@@ -343,7 +343,7 @@ def test_what_no_stream_is_made_of(cfg):
         Runner.from_cfg(wrong).train()
     wrong = copy.deepcopy(cfg)
     del wrong.test_dataloader['batch_sampler']
-    with pytest.raises(DatasetError, match='set test_dataloader.batch_sampler='):
+    with pytest.raises(DatasetError, match=r'set test_dataloader\.batch_sampler='):
         Runner.from_cfg(wrong).test()
 
 

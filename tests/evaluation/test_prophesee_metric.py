@@ -140,7 +140,9 @@ def test_each_rival_differs_from_the_official_protocol():
     assert of('prophesee', truth, truth[:1]) == pytest.approx(1)
     with pytest.raises(ValueError, match="no protocol 'sfod' is known for 1mpx"):
         find_protocol('sfod', '1mpx')
-    with pytest.raises(ValueError, match="generation is 'gen2', expected gen1 or 1mpx"):
+    with pytest.raises(
+        ValueError, match="generation is 'gen2', expected one of gen1, 1mpx, digits"
+    ):
         find_protocol('rvt', 'gen2')
 
 

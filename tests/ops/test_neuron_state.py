@@ -171,7 +171,7 @@ def test_what_is_refused(backend):
         ValueError, match=r'handed on are torch.float32 \(3, 4, 4, 4\) on cpu, and '
     ):
         lif(draw(2, 2, 4, 4, 4), state=state)
-    with pytest.raises(ValueError, match='these currents are for torch.float64'):
+    with pytest.raises(ValueError, match=r'these currents are for torch\.float64'):
         lif(draw(2, 3, 4, 4, 4).double(), state=state)
     with pytest.raises(Exception, match='a compiler can not follow potentials'):
         torch.jit.trace(lambda x: lif(x, state=state), draw(2, 3, 4, 4, 4), check_trace=False)

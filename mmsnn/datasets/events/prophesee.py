@@ -40,6 +40,8 @@ SENSORS = {
         ('pedestrian', 'two wheeler', 'car', 'truck', 'bus', 'traffic sign', 'traffic light'),
         ('pedestrian', 'two wheeler', 'car'),
     ),
+    # The simulated camera of `mmsnn digits-events`.
+    'digits': Sensor((128, 128), tuple('0123456789'), tuple('0123456789')),
 }
 BOXES = '_bbox.npy'
 # From this share of boxes outside of the sensor on, they are those of another one.
@@ -88,8 +90,8 @@ class PropheseeDetection(BaseDataset):
     Args:
         data_root: The folder.
         data_prefix: ``dict(img='train/')`` for a folder in it.
-        generation: 'gen1' (304x240; car, pedestrian) or '1mpx' (1280x720; pedestrian, two wheeler,
-            car).
+        generation: 'gen1' (304x240; car, pedestrian), '1mpx' (1280x720; pedestrian, two wheeler,
+            car), or 'digits' (128x128; 0 to 9), which ``mmsnn digits-events`` makes.
         stride: Least time between the samples of a recording, in microseconds. 1Mpx has labels each
             16 ms, where the metric takes predictions for one time that are up to 50 ms away.
         windows: Length in microseconds, where the samples shall be windows that follow one another,
@@ -134,7 +136,7 @@ class PropheseeDetection(BaseDataset):
         **kwargs: Any,
     ):
         if generation not in SENSORS:
-            raise ValueError(f'generation is {generation!r}, expected {" or ".join(SENSORS)}')
+            raise ValueError(f'generation is {generation!r}, expected one of {", ".join(SENSORS)}')
         if stride < 0:
             raise ValueError(f'stride must be at least 0 microseconds, got {stride}')
         if windows is not None and (not isinstance(windows, int) or windows < 1 or stride):

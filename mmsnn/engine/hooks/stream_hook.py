@@ -124,8 +124,9 @@ class _Followed:
         for meta, place in zip(first, places):
             if self._whole and meta['window'] and place is None:
                 raise ValueError(
-                    f'StreamHook got window {meta["window"]} of {meta["recording"]} without the one '
-                    "before: let the data loader have batch_sampler=dict(type='StreamBatchSampler')"
+                    f'StreamHook got window {meta["window"]} of {meta["recording"]} without the '
+                    'one before: let the data loader have '
+                    "batch_sampler=dict(type='StreamBatchSampler')"
                 )
         self.streaming.select(places)
         self._places = {

@@ -104,7 +104,7 @@ class Streaming:
                 f'recording in a batch, as SGResNet does: got windows={windows}'
             )
         for module in takers:
-            module.windows = windows  # type: ignore[assignment]  # PyTorch's attributes
+            module.windows = windows
         for name, neuron in neurons.items():
             neuron.state = self.states[name]
 

@@ -121,7 +121,9 @@ def test_stride_and_classes(root):
     assert [names.get_data_info(i)['boxes']['class_id'].tolist() for i in range(2)] == [[1], [0]]
     with pytest.raises(DatasetError, match="the class 'cat' is none of gen1, which has car, ped"):
         of(root / 'val', metainfo=dict(classes=('cat',)))
-    with pytest.raises(ValueError, match="generation is 'gen3', expected gen1 or 1mpx"):
+    with pytest.raises(
+        ValueError, match="generation is 'gen3', expected one of gen1, 1mpx, digits"
+    ):
         of(root / 'val', generation='gen3')
     with pytest.raises(ValueError, match='stride must be at least 0'):
         of(root / 'val', stride=-1)

@@ -1,0 +1,29 @@
+# The demo of event cameras: a small Spiking RetinaNet that finds moving digits, trained on a CPU in
+# minutes.
+_base_ = [
+    '../_base_/models/spiking_retinanet_sg-r10_asd_fpn_digits.py',
+    '../_base_/datasets/digits_events.py',
+    '../_base_/schedules/digits_10e.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(
+    data_preprocessor=dict(_delete_=True, type='EventDetDataPreprocessor', pad_size_divisor=16),
+    backbone=dict(in_channels=2, time_steps=4),
+)
+max_epochs = 4
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=max_epochs,
+        end=max_epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+]
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2))
+custom_hooks = [
+    dict(type='NonFiniteLossHook'),
+    dict(type='SpikeStatsHook', interval=50, num_images=2),
+]
