@@ -25,12 +25,14 @@ from .representations import (
     time_surface,
     voxel_grid,
 )
+from .simulate import Camera, simulate_events, write_dat
 
 __all__ = [
     'BOX_DTYPE',
     'DVSCIFAR10',
     'EVENT_SUFFIXES',
     'Blocks',
+    'Camera',
     'EventFolder',
     'Events',
     'PropheseeDetection',
@@ -50,8 +52,10 @@ __all__ = [
     'read_boxes',
     'read_events',
     'register_event_reader',
+    'simulate_events',
     'stacked_histogram',
     'time_surface',
     'to_frames',
     'voxel_grid',
+    'write_dat',
 ]

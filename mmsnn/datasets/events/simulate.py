@@ -64,9 +64,9 @@ def simulate_events(
 
     Example:
         >>> import numpy as np
-        >>> from mmsnn.datasets.events.simulate import Camera, simulate_events
+        >>> from mmsnn.datasets.events import Camera, simulate_events
         >>> frames = np.array([[[0.1]], [[0.5]]])
-        >>> camera = Camera(threshold=0.5, mismatch=0, noise=0, dark=0)
+        >>> camera = Camera(threshold=0.5, mismatch=0, refractory=0, noise=0, dark=0)
         >>> events = simulate_events(frames, 1000, camera)
         >>> events.t.tolist(), events.p.tolist()  # log(0.5 / 0.1) = 1.61
         ([310, 621, 932], [1, 1, 1])
