@@ -91,7 +91,7 @@ def draw_digit(stroke, place, degrees, side):
     return np.clip(cv2.warpAffine(stroke, matrix, (SIZE, SIZE)), 0, 1)
 
 
-def record(rng, scans, labels, pool, options, seed):
+def record(rng, scans, labels, pool, options, seed, duration):
     """One recording.
 
     Args:
@@ -101,6 +101,7 @@ def record(rng, scans, labels, pool, options, seed):
         pool (np.ndarray): Indices of those that may be shown.
         options (dict): What :func:`make_dataset` takes.
         seed (list[int]): Of the camera.
+        duration (int): In milliseconds.
 
     Returns:
         tuple[Events, np.ndarray]: The events, and the boxes at each ``LABEL``.
@@ -114,7 +115,7 @@ def record(rng, scans, labels, pool, options, seed):
     rows = []
 
     def film():
-        for i in range(options['duration'] * 1000 // FRAME + 1):
+        for i in range(duration * 1000 // FRAME + 1):
             frame, alphas = background, []
             for _, stroke, path, ink in digits:
                 alphas.append(draw_digit(stroke, *path.at(i * FRAME * 1e-6)))
@@ -144,14 +145,14 @@ def _boxes(t, digits, alphas):
 
 def check_options(options):
     """Raise ConverterError for options of which no data set can be made."""
-    for name in ('train', 'val', 'max_digits'):
-        if options[name] < 1:
-            raise ConverterError(f'--{name.replace("_", "-")} is {options[name]}; give 1 or more')
-    if options['seed'] < 0:
-        raise ConverterError(f'--seed is {options["seed"]}; give 0 or more')
-    if options['duration'] < 600:
+    least = dict(train=1, val=1, max_digits=1, train_duration=LABEL // 1000, seed=0)
+    for name, number in least.items():
+        if options[name] < number:
+            flag = '--' + name.replace('_', '-')
+            raise ConverterError(f'{flag} is {options[name]}; give {number} or more')
+    if options['val_duration'] < 600:
         raise ConverterError(
-            f'--duration is {options["duration"]}; the metric leaves the first half second out, so '
+            f'--val-duration is {options["val_duration"]}; the metric leaves the first half second out, so '
             'give 600 ms or more'
         )
     if not 8 <= options['min_size'] <= options['max_size'] <= SIZE:
@@ -184,8 +185,8 @@ def make_dataset(out_dir, options):
 
     Args:
         out_dir (str | Path): Folder to make. Nothing that is already in it is ever changed.
-        options (dict): ``train`` and ``val``, how many recordings; ``duration`` in ms;
-            ``min_size``, ``max_size``, ``max_digits`` and ``seed``, all int.
+        options (dict): ``train`` and ``val``, how many recordings; ``train_duration`` and
+            ``val_duration`` in ms; ``min_size``, ``max_size``, ``max_digits`` and ``seed``, all int.
 
     Returns:
         bool: False if the same data set was already there.
@@ -207,7 +208,10 @@ def make_dataset(out_dir, options):
             for i in track(range(options[split]), description=f'{split:5}'):
                 seed = [options['seed'], number, i]
                 rng = np.random.default_rng(seed)
-                events, boxes = record(rng, scans, labels, pools[split], options, [*seed, 1])
+                events, boxes = record(
+                    rng, scans, labels, pools[split], options, [*seed, 1],
+                    options[f'{split}_duration'],
+                )  # fmt: skip
                 write_dat(partial / split / f'{i + 1:06}_td.dat', events)
                 np.save(partial / split / f'{i + 1:06}_bbox.npy', boxes)
         (partial / 'about.json').write_text(json.dumps(describe(options)))
@@ -223,14 +227,15 @@ def parse_args(argv=None):
         f'move before a simulated event camera of {SIZE}x{SIZE} pixels, as .dat and _bbox.npy in '
         "Prophesee's form. Nothing is downloaded, and the same options give the same files. Train "
         'and val show different scans of the digits, on different paths.',
-        epilog=f'Example: {prog} data/digits-events --train 200',
+        epilog=f'Example: {prog} data/digits-events --train 800',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument('out_dir', metavar='OUT_DIR', help='folder to make; never overwritten')
     for flag, default, text in (
-        ('--train', 160, 'number of training recordings'),
+        ('--train', 400, 'number of training recordings'),
         ('--val', 24, 'number of validation recordings'),
-        ('--duration', 1200, 'length of a recording, in milliseconds'),
+        ('--train-duration', 400, 'length of a training recording, in milliseconds'),
+        ('--val-duration', 1200, 'length of a validation recording, in milliseconds'),
         ('--min-size', 30, 'longer side of the smallest digit, in pixels'),
         ('--max-size', 56, 'longer side of the largest digit, in pixels'),
         ('--max-digits', 3, 'most digits in a recording'),

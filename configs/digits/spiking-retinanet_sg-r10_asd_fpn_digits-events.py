@@ -8,9 +8,9 @@ _base_ = [
 ]
 model = dict(
     data_preprocessor=dict(_delete_=True, type='EventDetDataPreprocessor', pad_size_divisor=16),
-    backbone=dict(in_channels=2, time_steps=4),
+    backbone=dict(in_channels=4, time_steps=2),
 )
-max_epochs = 4
+max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),

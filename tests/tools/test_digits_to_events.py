@@ -14,7 +14,7 @@ from mmsnn_cli import digits_to_events
 
 pytest.importorskip('sklearn')
 
-SMALL = ['--train', '2', '--val', '1', '--duration', '700']
+SMALL = ['--train', '2', '--train-duration', '700', '--val', '1', '--val-duration', '600']
 
 
 @pytest.fixture(scope='module')
@@ -79,7 +79,8 @@ def test_train_and_val_show_other_scans():
     [
         (['--train', '0'], '--train is 0; give 1 or more'),
         (['--seed', '-1'], '--seed is -1'),
-        (['--duration', '500'], 'the metric leaves the first half second out'),
+        (['--train-duration', '50'], '--train-duration is 50; give 100 or more'),
+        (['--val-duration', '500'], 'the metric leaves the first half second out'),
         (['--min-size', '60'], 'give sizes from 8 to 128, the smaller one first'),
     ],
 )
@@ -94,4 +95,4 @@ def test_nothing_is_overwritten(made, tmp_path):
         digits_to_events.main([str(made), *SMALL, '--seed', '5'])
     assert all_files(made) == before
     about = json.loads((made / 'about.json').read_text())
-    assert about['options']['duration'] == 700
+    assert about['options']['train_duration'] == 700
