@@ -152,8 +152,8 @@ def check_options(options):
             raise ConverterError(f'{flag} is {options[name]}; give {number} or more')
     if options['val_duration'] < 600:
         raise ConverterError(
-            f'--val-duration is {options["val_duration"]}; the metric leaves the first half second out, so '
-            'give 600 ms or more'
+            f'--val-duration is {options["val_duration"]}; the metric leaves the first half '
+            'second out, so give 600 ms or more'
         )
     if not 8 <= options['min_size'] <= options['max_size'] <= SIZE:
         raise ConverterError(
@@ -186,7 +186,8 @@ def make_dataset(out_dir, options):
     Args:
         out_dir (str | Path): Folder to make. Nothing that is already in it is ever changed.
         options (dict): ``train`` and ``val``, how many recordings; ``train_duration`` and
-            ``val_duration`` in ms; ``min_size``, ``max_size``, ``max_digits`` and ``seed``, all int.
+            ``val_duration`` in ms; ``min_size``, ``max_size``, ``max_digits`` and ``seed``, all
+            int.
 
     Returns:
         bool: False if the same data set was already there.

@@ -2,9 +2,15 @@
 dataset_type = 'PropheseeDetection'
 data_root = '{{$MMSNN_DIGITS_EVENTS_ROOT:data/digits-events}}/'
 # T of the data; model.backbone.time_steps must be the same.
-time_steps = 4
+time_steps = 2
 
-load = dict(type='LoadEventWindow', length=100_000, time_steps=time_steps, representation='counts')
+# 50 ms in two steps, each of two bins for either polarity, so four channels.
+load = dict(
+    type='LoadEventWindow',
+    length=50_000,
+    time_steps=time_steps,
+    representation=dict(type='stacked_histogram', bins=2),
+)
 train_pipeline = [
     load,
     dict(type='LoadAnnotations', with_bbox=True),

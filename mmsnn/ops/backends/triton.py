@@ -3,6 +3,7 @@
 import importlib
 from functools import cache
 from types import ModuleType
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -46,8 +47,9 @@ class Triton(Backend):
         """See the base."""
         _kernels().lif_backward(grad, call, grads)
 
-    def ilif(self, x: Tensor, neuron: ILIF, out: Tensor) -> None:
-        """See the base."""
+    def ilif(self, x: Tensor, neuron: ILIF, out: Tensor, u: Optional[Tensor] = None) -> None:
+        """See the base; without potentials to go on from."""
+        assert u is None  # it doesn't say hands_on
         _kernels().ilif(x, neuron, out)
 
     def ilif_backward(self, grad: Tensor, x: Tensor, neuron: ILIF, grad_x: Tensor) -> None:

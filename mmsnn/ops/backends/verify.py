@@ -110,7 +110,7 @@ def _check_whole_numbers(backend: Backend) -> str:
                         ]
                     else:
                         from_u = [ours, theirs]
-                    if not torch.equal(ours, theirs) or not _equal(*from_u, states):
+                    if not torch.equal(ours, theirs) or not _equal(from_u[0], from_u[1], states):
                         return f'whole numbers of spikes ({dtype}, {layout})'
             if _has(backend, 'ilif_backward', x):
                 grad = _sample(*_SHAPE, step=0.9).to(backend.device, dtype)
