@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..datasets.events import open_recording
 from ..datasets.events.prophesee import SENSORS
 from ..datasets.transforms import LoadEventWindow
-from ..deploy import fuse
+from ..deploy.fuse import fuse
 from ..models.layers import Streaming
 from .model import test_dataset
 
