@@ -16,7 +16,7 @@ from ..config_types import type_name
 from ..datasets import datasets_of
 from ..version import __version__
 from .dense_boxes import DenseBoxes
-from .plain import ExportError, plain, trace
+from .plain import MOST, ExportError, plain, trace
 
 #: Version of the operator set ai.onnx in the files.
 OPSET = 18
@@ -94,17 +94,18 @@ def export_onnx(
     if batch_size is not None and batch_size < 1:
         raise ExportError(f'the number of images must be at least 1, got {batch_size}')
 
-    height, width = shape or (4 * grid, 5 * grid)
+    # On no level of a pyramid one row or column, which torch.export would take for the rule.
+    height, width = shape or (12 * grid, 15 * grid)
     batch = batch_size or 2
     images = torch.zeros(batch, described['preprocessing']['channels'], height, width)
     # Less than two is told apart by torch.export; the graph holds for it too.
     dims: dict[int, Any] = {}
     if batch_size is None:
-        dims[0] = torch.export.Dim('batch', min=2, max=1 << 20)
+        dims[0] = torch.export.Dim('batch', min=2, max=MOST)
     axes = dict(dims)
     if shape is None:
         for axis, name in ((2, 'rows'), (3, 'columns')):
-            axes[axis] = grid * torch.export.Dim(name, min=2, max=1 << 12)
+            axes[axis] = grid * torch.export.Dim(name, min=2, max=MOST)
     if hasattr(model, 'bbox_head') or not hasattr(model, 'head'):
         graph: nn.Module = DenseBoxes(plain(model))
         inputs: tuple[Tensor, ...] = images, torch.tensor([[height, width]] * batch)

@@ -15,6 +15,13 @@ from ..ops import reference
 from ..ops.spec import ILIF
 from .fuse import folded_copy, is_fused
 
+#: The most that a dynamic size can be, or its factor where it is a multiple.
+MOST = 1 << 12
+_FIX = (
+    'the model does not take inputs of any size, so fix the size, and the number of images, of the '
+    'file (--shape, --batch)'
+)
+
 
 class ExportError(ValueError):
     """A model, or what is asked of it, that can't be written for other programs."""
@@ -125,7 +132,7 @@ def trace(
     Args:
         model: What :func:`plain` gives, or a module around it.
         inputs: An input, as ``torch.export.export`` takes it.
-        dynamic_shapes: Likewise.
+        dynamic_shapes: Likewise; its sizes end at ``MOST``.
         allowed: Operators beside PyTorch's that may stay.
 
     Returns:
@@ -145,11 +152,12 @@ def trace(
         # The lines behind torch's first one say which size it is.
         fixed = re.search(r'^ *- .*', str(error), re.MULTILINE)
         if dynamic_shapes is not None and 'Constraints violated' in words and fixed:
-            raise ExportError(
-                'the model does not take inputs of any size, so fix the size, and the number of '
-                f'images, of the file (--shape, --batch): {fixed[0].strip(" -")}'
-            ) from error
+            raise ExportError(f'{_FIX}: {fixed[0].strip(" -")}') from error
         raise ExportError(f'torch.export cannot follow the model: {words}') from error
+    # What it concludes of the factor of a multiple, torch.export keeps to itself.
+    limits = [sizes.upper for sizes in program.range_constraints.values()]
+    if any(limit < MOST for limit in limits):
+        raise ExportError(f'{_FIX}: it was found to hold up to {min(limits)} alone')
     targets = (node.target for node in program.graph.nodes if node.op == 'call_function')
     others = {
         target.name()

@@ -18,7 +18,7 @@ from mmsnn import ops
 from mmsnn.deploy import ExportError, export_onnx, fuse
 from mmsnn.deploy.dense_boxes import DenseBoxes, box_settings
 from mmsnn.deploy.onnx_file import describe
-from mmsnn.deploy.plain import UnrolledNeuron, plain, trace
+from mmsnn.deploy.plain import MOST, UnrolledNeuron, plain, trace
 from mmsnn.models.layers import IFNeuron, ILIFNeuron, LIFNeuron, PLIFNeuron
 from mmsnn_cli.export import main
 
@@ -217,9 +217,23 @@ class Fixed(torch.nn.Module):
 
 
 def test_size_that_the_model_cannot_have():
-    rows = torch.export.Dim('rows', min=2)
+    rows = torch.export.Dim('rows', min=2, max=MOST)
     with pytest.raises(ExportError, match=r'--shape, --batch\): .*rows') as error:
         trace(Fixed(), (torch.zeros(1, 3, 32, 32),), ({2: rows},))
+    assert '\n' not in str(error.value)
+
+
+class Small(torch.nn.Module):
+    """Another layer for large images."""
+
+    def forward(self, x):
+        return x + 1 if x.shape[2] > 128 else x
+
+
+def test_size_that_changes_the_model():
+    rows = 32 * torch.export.Dim('rows', min=2, max=MOST)
+    with pytest.raises(ExportError, match='--shape, --batch') as error:
+        trace(Small(), (torch.zeros(1, 3, 96, 32),), ({2: rows},))
     assert '\n' not in str(error.value)
 
 

@@ -135,7 +135,8 @@ def fire(model, images, run):
     from rates import set_rates
 
     calibrate(model, run)
-    set_rates(model.backbone, images, 0.12)
+    # Each layer's bias is looked for in many passes: a part of an image is enough.
+    set_rates(model.backbone, images[:1, :, :160, :160], 0.12)
 
 
 def fired(config):
