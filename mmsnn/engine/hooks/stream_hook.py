@@ -24,8 +24,9 @@ class StreamHook(Hook):
     recording begins from rest, wherever in a batch it comes. With ``windows=k`` of the sampler,
     gradients run back through k windows; training begins each k where the k before ended.
 
-    Windows without labels take no part in the loss of :class:`mmsnn.models.detectors.SpikingRetinaNet`. Other
-    detectors would learn them as empty, and are trained on data without such windows alone.
+    Windows without labels take no part in the loss of
+    :class:`mmsnn.models.detectors.SpikingRetinaNet`. Other detectors would learn them as empty, and
+    are trained on data without such windows alone.
 
     Raises:
         DatasetError: A loader whose batches aren't those of a stream, or windows without labels for
