@@ -1,15 +1,26 @@
 """Which of the papers' claims hold on a small budget: one network, one change at a time."""
 
 import argparse
-import json
-import multiprocessing
 import os
 import statistics
-import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple, Optional
+
+from seeds import (
+    Claim,
+    add_arguments,
+    by_row,
+    check_arguments,
+    marks,
+    one_budget,
+    report_and_write,
+    run_missing,
+    scores_cells,
+    set_options,
+    summarise,
+    verdict,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = 'configs/ablation/sg-r10_asd_cifar10-subset.py'
@@ -20,7 +31,7 @@ EXAMPLES = """examples:
 
 Every finished run is kept in --out: a second call does only what is missing."""
 
-BEGIN, END = '<!-- ablation: begin -->', '<!-- ablation: end -->'
+MARKS = marks('ablation')
 
 
 class Variant(NamedTuple):
@@ -118,16 +129,6 @@ VARIANTS = {
 }
 
 
-class Claim(NamedTuple):
-    """What a paper says, as a comparison of two rows."""
-
-    text: str
-    better: str
-    worse: str
-    #: How far the first may lie below the second, in points.
-    margin: float = 0.0
-
-
 CLAIMS = (
     Claim('SG ResNet with ASD at T = 4 comes within 2 points of its ANN twin', 'sg', 'ann', 2.0),
     Claim('ASD decodes better than rate coding (Zhang et al. 2023)', 'sg', 'rate'),
@@ -161,44 +162,12 @@ def parse_args() -> argparse.Namespace:
         default=os.environ.get('MMSNN_CIFAR10_ROOT'),
         help='folder cifar-10-batches-py, whole or a subset (default: MMSNN_CIFAR10_ROOT)',
     )
-    parser.add_argument(
-        '--only', nargs='+', choices=VARIANTS, metavar='ROW', help=f'of {", ".join(VARIANTS)}'
-    )
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--epochs', type=int, help="default: the config's")
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='for every row, such as optim_wrapper.optimizer.lr=1e-3; use another --out then',
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('work_dirs/ablation'),
-        help='a JSON file a run (default: work_dirs/ablation)',
-    )
-    parser.add_argument(
-        '--jobs',
-        type=int,
-        default=os.cpu_count(),
-        help='trainings side by side, one thread each (default: the number of cores)',
-    )
-    parser.add_argument(
-        '--docs', type=Path, metavar='FILE.md', help=f'put the table between its {BEGIN} marks'
-    )
+    add_arguments(parser, VARIANTS, out='work_dirs/ablation')
     args = parser.parse_args()
     if not args.data:
         parser.error('say where CIFAR-10 is: --data /path/to/cifar-10-batches-py')
-    if not Path(args.data).is_dir():
-        parser.error(f'--data {args.data} is not a folder')
-    for name in ('epochs', 'jobs'):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            parser.error(f'--{name} must be at least 1, got {value}')
-    if args.docs is not None and BEGIN not in (args.docs.read_text() if args.docs.exists() else ''):
-        parser.error(f'--docs {args.docs} has no line {BEGIN}, between which and {END} to write')
+    check_arguments(parser, args, ('epochs', 'jobs'), MARKS)
     return args
 
 
@@ -215,20 +184,10 @@ def build_config(name: str, seed: int, work_dir: str, epochs: Optional[int], opt
     Returns:
         mmengine.Config.
     """
-    from mmengine.config import Config, DictAction
+    from mmengine.config import Config
 
-    overrides = argparse.ArgumentParser()
-    overrides.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
-    if options:
-        options = ['--cfg-options', *options]
     cfg = Config.fromfile(ROOT / CONFIG)
-    cfg.merge_from_dict(overrides.parse_args(options).cfg_options)
-    for key, value in VARIANTS[name].options.items():
-        *path, last = key.split('.')
-        place = cfg
-        for part in path:
-            place = place[part]
-        place[last] = value  # in the place of what was there, not merged into it
+    set_options(cfg, VARIANTS[name].options, options)
     if epochs is not None:
         cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = epochs
         cfg.param_scheduler[1].update(T_max=epochs, end=epochs)
@@ -276,54 +235,6 @@ def train_one(name: str, seed: int, data: str, work_dir: str, epochs: Optional[i
     )
 
 
-def summarise(results: dict) -> dict:
-    """Mean and spread by row.
-
-    Args:
-        results: Accuracies of the seeds by row.
-
-    Returns:
-        (mean, sample standard deviation, number of seeds) by row.
-    """
-    return {
-        name: (
-            statistics.mean(values),
-            statistics.stdev(values) if len(values) > 1 else float('nan'),
-            len(values),
-        )
-        for name, values in results.items()
-        if values
-    }
-
-
-def verdict(claim: Claim, rows: dict) -> str:
-    """What the evidence says of a claim, in plain words.
-
-    A difference counts where it is larger than the sum of both standard deviations.
-
-    Args:
-        claim: The claim.
-        rows: What :func:`summarise` gives.
-
-    Returns:
-        A sentence.
-    """
-    if claim.better not in rows or claim.worse not in rows:
-        return 'not run'
-    (a, std_a, n_a), (b, std_b, n_b) = rows[claim.better], rows[claim.worse]
-    gain = a - b
-    numbers = f'{a:.1f} against {b:.1f}, {gain:+.1f} points'
-    if claim.margin:
-        return f'{"**supported**" if gain >= -claim.margin else "**not supported**"}: {numbers}'
-    if min(n_a, n_b) < 2:
-        return f'one seed says nothing of the spread: {numbers}'
-    spread = std_a + std_b
-    if abs(gain) <= spread:
-        return f'**undecided**, within the spread of {spread:.1f}: {numbers}'
-    word = '**supported**' if gain > 0 else '**the opposite was found**'
-    return f'{word}: {numbers}, spread {spread:.1f}'
-
-
 def report(runs: list) -> str:
     """The table and the claims, in Markdown.
 
@@ -333,20 +244,15 @@ def report(runs: list) -> str:
     Returns:
         Markdown text.
     """
-    results: dict = {name: [] for name in VARIANTS}
-    for run in sorted(runs, key=lambda run: run['seed']):
-        results[run['row']].append(run)
+    results = by_row(runs, VARIANTS)
     rows = summarise({name: [run['top1'] for run in found] for name, found in results.items()})
     lines = [
         '| network | top-1, % | seeds | parameters | seconds a run |',
         '| --- | --- | --- | --- | --- |',
     ]
-    for name, (mean, std, count) in rows.items():
-        found = results[name]
-        each = ', '.join(f'{run["top1"]:.1f}' for run in found)
-        spread = '' if count < 2 else f' ± {std:.1f}'
+    for name, found in results.items():
         lines.append(
-            f'| {VARIANTS[name].title} | {mean:.1f}{spread} | {each} | '
+            f'| {VARIANTS[name].title} | {scores_cells([run["top1"] for run in found])} | '
             f'{found[0]["parameters"]:,} | {statistics.median(r["seconds"] for r in found):.0f} |'
         )
     some = runs[0]
@@ -366,18 +272,6 @@ def report(runs: list) -> str:
     return '\n'.join(lines)
 
 
-def write_docs(path: Path, text: str) -> None:
-    """Put the text between its marks.
-
-    Args:
-        path: File with the marks.
-        text: What to put there.
-    """
-    before, rest = path.read_text().split(BEGIN, 1)
-    _, after = rest.split(END, 1)
-    path.write_text(f'{before}{BEGIN}\n{text}\n{END}{after}')
-
-
 def main() -> None:
     """Run what is missing, then print the table."""
     args = parse_args()
@@ -385,48 +279,10 @@ def main() -> None:
     names = args.only or list(VARIANTS)
     # Seed by seed, so that an early stop leaves a whole table of fewer seeds.
     wanted = [(name, seed) for seed in args.seeds for name in names]
-
-    def place(name: str, seed: int) -> Path:
-        return args.out / f'{name}-seed{seed}.json'
-
-    missing = [run for run in wanted if not place(*run).exists()]
-    print(f'{len(wanted)} runs, {len(wanted) - len(missing)} of them done before', flush=True)
-    # Before torch is imported in the workers: OpenMP reads it once.
-    os.environ['OMP_NUM_THREADS'] = '1'
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
-        pending = {
-            pool.submit(
-                train_one, name, seed, str(Path(args.data).resolve()), str(args.out / 'logs'),
-                args.epochs, args.cfg_options,
-            ): (name, seed)
-            for name, seed in missing
-        }  # fmt: skip
-        for i, done in enumerate(as_completed(pending), 1):
-            name, seed = pending[done]
-            try:
-                run = done.result()
-            except Exception as error:
-                pool.shutdown(wait=False, cancel_futures=True)
-                sys.exit(f'\nerror: {name}, seed {seed}: {error}')
-            place(name, seed).write_text(json.dumps(run, indent=1))
-            print(
-                f'[{i}/{len(missing)}] {name}, seed {seed}: top-1 {run["top1"]:.1f} % '
-                f'({run["seconds"]:.0f} s)',
-                flush=True,
-            )
-    runs = [json.loads(place(*run).read_text()) for run in wanted]
-    budgets = {(run['epochs'], run['images'], tuple(run['options'])) for run in runs}
-    if len(budgets) > 1:
-        sys.exit(
-            f'\nerror: {args.out} holds runs of different budgets (epochs, images, options): '
-            f'{sorted(budgets)}. Take another --out'
-        )
-    text = report(runs)
-    print(f'\n{text}')
-    if args.docs is not None:
-        write_docs(args.docs, text)
-        print(f'\nwritten to {args.docs}')
+    settings = str(Path(args.data).resolve()), str(args.out / 'logs'), args.epochs, args.cfg_options
+    runs = run_missing(wanted, args.out, args.jobs, train_one, *settings, score='top1')
+    one_budget(runs, ('epochs', 'images', 'options'), args.out)
+    report_and_write(report(runs), args.docs, MARKS)
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ import pickle
 import ablation
 import numpy as np
 import pytest
+import seeds
 import torch
 from mmdet.registry import MODELS
 from mmengine.logging import MMLogger
@@ -67,7 +68,7 @@ def test_norms_of_the_pair_have_a_threshold_that_tells_them_apart():
 
 
 def test_mean_and_spread():
-    rows = ablation.summarise({'sg': [50.0, 52.0, 54.0], 'rate': [49.0], 'last': []})
+    rows = seeds.summarise({'sg': [50.0, 52.0, 54.0], 'rate': [49.0], 'last': []})
     assert rows['sg'] == (52.0, 2.0, 3)
     assert rows['rate'][0] == 49
     assert math.isnan(rows['rate'][1])
@@ -90,14 +91,14 @@ def test_verdicts(better, worse, margin, expected):
     import re
 
     rows = {k: v for k, v in (('a', better), ('b', worse)) if v is not None}
-    assert re.match(expected, ablation.verdict(ablation.Claim('x', 'a', 'b', margin), rows))
+    assert re.match(expected, seeds.verdict(seeds.Claim('x', 'a', 'b', margin), rows))
 
 
 def test_only_what_lies_between_the_marks_is_replaced(tmp_path):
     path = tmp_path / 'results.md'
-    path.write_text(f'before\n{ablation.BEGIN}\nold\n{ablation.END}\nafter\n')
-    ablation.write_docs(path, 'new')
-    assert path.read_text() == f'before\n{ablation.BEGIN}\nnew\n{ablation.END}\nafter\n'
+    path.write_text(f'before\n{ablation.MARKS.begin}\nold\n{ablation.MARKS.end}\nafter\n')
+    seeds.write_docs(path, 'new', ablation.MARKS)
+    assert path.read_text() == f'before\n{ablation.MARKS.begin}\nnew\n{ablation.MARKS.end}\nafter\n'
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def cifar(tmp_path):
 
 def test_command(shell, cifar, tmp_path):
     out, docs = tmp_path / 'runs', tmp_path / 'results.md'
-    docs.write_text(f'{ablation.BEGIN}\n{ablation.END}\n')
+    docs.write_text(f'{ablation.MARKS.begin}\n{ablation.MARKS.end}\n')
     command = [
         'python', 'benchmarks/ablation.py', '--data', cifar, '--out', out, '--epochs', 1,
         '--jobs', 1, '--seeds', 0, 1, '--docs', docs, '--only', 'ann',
