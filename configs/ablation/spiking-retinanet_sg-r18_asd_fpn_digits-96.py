@@ -31,7 +31,7 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-max_iters = 960
+max_iters = 720
 train_cfg = dict(
     _delete_=True, type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters
 )
@@ -39,6 +39,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=max_iters // 12),
     dict(type='CosineAnnealingLR', T_max=max_iters, begin=0, end=max_iters, by_epoch=False),
 ]
+optim_wrapper = dict(optimizer=dict(lr=4e-3))
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=max_iters))
 log_processor = dict(by_epoch=False)
 custom_hooks = [dict(type='NonFiniteLossHook')]
