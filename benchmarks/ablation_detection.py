@@ -51,6 +51,11 @@ DATA = {
         'MMSNN_DIGITS_ROOT',
         'handwritten digits on clutter',
     ),
+    'raccoon': Data(
+        'configs/ablation/spiking-retinanet_sg-r18_asd_fpn_raccoon.py',
+        'MMSNN_RACCOON_ROOT',
+        'photos of raccoons',
+    ),
 }
 
 
@@ -191,10 +196,8 @@ def build_config(of: str, name: str, seed: int, work_dir: str, options: list):
     # The only evaluation is the one after the last step: no row picks its best one.
     cfg.train_cfg.update(max_iters=steps, val_interval=steps + 1)
     warm_up, cosine = cfg.param_scheduler
-    warm_up.end = steps // 12
+    warm_up.end = max(1, steps // 12)
     cosine.T_max = cosine.end = steps
-    if row.start != 'scratch':
-        cfg.optim_wrapper.optimizer.lr /= 2
     cfg.default_hooks.checkpoint = None
     cfg.randomness = dict(seed=seed)
     cfg.work_dir = work_dir

@@ -104,7 +104,8 @@ def set_options(cfg, row: Mapping, options: list) -> None:
 
     Args:
         cfg: ``mmengine.Config``, which is changed.
-        row: Values by dotted key, each in the place of what was there, not merged into it.
+        row: Values by dotted key, in which numbers are places in lists; each comes in the place of
+            what was there, not merged into it.
         options: ``KEY=VALUE`` of the command line.
     """
     from mmengine.config import DictAction
@@ -117,7 +118,7 @@ def set_options(cfg, row: Mapping, options: list) -> None:
         *path, last = key.split('.')
         place = cfg
         for part in path:
-            place = place[part]
+            place = place[int(part) if part.isdigit() else part]
         place[last] = value
 
 

@@ -15,7 +15,7 @@ from ..analysis.profile import profile
 from ..models import SGResNet, SpikingClsHead
 from ..models.backbones.sg_resnet import AddBlock, GateBlock, SpikingBlock
 from ..models.detectors.checks import list_necks
-from ..models.layers import SpikeMaxPool2d, SpikingNeuron, spiking_layer
+from ..models.layers import LearnedGate, SpikeMaxPool2d, SpikingNeuron, spiking_layer
 from ..models.necks import DecoderNeck
 from .inherit import InheritError
 
@@ -420,8 +420,9 @@ class Calibrator:
     def _fit(self, site: Site) -> None:
         """Set a norm's statistics, and the gain of its layer."""
         set_statistics(site.conv, site.norm, site.inputs)
-        if site.gate is not None and list(site.gate.parameters()):
-            # One that weighs whole maps: what it gives at single places isn't known.
+        known = isinstance(site.gate, LearnedGate)  # its conv is 1x1
+        if site.gate is not None and list(site.gate.parameters()) and not known:
+            # One that may weigh whole maps: what it gives at single places isn't known.
             self.fits.append(LayerFit(site.name, 1.0, math.nan))
             return
         currents, activations, joined = [], [], []
@@ -442,7 +443,8 @@ class Calibrator:
                 return site.neuron.fire(x + joint).mean(0)
             spikes = site.neuron.fire(x)
             if site.gate is not None:
-                spikes = site.gate(spikes, other, self.time_steps)
+                both = (x.flatten(0, 1)[..., None, None] for x in (spikes, other))
+                spikes = site.gate(*both, self.time_steps).view_as(x)
             return spikes.mean(0)
 
         gain, like = best_gain(rates, goal / self.units[site.name])

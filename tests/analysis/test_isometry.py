@@ -20,7 +20,6 @@ from mmsnn.models import SGResNet
 from mmsnn.models.backbones.sg_resnet import BLOCKS
 
 ROOT = Path(__file__).resolve().parents[2]
-LEARNED = dict(gate_cfg=dict(type='LearnedGate'))
 DIGITS = 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits.py'
 TOOL = 'analysis_tools/gradient_isometry.py'
 
@@ -84,8 +83,8 @@ def test_block_agrees_with_its_exact_jacobian(block):
     extra = dict(gate_cfg=dict(type=gate)) if gate else {}
     net = backbone(block=name, base_channels=2, num_stages=1, out_indices=(0,), strides=(1,),
                    time_steps=2, **extra).double()  # fmt: skip
-    if gate:  # open it, or its Jacobian is the identity
-        nn.init.ones_(net.layer1[0].gate.norm.weight)
+    if gate:  # let it open and close, or its Jacobian is the residual gate's
+        nn.init.constant_(net.layer1[0].gate.norm.weight, 2.0)
     x = images(size=16).double()
     result = measure_isometry(net, x, probes=100)
     with _as_in_training(net):
@@ -177,9 +176,8 @@ def test_sg_resnet_152_keeps_isometry(deep):
     assert result.blocks[46].mean_output > 0.98
 
 
-@pytest.mark.parametrize('start', [dict(zero_init_residual=True), LEARNED])
-def test_sg_resnet_152_that_starts_silent_is_exactly_isometric(deep, start):
-    result = deep(**start)
+def test_sg_resnet_152_that_starts_silent_is_exactly_isometric(deep):
+    result = deep(zero_init_residual=True)
     assert phis(result) == [1] * 46
     assert all(row.phi_error == 0 for row in result.blocks if row.identity)
     assert result.gradient_holds
@@ -254,7 +252,8 @@ def test_tool_compares_blocks_and_depths(tool, tmp_path):
         ('tdbn', 10, 3),
         ('tdbn', 18, 6),
     ]
-    assert networks[1]['summary']['identity_phi'] == [1, 1]
+    low, high = networks[1]['summary']['identity_phi']
+    assert 0.5 < low < high < 2
     assert re.search(r'^sg:LearnedGate +18 .* yes$', done.stdout, re.MULTILINE)
     assert cv2.imread(str(out.with_suffix('.png'))) is not None
 

@@ -9,7 +9,7 @@ from ...config_types import arguments
 from .builder import build_neuron, build_norm, lookup
 from .gate import Gate
 from .neurons import VALUES, LIFNeuron, SpikingNeuron
-from .spiking_layer import spiking_layer
+from .spike_conv import conv_of_spikes
 
 
 @MODELS.register_module()
@@ -41,13 +41,19 @@ class ResidualGate(Gate):
 
 @MODELS.register_module()
 class LearnedGate(Gate):
-    """SG ResNet's second gate signal: G = neuron(tdBN(1x1 conv of S)); O = G R + (1 - G) S.
+    r"""SG ResNet's second gate signal: G = R until the shortcut's spikes teach it otherwise.
 
-    The norm starts at lambda = 0 and a beta that drives the membrane potential to 0.8 V_th and no
-    further: no gate spike, and the block starts as the identity. From there the surrogate opens the
-    gate; one that is zero there would keep it shut for ever and is refused. A neuron without a leak
-    has no such beta, its gate starts at rest. Source: Zhang et al. 2023, SG ResNet; our reading,
-    docs/method.md.
+    A neuron integrates tdBN(1x1 conv of S) and the negative of it. P is 1 where the first fires, N
+    where the second does, which is never both:
+
+    .. math::
+        G = P + (1 - P)(1 - N) R \qquad O = G R + (1 - G) S
+
+    P opens the gate, so that a silent branch may take away the shortcut's spike, N closes it. The
+    norm starts at lambda = beta = 0, so that the block starts as that of :class:`ResidualGate`. As
+    there, O is differentiated with R R = R, as (1 - N) R OR (1 - P) S. Of counts it is the larger
+    of the two, and signed spikes of the branch go before the shortcut's. Source: Zhang et al. 2023,
+    SG ResNet; our reading, chosen by measuring, docs/method.md.
 
     Args:
         channels: Channels of the joined spikes.
@@ -55,15 +61,16 @@ class LearnedGate(Gate):
         act_cfg: The gate's neuron, which gives 0 and 1; those of the network may give others.
 
     Raises:
-        ValueError: A neuron that gives others, or whose surrogate has no gradient where the gate
-            starts.
+        ValueError: A neuron that gives others, or whose surrogate has no gradient at rest, where
+            the gate starts.
 
     Example:
         >>> import torch
-        >>> from mmsnn.models import LearnedGate
+        >>> from mmsnn.models import LearnedGate, ResidualGate
         >>> residual, shortcut = (torch.rand(2, 4 * 2, 8, 5, 5) > 0.5).float()
         >>> gate = LearnedGate(8, norm_cfg=dict(type='TDBN'), act_cfg=dict(type='LIFNeuron')).eval()
-        >>> torch.equal(gate(residual, shortcut, time_steps=4), shortcut)  # at initialisation
+        >>> same = ResidualGate()(residual, shortcut, time_steps=4)
+        >>> torch.equal(gate(residual, shortcut, time_steps=4), same)  # at initialisation
         True
     """
 
@@ -79,49 +86,34 @@ class LearnedGate(Gate):
                 f'gives {self.neuron.values}: give it a neuron of its own, '
                 "gate_cfg=dict(type='LearnedGate', act_cfg=dict(type='LIFNeuron'))"
             )
-        # After one step, the least that any T gives.
-        start = self._start * self._leak[1]
-        if not self.neuron.learns_at(start):
+        if not self.neuron.learns_at(0.0):
             raise ValueError(
-                f'LearnedGate starts silent, and a {self.neuron.surrogate_words} '
-                f'has no gradient there (potential {start:.2g}, '
-                f'threshold {self.neuron.v_threshold}): the gate could never open. Give it a wider '
-                "one: gate_cfg=dict(type='LearnedGate', act_cfg=dict(surrogate='arctan'))"
+                f'LearnedGate starts at rest, and a {self.neuron.surrogate_words} has no gradient '
+                f'there (threshold {self.neuron.v_threshold}): the gate could never learn. Give it '
+                "a wider one: gate_cfg=dict(type='LearnedGate', act_cfg=dict(surrogate='arctan'))"
             )
         self.conv = nn.Conv2d(channels, channels, 1, bias=False)
-        # A frozen norm would keep the gate shut for ever.
+        # A frozen norm would keep the gate as it starts for ever.
         norm_cfg = dict(norm_cfg, requires_grad=True)
         self.norm = build_norm(norm_cfg, channels, v_threshold=self.neuron.v_threshold)[1]
         self.init_weights()
 
-    @property
-    def _leak(self) -> tuple[float, float]:
-        """Decay and input scale; without a leak where the neuron says nothing of it."""
-        record = self.neuron.record()
-        if record is None:
-            return 1.0, 1.0
-        # PLIF's are tensors.
-        decay, scale = (torch.as_tensor(leak).item() for leak in record[:2])
-        return decay, scale
-
-    @property
-    def _start(self) -> float:
-        """A constant current under which the membrane potential tends to 0.8 V_th."""
-        decay, input_scale = self._leak
-        return 0.8 * self.neuron.v_threshold * (1 - decay) / input_scale
-
     def init_weights(self) -> None:
-        """Start silent; the parent's initialisation comes before this."""
-        weight, bias = self.norm.weight, self.norm.bias
-        assert isinstance(weight, Tensor)
-        assert isinstance(bias, Tensor)
-        nn.init.zeros_(weight)
-        nn.init.constant_(bias, self._start)
+        """Start as the residual gate; the parent's initialisation comes before this."""
+        for parameter in (self.norm.weight, self.norm.bias):
+            assert isinstance(parameter, Tensor)
+            nn.init.zeros_(parameter)
 
     def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
         """Select by the learned gate signal."""
-        signal = spiking_layer(self.conv, self.norm, self.neuron, shortcut, time_steps)
-        return ops.select(signal, residual, shortcut)
+        current = self.norm(conv_of_spikes(self.conv, shortcut))
+        signals = self.neuron(torch.cat((current, -current), 1), time_steps)
+        opens, closes = signals.chunk(2, 1)
+        residual, shortcut = (1 - closes) * residual, (1 - opens) * shortcut
+        if self.values == 'signed':
+            return residual + (1 - residual.abs()) * shortcut
+        join = ops.count_or if self.values == 'counts' else ops.spike_or
+        return join(residual, shortcut)
 
 
 @MODELS.register_module()
