@@ -1,5 +1,5 @@
-# What benchmarks/ablation_detection.py varies: the digits' SG ResNet-18 at half its widths, on images of
-# 96x96, so that a run of a CPU core takes minutes.
+# What benchmarks/ablation_detection.py varies: the digits' SG ResNet-18 at half its widths, on
+# images of 96x96, so that a run takes minutes of a CPU core.
 _base_ = '../digits/spiking-retinanet_sg-r18_asd_fpn_digits.py'
 norm_cfg = dict(type='GN', num_groups=8, requires_grad=True)
 model = dict(

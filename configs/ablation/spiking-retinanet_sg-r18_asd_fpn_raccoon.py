@@ -1,5 +1,6 @@
-# The same for 148 photos of raccoons, on images of at most 160x160: MMSNN_RACCOON_ROOT points at the
-# set (datitran/raccoon_dataset as COCO json: annotations/train.json, annotations/val.json, images/).
+# The same for 148 photos of raccoons, on images of at most 160x160: MMSNN_RACCOON_ROOT points at
+# the set (datitran/raccoon_dataset as COCO json: annotations/train.json, annotations/val.json,
+# images/).
 _base_ = './spiking-retinanet_sg-r18_asd_fpn_digits-96.py'
 norm_cfg = dict(type='GN', num_groups=8, requires_grad=True)
 channels = [32, 64, 128]

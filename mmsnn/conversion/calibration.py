@@ -442,7 +442,7 @@ class Calibrator:
                 joint = other if site.joined_norm is None else gain * other
                 return site.neuron.fire(x + joint).mean(0)
             spikes = site.neuron.fire(x)
-            if site.gate is not None:
+            if site.gate is not None and other is not None:
                 both = (x.flatten(0, 1)[..., None, None] for x in (spikes, other))
                 spikes = site.gate(*both, self.time_steps).view_as(x)
             return spikes.mean(0)

@@ -126,7 +126,8 @@ def test_command(shell, digits_root, tmp_path):
     assert [run['images'] for run in runs.values()] == [32, 32]
     written = docs.read_text()
     assert '| SG, ASD, T = 1, from the ANN, calibrated, a quarter |' in written
-    assert written.startswith('before\n') and written.endswith('\nafter\n')
+    assert written.startswith('before\n')
+    assert written.endswith('\nafter\n')
 
     again = shell(*command)
     assert again.stdout.count('1 runs, 1 of them done before') == 2, again.stdout[-1500:]

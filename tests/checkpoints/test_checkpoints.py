@@ -45,6 +45,20 @@ def test_every_one(name):
     assert (ROOT / row['Config']).is_file()
 
 
+@pytest.mark.parametrize('name', shipped_checkpoints())
+def test_the_zoo_says_what_the_metafile_says(name):
+    """The row of its README, and the command under it, are those that a slow test runs."""
+    (row,) = [row for file in load(ROOT / 'model-index.yml')['Import']
+              for row in load(ROOT / file)['Models'] if row['Name'] == name]  # fmt: skip
+    page = (ROOT / row['Config']).with_name('README.md').read_text(encoding='utf-8')
+    (line,) = [line for line in page.splitlines() if line.endswith(f'`{row["Weights"]}` |')]
+    cells = [cell.strip() for cell in line.split('|')]
+    assert str(row['Results'][0]['Metrics']['box AP']) in cells
+    assert str(row['Metadata']['Epochs']) in cells
+    for command in ('Data Command', 'Evaluation Command'):
+        assert f'\n{row["Metadata"][command]}\n' in page
+
+
 def test_by_name_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = load_checkpoint_file(SCHEME + NAME)['state_dict']

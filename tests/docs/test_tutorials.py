@@ -29,6 +29,7 @@ PAGES = [
     ROOT / 'README.md',
     ROOT / 'CONTRIBUTING.md',
     *sorted(path for path in (ROOT / 'docs').rglob('*.md') if '_build' not in path.parts),
+    *sorted((ROOT / 'configs').glob('*/README.md')),
 ]
 MMDET = Path(mmdet.__file__).parent / '.mim'
 #: What stands in the place of "your" config: MMDetection's own.
@@ -242,6 +243,7 @@ def test_command_exists(words):
         # A target of `mmsnn export` has options of its own.
         *(ROOT / 'mmsnn_cli' / f'{stem}_{word}.py' for word in words if word.isalnum()),
         ROOT / 'benchmarks' / f'{stem}.py',
+        ROOT / 'benchmarks' / 'seeds.py',
         *(ROOT / 'mmsnn' / 'utils').glob('*.py'),
         *(MMDET / 'tools').rglob(f'{stem}.py'),
     ]
@@ -265,9 +267,20 @@ def test_make_targets_exist():
 
 def test_links_of_pages_outside_the_site():
     """Sphinx checks those inside it."""
-    for page in (ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md'):
+    named = ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md'
+    for page in (*named, *(ROOT / 'configs').glob('*/README.md')):
         for link in re.findall(r'\]\(([^)#]+)[^)]*\)', page.read_text(encoding='utf-8')):
-            assert link.startswith('https://') or (ROOT / link).exists(), f'{page.name}: {link}'
+            assert link.startswith('https://') or (page.parent / link).exists(), f'{page}: {link}'
+
+
+@pytest.mark.parametrize(
+    'folder',
+    sorted({path.parent for path in (ROOT / 'configs').glob('*/README.md')}),
+    ids=lambda path: path.name,
+)
+def test_a_zoo_page_names_every_config_of_its_folder(folder):
+    page = (folder / 'README.md').read_text(encoding='utf-8')
+    assert [path.name for path in folder.glob('*.py') if path.name not in page] == []
 
 
 def test_every_package_is_in_the_reference():

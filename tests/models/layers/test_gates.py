@@ -87,7 +87,7 @@ def test_learned_gate_selects_by_its_signal():
 
 @pytest.mark.parametrize('values', ['counts', 'signed'])
 def test_learned_gate_of_other_spikes(values):
-    """Where it opens the branch goes out, where it closes the shortcut, and else what is stronger."""
+    """Where it opens the branch goes out, where it closes the shortcut, else what is stronger."""
     gate = open_gate(learned_gate())
     gate.values = values
     low = -1 if values == 'signed' else 0
