@@ -290,8 +290,9 @@ def train_one(name: str, seed: int, of: str, data: str, out: Path, options: list
     return dict(
         row=name,
         seed=seed,
-        ap=100 * metrics['coco/bbox_mAP'],
-        ap50=100 * metrics['coco/bbox_mAP_50'],
+        # Where nothing at all was found there is no number.
+        ap=100 * metrics.get('coco/bbox_mAP', 0.0),
+        ap50=100 * metrics.get('coco/bbox_mAP_50', 0.0),
         steps=cfg.train_cfg.max_iters,
         ann_steps=cfg.train_cfg.max_iters * ROWS[name].part,
         batch=cfg.train_dataloader.batch_size,

@@ -41,9 +41,9 @@ class ResidualGate(Gate):
 
 @MODELS.register_module()
 class LearnedGate(Gate):
-    r"""SG ResNet's second gate signal: G = R until the shortcut's spikes teach it otherwise.
+    r"""SG ResNet's second gate signal: G = R until the gate has learnt where not.
 
-    A neuron integrates tdBN(1x1 conv of S) and the negative of it. P is 1 where the first fires, N
+    A neuron integrates tdBN(1x1 conv of R) and the negative of it. P is 1 where the first fires, N
     where the second does, which is never both:
 
     .. math::
@@ -106,7 +106,7 @@ class LearnedGate(Gate):
 
     def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
         """Select by the learned gate signal."""
-        current = self.norm(conv_of_spikes(self.conv, shortcut))
+        current = self.norm(conv_of_spikes(self.conv, residual))
         signals = self.neuron(torch.cat((current, -current), 1), time_steps)
         opens, closes = signals.chunk(2, 1)
         residual, shortcut = (1 - closes) * residual, (1 - opens) * shortcut

@@ -60,12 +60,12 @@ def test_derivatives_of_the_residual_gate():
     assert torch.equal(r.grad, 1 - s)
 
 
-def signals(gate, s):
-    """What the gate's neuron makes of a shortcut, step by step: conv, norm over (T, B, H, W)."""
-    current = torch.einsum('oi,bihw->bohw', gate.conv.weight[..., 0, 0], s)
+def signals(gate, r):
+    """What the gate's neuron makes of a branch, step by step: conv, norm over (T, B, H, W)."""
+    current = torch.einsum('oi,bihw->bohw', gate.conv.weight[..., 0, 0], r)
     mean = current.mean((0, 2, 3), keepdim=True)
     std = (current.var((0, 2, 3), keepdim=True, unbiased=False) + 1e-5).sqrt()
-    current = (2 * (current - mean) / std).view(4, -1, *s.shape[1:])
+    current = (2 * (current - mean) / std).view(4, -1, *r.shape[1:])
     v, fired = [0.0, 0.0], ([], [])
     for x in current:
         for i, h in enumerate((0.5 * v[0] + x, 0.5 * v[1] - x)):
@@ -77,7 +77,7 @@ def signals(gate, s):
 def test_learned_gate_selects_by_its_signal():
     gate = open_gate(learned_gate())
     r, s = spikes((8, 4, 5, 5)), spikes((8, 4, 5, 5), seed=1)
-    opens, closes = signals(gate, s)
+    opens, closes = signals(gate, r)
     assert 0.1 < opens.mean() < 0.5
     assert 0.1 < closes.mean() < 0.5
     assert not (opens * closes).any()
@@ -92,7 +92,7 @@ def test_learned_gate_of_other_spikes(values):
     gate.values = values
     low = -1 if values == 'signed' else 0
     r, s = (torch.randint(low, 2 if values == 'signed' else 5, (8, 4, 5, 5)).float() for _ in 'rs')
-    opens, closes = signals(gate, s)
+    opens, closes = signals(gate, r)
     both = torch.maximum(r, s) if values == 'counts' else torch.where(r != 0, r, s)
     expected = torch.where(opens == 1, r, torch.where(closes == 1, s, both))
     assert torch.equal(gate(r, s, 4), expected)
