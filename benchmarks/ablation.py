@@ -280,7 +280,7 @@ def main() -> None:
     # Seed by seed, so that an early stop leaves a whole table of fewer seeds.
     wanted = [(name, seed) for seed in args.seeds for name in names]
     settings = str(Path(args.data).resolve()), str(args.out / 'logs'), args.epochs, args.cfg_options
-    runs = run_missing(wanted, args.out, args.jobs, train_one, *settings, score='top1')
+    runs = run_missing(wanted, args, args.out, train_one, *settings, score='top1')
     one_budget(runs, ('epochs', 'images', 'options'), args.out)
     report_and_write(report(runs), args.docs, MARKS)
 

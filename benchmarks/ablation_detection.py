@@ -342,8 +342,8 @@ def report(of: str, runs: list) -> str:
     results = by_row(runs, ROWS)
     rows = summarise({name: [run['ap'] for run in found] for name, found in results.items()})
     lines = [
-        '| network | AP | seeds | of the ANN | AP_50 | steps | parameters | seconds a run |',
-        '| --- | --- | --- | --- | --- | --- | --- | --- |',
+        '| network | AP | seeds | of the ANN | AP_50 | steps | parameters |',
+        '| --- | --- | --- | --- | --- | --- | --- |',
     ]
     for name, found in results.items():
         shares = _shares(results, name)
@@ -351,7 +351,7 @@ def report(of: str, runs: list) -> str:
             f'| {ROWS[name].title} | {scores_cells([run["ap"] for run in found])} | '
             f'{f"{statistics.mean(shares):.2f}" if shares else ""} | '
             f'{statistics.mean(run["ap50"] for run in found):.1f} | {found[0]["steps"]} | '
-            f'{found[0]["parameters"]:,} | {statistics.median(r["seconds"] for r in found):.0f} |'
+            f'{found[0]["parameters"]:,} |'
         )
     some = runs[0]
     lines += [
@@ -392,7 +392,7 @@ def main() -> None:
         )
         for wanted in (first, then):
             if wanted:
-                runs += run_missing(wanted, out, args.jobs, train_one, *settings, score='ap')
+                runs += run_missing(wanted, args, out, train_one, *settings, score='ap')
     one_budget(runs, ('ann_steps', 'batch', 'images', 'options'), out)
     report_and_write(report(args.set, runs), args.docs, marks(f'ablation, {args.set}'))
 

@@ -71,6 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser, rows: Iterable[str], out: str
         help='trainings side by side, one thread each (default: the number of cores)',
     )
     parser.add_argument(
+        '--done', action='store_true', help='train nothing: the table of the runs that are in --out'
+    )
+    parser.add_argument(
         '--docs', type=Path, metavar='FILE.md', help='put the table between its marks there'
     )
 
@@ -123,33 +126,36 @@ def set_options(cfg, row: Mapping, options: list) -> None:
 
 
 def run_missing(
-    wanted: list, out: Path, jobs: int, train: Callable[..., dict], *args, score: str
+    wanted: list, args: argparse.Namespace, out: Path, train: Callable[..., dict], *more, score: str
 ) -> list:
     """Train what is not in a folder yet.
 
     Args:
         wanted: (row, seed) of every run, in the order in which they are to be trained.
+        args: The command line.
         out: The folder: a JSON file a run.
-        jobs: Runs side by side.
-        train: Trains one, ``train(row, seed, *args)``, in a process of its own; gives what is
+        train: Trains one, ``train(row, seed, *more)``, in a process of its own; gives what is
             kept.
-        *args: Of ``train``.
+        *more: Of ``train``.
         score: Key of the number that is printed of a run.
 
     Returns:
-        What ``train`` gave for each of ``wanted``, now or earlier.
+        What ``train`` gave for each of ``wanted``, now or earlier; with ``--done`` for those of
+        them that it has given.
     """
 
     def place(row: str, seed: int) -> Path:
         return out / f'{row}-seed{seed}.json'
 
+    if args.done:
+        wanted = [run for run in wanted if place(*run).exists()]
     missing = [run for run in wanted if not place(*run).exists()]
     print(f'{len(wanted)} runs, {len(wanted) - len(missing)} of them done before', flush=True)
     # Before torch is imported in the workers: OpenMP reads it once.
     os.environ['OMP_NUM_THREADS'] = '1'
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        pending = {pool.submit(train, *run, *args): run for run in missing}
+    with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
+        pending = {pool.submit(train, *run, *more): run for run in missing}
         for i, done in enumerate(as_completed(pending), 1):
             row, seed = pending[done]
             try:
@@ -167,13 +173,15 @@ def run_missing(
 
 
 def one_budget(runs: list, keys: Iterable[str], out: Path) -> None:
-    """End with one line where runs of different budgets would stand in one table.
+    """End with one line where there are no runs, or of different budgets for one table.
 
     Args:
         runs: What :func:`run_missing` gives.
         keys: What must be the same in all of them.
         out: Where they are.
     """
+    if not runs:
+        sys.exit(f'\nerror: {out} holds none of these runs: leave --done out to train them')
     keys = list(keys)
     budgets = {json.dumps([run[key] for key in keys]) for run in runs}
     if len(budgets) > 1:

@@ -132,6 +132,14 @@ def test_command(shell, digits_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('sys.argv', [str(word) for word in command[1:]])
     detection.main()
     assert capsys.readouterr().out.count('1 runs, 1 of them done before') == 2
+    # More seeds are trained, or left out where the table of what is there is asked for.
+    monkeypatch.setattr('sys.argv', [*map(str, command[1:]), '--seeds', '0', '1', '--done'])
+    detection.main()
+    assert '0 runs, 0 of them done before' in capsys.readouterr().out
+    assert docs.read_text() == written
+    monkeypatch.setattr('sys.argv', [*map(str, command[1:]), '--seeds', '1', '--done'])
+    with pytest.raises(SystemExit, match='holds none of these runs'):
+        detection.main()
 
 
 @pytest.mark.parametrize(
