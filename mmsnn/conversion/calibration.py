@@ -15,7 +15,13 @@ from ..analysis.profile import profile
 from ..models import SGResNet, SpikingClsHead
 from ..models.backbones.sg_resnet import AddBlock, GateBlock, SpikingBlock
 from ..models.detectors.checks import list_necks
-from ..models.layers import LearnedGate, SpikeMaxPool2d, SpikingNeuron, spiking_layer
+from ..models.layers import (
+    LearnedGate,
+    ResidualGate,
+    SpikeMaxPool2d,
+    SpikingNeuron,
+    spiking_layer,
+)
 from ..models.necks import DecoderNeck
 from .inherit import InheritError
 
@@ -420,9 +426,13 @@ class Calibrator:
     def _fit(self, site: Site) -> None:
         """Set a norm's statistics, and the gain of its layer."""
         set_statistics(site.conv, site.norm, site.inputs)
-        known = isinstance(site.gate, LearnedGate)  # its conv is 1x1
-        if site.gate is not None and list(site.gate.parameters()) and not known:
-            # One that may weigh whole maps: what it gives at single places isn't known.
+        # A fresh learned gate is near the residual one.
+        gate: Any = site.gate
+        if isinstance(site.gate, LearnedGate):
+            gate = ResidualGate()
+            gate.values = site.gate.values
+        if gate is not None and list(gate.parameters()):
+            # One that weighs whole maps: what it gives at single places isn't known.
             self.fits.append(LayerFit(site.name, 1.0, math.nan))
             return
         currents, activations, joined = [], [], []
@@ -438,13 +448,12 @@ class Calibrator:
 
         def rates(gain: float) -> Tensor:
             x = gain * current
-            if other is not None and site.gate is None:
+            if other is not None and gate is None:
                 joint = other if site.joined_norm is None else gain * other
                 return site.neuron.fire(x + joint).mean(0)
             spikes = site.neuron.fire(x)
-            if site.gate is not None and other is not None:
-                both = (x.flatten(0, 1)[..., None, None] for x in (spikes, other))
-                spikes = site.gate(*both, self.time_steps).view_as(x)
+            if gate is not None and other is not None:
+                spikes = gate(spikes, other, self.time_steps)
             return spikes.mean(0)
 
         gain, like = best_gain(rates, goal / self.units[site.name])
@@ -452,6 +461,13 @@ class Calibrator:
             for parameter in () if norm is None else (norm.weight, norm.bias):
                 assert isinstance(parameter, Tensor)
                 parameter.mul_(gain)
+        if isinstance(site.gate, LearnedGate):
+            parts = site.conv, site.norm, site.neuron
+            spikes = [
+                _packed(spiking_layer(*parts, x.float(), self.time_steps, binary=False))
+                for x in site.inputs
+            ]
+            set_statistics(site.gate.conv, site.gate.norm, spikes)
         self.fits.append(LayerFit(site.name, gain, like))
 
     def _places(self, goal: Tensor) -> Tensor:

@@ -179,7 +179,7 @@ def _profile(
         layer['share'] = _ratio(layer['energy'], result.energy)
         layer['ann_energy'] = layer['ann_macs'] * result.mac_energy
         layer['potentials'] = None if found is None else np.asarray(found).tolist()
-    # Learned gates start silent by intention, and are no layers of the network.
+    # A learned gate may be at rest, and is no layer of the network.
     neurons = [layer for layer in result.neuron_layers if layer.name in watched]
     spiking = [layer for layer in result.layers if layer.kind == 'spikes']
     numbers.update(

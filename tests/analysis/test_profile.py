@@ -280,6 +280,8 @@ def test_several_batches_are_the_mean_of_their_images():
 
 def test_learned_gates_and_decoders_count_but_not_in_the_twin():
     model = classifier(dict(num_classes=10), gate_cfg=dict(type='LearnedGate'))
+    # The gate sees the branch, which is silent before any training.
+    torch.nn.init.constant_(model.backbone.layer1[0].last_norm.bias, 2.0)
     result = profile(model, [images()])
     twin = MODELS.build(
         dict(type='ResNetCIFAR', depth=10, base_channels=8, stem_channels=8, out_indices=(3,))

@@ -56,7 +56,7 @@ def test_scores_that_are_not_numbers():
 
 
 def test_gates_are_no_dead_layers():
-    """Learned gates start silent by intention."""
+    """A learned gate may be at rest."""
     torch.manual_seed(0)
     net = SGResNet(10, base_channels=8, gate_cfg=dict(type='LearnedGate')).eval()
     for name, module in net.named_modules():

@@ -40,7 +40,7 @@ class SpikeStatsHook(Hook):
     ``spikes/<layer>/dead`` and ``spikes/<layer>/saturated`` (shares of channels). A layer is
     called silent where all its channels are dead on that batch, and saturated where all of them are
     saturated; the first time that happens to a layer there is a warning. A learned gate's neurons
-    start silent by intention, and are not warned about.
+    may be at rest, and are not warned about.
 
     With ``num_images`` every validation ends with a sheet for each of the first images of the
     validation set, always the same (:func:`mmsnn.visualization.draw_spikes`): the maps and rasters

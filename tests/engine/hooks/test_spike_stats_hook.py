@@ -153,7 +153,8 @@ def test_a_saturated_layer_is_reported(tmp_path):
     assert warnings[0].startswith('mmsnn: saturated at iteration 1')
 
 
-def test_gates_that_start_at_rest_are_not_warned_about(tmp_path):
+def test_gates_at_rest_are_not_warned_about(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmsnn.models.layers.gates.START', 0.0)
     runner, warnings = train(tmp_path, iterations=1, gate='LearnedGate', interval=1)
     gate = runner.message_hub.get_scalar('spikes/backbone.layer1.0.gate.neuron/dead')
     assert gate.current() == 1
