@@ -25,15 +25,21 @@ def is_of_events(cfg):
 
 def detection_data(model, train):
     head = model.get('bbox_head') or model['roi_head']['bbox_head']
-    if train:
-        return demo_mm_inputs(
-            2,
-            [[3, 64, 64], [3, 64, 80]],
-            num_items=[2, 1],
-            num_classes=head['num_classes'],
-            with_mask='mask_head' in model.get('roi_head', {}),
-        )
-    return demo_mm_inputs(1, [[3, 64, 64]], num_classes=head['num_classes'])
+    # MMDetection's labels begin with 1: of a single class it has none.
+    classes = max(2, head['num_classes'])
+    if not train:
+        return demo_mm_inputs(1, [[3, 64, 64]], num_classes=classes)
+    data = demo_mm_inputs(
+        2,
+        [[3, 64, 64], [3, 64, 80]],
+        num_items=[2, 1],
+        num_classes=classes,
+        with_mask='mask_head' in model.get('roi_head', {}),
+    )
+    if head['num_classes'] == 1:
+        for sample in data['data_samples']:
+            sample.gt_instances.labels.zero_()
+    return data
 
 
 def recognition_data(model, train):
