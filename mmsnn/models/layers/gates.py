@@ -80,6 +80,8 @@ class LearnedGate(Gate):
 
     takes = VALUES
     takes_bytes = True
+    #: In the metadata of checkpoints; the first integrated the shortcut, with the same parameters.
+    _version = 2
 
     def __init__(self, channels: int, norm_cfg: dict, act_cfg: dict):
         super().__init__()
@@ -105,6 +107,18 @@ class LearnedGate(Gate):
         threshold = 1.0 if isinstance(self.norm, TDBN) else self.neuron.v_threshold
         nn.init.constant_(weight, START * threshold)
         nn.init.zeros_(bias)
+
+    def _load_from_state_dict(
+        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+    ):
+        if local_metadata.get('version', self._version) != self._version:
+            error_msgs.append(
+                f'{prefix[:-1]} is a LearnedGate of an earlier mmsnn, whose weights mean something '
+                'else: train the checkpoint anew'
+            )
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def forward(self, residual: Tensor, shortcut: Tensor, time_steps: int) -> Tensor:
         """Select by the learned gate signal."""

@@ -143,3 +143,13 @@ def test_learned_gate_learns(surrogate):
 def test_reach_counts_in_thresholds():
     act_cfg = dict(LIF, surrogate='rectangle', surrogate_width=1.0, v_threshold=0.4)
     assert learned_gate(act_cfg=act_cfg).norm.v_threshold == 0.4
+
+
+def test_weights_of_the_earlier_learned_gate_are_refused():
+    gate = LearnedGate(4, norm_cfg=dict(type='TDBN'), act_cfg=dict(type='LIFNeuron'))
+    state = gate.state_dict()
+    gate.load_state_dict(state)
+    gate.load_state_dict(dict(state))  # as a file of weights alone has them
+    state._metadata['']['version'] = 1
+    with pytest.raises(RuntimeError, match='LearnedGate of an earlier mmsnn'):
+        gate.load_state_dict(state)
