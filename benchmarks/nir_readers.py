@@ -96,7 +96,6 @@ def parts(folder: str, dtype: torch.dtype = torch.float32) -> dict[str, Part]:
         ('pooled', dict(stem='imagenet')),
         ('if', dict(stem='cifar', act_cfg=dict(type='IFNeuron'))),
         ('plain', dict(stem='cifar', block='tdbn')),
-        ('learned', dict(stem='cifar', gate_cfg=dict(type='LearnedGate'))),
     ):
         path = f'{folder}/{name}.nir'
         export_nir(firing_net(**kwargs).to(dtype), path, (SIZE, SIZE))
@@ -107,7 +106,6 @@ def parts(folder: str, dtype: torch.dtype = torch.float32) -> dict[str, Part]:
         'conv, LIF, conv, LIF': ('sg', 'stem_0_neuron', 'layer1_0_neuron2'),
         'block with OR': ('sg', 'stem_0_neuron', 'layer1_0_gate'),
         'block with OR and conv in the shortcut': ('sg', 'layer1_0_gate', 'layer2_0_gate'),
-        'block of a learned gate': ('learned', 'stem_0_neuron', 'layer1_0_gate'),
         'max pool of spikes': ('pooled', 'stem_0_neuron', 'maxpool'),
         'SG ResNet-10, stem of 3x3': ('sg', 'input', 'layer3_0_gate'),
         'SG ResNet-10, stem of 7x7 and pool': ('pooled', 'input', 'layer3_0_gate'),

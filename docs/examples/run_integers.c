@@ -363,8 +363,6 @@ static struct values gate(const struct json *node, struct values *const *inputs,
             joined = (1 - r) * s;
         else if (strcmp(op, "add") == 0)
             joined = r + s;
-        else if (strcmp(op, "select") == 0 && count == 3)
-            joined = value(inputs[0], i) ? r : s;
         else
             fail("%s has the operation %s, which this reader doesn't know", y.name, op);
         if (of_spikes)

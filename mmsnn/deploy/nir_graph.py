@@ -42,7 +42,6 @@ def export_nir(
     IF           ``IF``, r = 1 / dt, v_threshold = V_th / input_scale, v_reset = 0
     OR           both edges into an ``IF`` of threshold 1/2, which resets to 0: it keeps nothing
     AND, IAND    both edges, one by ``Scale`` -1, into a ``LIF`` with tau = dt: it keeps nothing
-    learned gate (G AND R) OR (S AND NOT G)
     SEW's add    both edges into whatever reads it
     max pool     ``SumPool2d`` into the ``IF`` of OR
     ============ =====================================================================
@@ -206,14 +205,6 @@ class _Writer:
         branch, shortcut = node.inputs
         name = nir_name(node.name)
         self._done(node, [self._without(name, shortcut, branch)], self.shapes[shortcut])
-
-    def _select(self, node: Node) -> None:
-        signal, branch, shortcut = node.inputs
-        shape, name = self.shapes[branch], nir_name(node.name)
-        both = [*self.sources[signal], *self.sources[branch]]
-        opened = self._put(f'{name}_open', _at_once(shape, 1.5), both)
-        shut = self._without(f'{name}_shut', shortcut, signal)
-        self._done(node, [self._put(name, _if(shape, 0.5), [opened, shut])], shape)
 
     def _without(self, name: str, spikes: str, others: str) -> str:
         """Spikes AND NOT others."""

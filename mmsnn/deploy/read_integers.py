@@ -135,7 +135,6 @@ GATES: dict[str, Callable[..., np.ndarray]] = {
     'add': lambda r, s: (
         r + s if r.dtype == s.dtype else r.astype(np.float32) + s.astype(np.float32)
     ),
-    'select': lambda g, r, s: g * r + (1 - g) * s,
 }
 
 

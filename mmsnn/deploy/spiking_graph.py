@@ -16,7 +16,7 @@ from ..models.backbones.sg_resnet import (
     SpikingBlock,
     TDBNBlock,
 )
-from ..models.layers import Gate, LearnedGate, SpikeMaxPool2d, SpikingNeuron
+from ..models.layers import Gate, SpikeMaxPool2d, SpikingNeuron
 from ..models.layers.spike_conv import is_hooked, is_plain_conv
 from .fold import fold
 
@@ -30,8 +30,7 @@ class Node(NamedTuple):
     Args:
         name: The path of its module in the backbone.
         kind: ``'conv'``, ``'neuron'``, ``'pool'``, ``'add'``, or of the gates of two spikes
-            ``'or'``, ``'and'``, ``'iand'``, ``'add'``, and of three ``'select'``, of a signal, the
-            branch's spikes and the shortcut's (:func:`mmsnn.ops.select`).
+            ``'or'``, ``'and'``, ``'iand'``, ``'add'``.
         inputs: Names of the nodes that it reads, or ``INPUT``.
         spikes: Whether it gives whole numbers of spikes; else it gives currents.
         module: The conv, neuron or pool.
@@ -240,9 +239,6 @@ class _Walk:
         return self._add(block, 'add', (branch, shortcut), False, f'{self._names[block]}.add')
 
     def _gate(self, gate: Gate, branch: str, shortcut: str) -> str:
-        if type(gate) is LearnedGate:
-            signal = self._layer((gate.conv, gate.norm, gate.neuron), shortcut)
-            return self._add(gate, 'select', (signal, branch, shortcut), True)
         # A gate's own forward is what `fused` names, as the kernels take it to be.
         if gate.fused is None:
             raise self._unknown(gate)

@@ -17,14 +17,6 @@ from mmsnn.models.layers import TDBN
 nir = pytest.importorskip('nir')
 
 
-def opened(net):
-    """Learned gates that open."""
-    for module in net.modules():
-        if type(module).__name__ == 'LearnedGate':
-            torch.nn.init.normal_(module.norm.weight)
-    return net
-
-
 def differing(net, x, path):
     """The share of values of spikes that the file gives otherwise; all layers fire."""
     export_nir(net, path, x.shape[-2:])
@@ -72,7 +64,6 @@ def test_the_digits_classifier(dtype, tmp_path):
 NETS = {
     'bottlenecks': dict(depth=50),
     'deep stem': dict(stem='deep'),
-    'learned gate': dict(gate_cfg=dict(type='LearnedGate')),
     'tau': dict(act_cfg=dict(type='LIFNeuron', tau=3.0)),
     'no leak': dict(act_cfg=dict(type='IFNeuron')),
     'no memory': dict(act_cfg=dict(type='LIFNeuron', decay=0.0)),
@@ -87,7 +78,7 @@ NETS = {
 
 @pytest.mark.parametrize('name', NETS)
 def test_all_that_can_be_said(name, tmp_path):
-    net = opened(backbone(**NETS[name])).double()
+    net = backbone(**NETS[name]).double()
     assert differing(net, images().double(), str(tmp_path / 'net.nir')) == 0
 
 

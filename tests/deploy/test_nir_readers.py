@@ -22,7 +22,7 @@ READ = {
         'tdBN ResNet-10, stem of 3x3',
     ],
     'snntorch': [*CHAINS, 'tdBN ResNet-10, stem of 3x3'],
-    'norse': [*CHAINS, 'conv, IF', 'block with OR', 'block of a learned gate'],
+    'norse': [*CHAINS, 'conv, IF', 'block with OR'],
 }
 
 

@@ -13,7 +13,6 @@ NETS = {
     'sg': {},
     'bottlenecks': dict(depth=50),
     'deep stem': dict(stem='deep'),
-    'learned gate': dict(gate_cfg=dict(type='LearnedGate')),
     'plain': dict(block='plain'),
     'sew': dict(block='sew'),
     'ms': dict(block='ms'),
@@ -55,6 +54,8 @@ def test_what_is_not_known_is_refused_by_name():
         spiking_graph(backbone(conv_cfg=dict(type='ConvWS')))
     with pytest.raises(ValueError, match=r'stem.0.norm \(GroupNorm\) cannot be exported'):
         spiking_graph(backbone(norm_cfg=dict(type='GN', num_groups=4)))
+    with pytest.raises(ValueError, match=r'gate \(LearnedGate\) cannot be exported'):
+        spiking_graph(backbone(gate_cfg=dict(type='LearnedGate')))
     net = backbone()
     net.layer2[0].gate.register_forward_hook(lambda *args: None)
     with pytest.raises(ValueError, match=r'layer2.0.gate \(ResidualGate\) has a hook'):
