@@ -59,10 +59,14 @@ def spread(model, images, deviation=1.0):
     return model
 
 
-def batch(model, shapes=TWO):
+def batch(model, shapes=TWO, seed=0):
     """Normalised images, their sizes, and what the model finds in them, in pixels of the input."""
     classes = model.bbox_head.num_classes
     data = demo_mm_inputs(len(shapes), [list(s) for s in shapes], num_classes=classes)
+    generator = torch.Generator().manual_seed(seed)
+    data['inputs'] = [
+        torch.randint(256, shape, generator=generator, dtype=torch.uint8) for shape in shapes
+    ]
     for sample in data['data_samples']:
         sample.set_metainfo(dict(scale_factor=(1.0, 1.0)))
     with torch.no_grad():
