@@ -145,7 +145,7 @@ setup(
             'selenium',
             'aedat>=2.1',
             'h5py>=3.5',
-            # To write ONNX files and run them: 50 MB in all.
+            # To write ONNX files and run them: 120 MB in all.
             'onnx>=1.16',
             'onnxscript>=0.5',
             'onnxruntime',
