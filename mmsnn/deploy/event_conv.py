@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..ops import LIF
-from .integer_conv import rounded, weights_state
+from .integer_conv import rounded
+from .packed_conv import PackedConv2d
 
 
-class EventConv2d(nn.Conv2d):
+class EventConv2d(PackedConv2d):
     r"""A conv whose time is in proportion to the spikes that it gets.
 
     .. math::
@@ -28,34 +29,18 @@ class EventConv2d(nn.Conv2d):
     """
 
     def __init__(self, conv: nn.Conv2d, bits: Optional[int] = None):
-        assert not isinstance(conv.padding, str)  # only plain convs are replaced
-        # PyTorch annotates the pairs of a conv as tuples of any length.
-        geometry: dict[str, Any] = {
-            name: getattr(conv, name)
-            for name in ('kernel_size', 'stride', 'padding', 'dilation', 'groups')
-        }
-        has_bias = conv.bias is not None
-        super().__init__(
-            conv.in_channels, conv.out_channels, bias=has_bias, device='meta', **geometry
-        )
-        self.weight, self.bias = conv.weight, conv.bias
+        super().__init__(conv)
         self.bits = bits
-        self._geometry = conv.stride, conv.padding, conv.dilation
-        self._packed: Optional[tuple[tuple, ops.EventWeights]] = None
 
-    @property
-    def _weights(self) -> ops.EventWeights:
-        state = weights_state(self)
-        if self._packed is None or self._packed[0] != state:
-            if self.bits is None:
-                weight = self.weight.detach().float()
-                parts = [(weight, torch.ones(len(weight)))]
-                bias = torch.zeros(len(weight)) if self.bias is None else self.bias.detach()
-            else:
-                q, scale, bias = rounded(self, self.bits)
-                parts = [(q.to(torch.int8 if self.bits == 8 else torch.int16), scale)]
-            self._packed = state, ops.pack_event_weights(parts, bias.float(), self.groups)
-        return self._packed[1]
+    def _pack(self) -> ops.EventWeights:
+        if self.bits is None:
+            weight = self.weight.detach().float()
+            parts = [(weight, torch.ones(len(weight)))]
+            bias = torch.zeros(len(weight)) if self.bias is None else self.bias.detach()
+        else:
+            q, scale, bias = rounded(self, self.bits)
+            parts = [(q.to(torch.int8 if self.bits == 8 else torch.int16), scale)]
+        return ops.pack_event_weights(parts, bias.float(), self.groups)
 
     def lif(
         self,
@@ -108,9 +93,6 @@ class EventConv2d(nn.Conv2d):
 
     def _dense(self, x: Tensor) -> Tensor:
         return super().forward(x.to(self.weight.dtype) if x.dtype == torch.uint8 else x)
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_packed': None}
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""

@@ -1,13 +1,12 @@
 """3x3 convs of real values with a quarter of the products."""
 
-from typing import Optional
-
 import torch
 from torch import Tensor, nn
 
 from .. import ops
+from ..ops.byte_conv import output_size
 from ..ops.winograd import tiles_of
-from .integer_conv import weights_state
+from .packed_conv import PackedConv2d
 
 #: Channels on either side below which moving values takes longer than multiplying them.
 CHANNELS = 32
@@ -16,7 +15,7 @@ CHANNELS = 32
 TILES = 16
 
 
-class WinogradConv2d(nn.Conv2d):
+class WinogradConv2d(PackedConv2d):
     r"""A 3x3 conv by :func:`mmsnn.ops.winograd_conv2d` where that is faster, for inference.
 
     Sums are rounded otherwise than in ``conv2d``: at 256 channels errors are 4 times those of
@@ -26,19 +25,6 @@ class WinogradConv2d(nn.Conv2d):
     Args:
         conv: The conv to replace, whose weights it takes.
     """
-
-    def __init__(self, conv: nn.Conv2d):
-        assert not isinstance(conv.padding, str)  # only plain convs are replaced
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            3,
-            padding=conv.padding,  # type: ignore[arg-type]  # a pair, annotated as of any length
-            bias=conv.bias is not None,
-            device='meta',
-        )
-        self.weight, self.bias = conv.weight, conv.bias
-        self._packed: Optional[tuple[tuple, ops.WinogradWeights]] = None
 
     @staticmethod
     def suits(conv: nn.Conv2d) -> bool:
@@ -51,12 +37,8 @@ class WinogradConv2d(nn.Conv2d):
             and conv.weight.dtype == torch.float32
         )
 
-    @property
-    def _weights(self) -> ops.WinogradWeights:
-        state = weights_state(self)
-        if self._packed is None or self._packed[0] != state:
-            self._packed = state, ops.pack_winograd_weights(self.weight, self.bias)
-        return self._packed[1]
+    def _pack(self) -> ops.WinogradWeights:
+        return ops.pack_winograd_weights(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve.
@@ -69,16 +51,8 @@ class WinogradConv2d(nn.Conv2d):
         """
         if x.dtype != torch.float32 or not x.is_cpu or ops.is_watched(x):
             return super().forward(x)
-        assert not isinstance(self.padding, str)
-        padding = self.padding[0], self.padding[1]
-        size = [n + 2 * pad - 2 for n, pad in zip(x.shape[2:], padding)]
-        if min(size) < 1 or len(x) * tiles_of(size) < TILES or _has_no_kernel(x):
+        size = output_size(x.shape, self.kernel_size, self._geometry)
+        backend = ops.choose('winograd_in', x)
+        if min(size) < 1 or len(x) * tiles_of(size) < TILES or backend.name == 'reference':
             return super().forward(x)
-        return ops.winograd_conv2d(x, self._weights, padding)
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_packed': None}
-
-
-def _has_no_kernel(x: Tensor) -> bool:
-    return ops.choose('winograd_in', x).name == 'reference'
+        return ops.winograd_conv2d(x, self._weights, self._geometry[1], backend)

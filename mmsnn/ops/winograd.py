@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .backends.base import Backend
+from .byte_conv import output_size
 from .checks import check_fits
 from .dispatch import choose
 
@@ -69,7 +70,7 @@ def pack_winograd_weights(weight: Tensor, bias: Optional[Tensor] = None) -> Wino
 def winograd_conv2d(
     x: Tensor,
     weights: WinogradWeights,
-    padding: tuple[int, int] = (1, 1),
+    padding: Sequence[int] = (1, 1),
     backend: Optional[Backend] = None,
 ) -> Tensor:
     r"""A 3x3 conv of stride 1 with a quarter of the products.
@@ -105,7 +106,7 @@ def winograd_conv2d(
     """
     u, bias = weights
     _check_weights(weights, x)
-    size = [n + 2 * pad - 2 for n, pad in zip(x.shape[2:], padding)]
+    size = output_size(x.shape, (3, 3), ((1, 1), padding, (1, 1)))
     fits = x.dim() == 4 and x.dtype == torch.float32 and x.shape[1] == u.shape[1]
     if not fits or min(*size, *x.shape[2:]) < 1 or min(padding) < 0:
         raise ValueError(
