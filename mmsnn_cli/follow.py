@@ -13,11 +13,12 @@ import mmsnn  # noqa: F401  isort: skip
 import numpy as np
 from rich.progress import track
 
-from mmsnn.analysis import SpikeRecorder
+from mmsnn.analysis import SpikeRecorder, some_layers
 from mmsnn.apis import init_detector, stream
+from mmsnn.apis.model import test_dataset
 from mmsnn.compat import enforce_safe_loading
-from mmsnn.datasets import DatasetError
 from mmsnn.datasets.events import event_suffixes, read_boxes
+from mmsnn.datasets.events.prophesee import BOXES, SENSORS, list_recordings, name_of_recording
 from mmsnn.utils import ToolError, exit_on_error, fetch_checkpoint, read_config
 from mmsnn.visualization import draw_course, draw_window, save_animation
 
@@ -25,6 +26,9 @@ EXAMPLES = """examples:
   mmsnn follow CONFIG CHECKPOINT recording_td.dat
   mmsnn follow CONFIG CHECKPOINT data/gen1/test --num 5 --out-dir followed
   mmsnn follow CONFIG CHECKPOINT recording.raw --start 2 --end 6 --format gif"""
+
+#: Layers whose rates stand in the sheet.
+MAX_LAYERS = 6
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -82,22 +86,10 @@ def find_recordings(path: str, number: int) -> list[str]:
         raise ToolError(f'{path} is not there')
     if not osp.isdir(path):
         return [path]
-    names = sorted(
-        name
-        for name in os.listdir(path)
-        if name.lower().endswith(event_suffixes()) and not name.endswith('_bbox.npy')
-    )
-    if not names:
+    files = list(list_recordings(path).values())
+    if not files:
         raise ToolError(f'{path} holds no recordings ({", ".join(event_suffixes())})')
-    return [osp.join(path, name) for name in names[:number]]
-
-
-def stem_of(path: str) -> str:
-    """The name of a recording without what its suffixes add."""
-    stem = osp.basename(path)
-    for suffix in ('.h5', '.hdf5', osp.splitext(path)[1], '.dat', '_td'):
-        stem = stem[: -len(suffix)] if suffix and stem.endswith(suffix) else stem
-    return stem
+    return [osp.join(path, file) for file in files[:number]]
 
 
 class Follower:
@@ -111,7 +103,13 @@ class Follower:
     def __init__(self, model, args: argparse.Namespace):
         self.model, self.args = model, args
         self.stream = stream(model)
-        self.classes = model.dataset_meta.get('classes') or ()
+        dataset = test_dataset(model.cfg)
+        sensor = SENSORS.get(dataset.get('generation', ''))
+        named = [model.dataset_meta, dataset.get('metainfo') or {}, sensor and sensor._asdict()]
+        classes = (names['classes'] for names in named if names and names.get('classes'))
+        self.classes = tuple(next(classes, ()))
+        #: Names by the class ids of files of boxes.
+        self.labels = self.classes if sensor is None else sensor.labels
 
     def name(self, label: int) -> str:
         """Of a class."""
@@ -122,32 +120,36 @@ class Follower:
         start, end = (
             None if s is None else round(s * 1e6) for s in (self.args.start, self.args.end)
         )
-        beside = osp.join(osp.dirname(path), f'{stem_of(path)}_bbox.npy')
+        beside = osp.join(osp.dirname(path), name_of_recording(path) + BOXES)
         boxes = read_boxes(beside) if osp.isfile(beside) else None
-        recorder = SpikeRecorder(self.model)
+        recorder = SpikeRecorder(self.model, some_layers(self.model, MAX_LAYERS))
         pictures, found, seconds, events = [], [], [], []
         rates: dict[str, list[float]] = {}
-        before = base = -1
+        base: Optional[int] = None
         with recorder:
             for sample in self.stream.follow(path, start, end):
                 frames = sample.frames.numpy()
                 length = sample.length
-                base = sample.t - length if base < 0 else base
+                begin = sample.t - length
+                base = begin if base is None else base
                 for layer, spikes in recorder.spikes.items():
                     steps = (spikes != 0).float().flatten(1).mean(1)
                     rates.setdefault(layer, []).extend(steps.tolist())
                 events += frames.sum((1, 2, 3)).tolist()
                 part = length / len(frames)
-                seconds += [
-                    (sample.t - length + (i + 0.5) * part) * 1e-6 for i in range(len(frames))
-                ]
+                seconds += [(begin + (i + 0.5) * part) * 1e-6 for i in range(len(frames))]
                 kept = self._kept(sample)
                 found += [dict(t=sample.t, **box) for box in kept]
-                true = [] if boxes is None else self._true(boxes, before, sample.t)
-                before = sample.t
+                true = [] if boxes is None else self._true(boxes, begin, sample.t)
                 words = [(b['bbox'], f'{b["class"]} {b["score"]:.2f}') for b in kept]
+                # Boxes are in pixels of the sensor, the frames may be of another size.
+                scale = 2 * tuple(sample.scale_factor)
+                drawn = (
+                    [([v * by for v, by in zip(box, scale)], word) for box, word in pairs]
+                    for pairs in (true, words)
+                )
                 title = f'{(sample.t - base) * 1e-6:.2f} s'
-                pictures.append(draw_window(frames, true, words, title))
+                pictures.append(draw_window(frames, *drawn, title=title))
         if not pictures:
             raise ToolError(f'{path} has no whole window from --start to --end')
         return dict(
@@ -168,21 +170,16 @@ class Follower:
             for box, label, score in rows
         ]
 
-    def _true(self, boxes: np.ndarray, before: int, t: int) -> list[tuple[list[float], str]]:
-        """Those of the last label in a window."""
-        here = boxes[(boxes['t'] > before) & (boxes['t'] <= t)]
+    def _true(self, boxes: np.ndarray, begin: int, t: int) -> list[tuple[list[float], str]]:
+        """Those of the last label in a window, of the classes that the model knows."""
+        here = boxes[(boxes['t'] > begin) & (boxes['t'] <= t)]
         here = here[here['t'] == here['t'].max()] if len(here) else here
+        named = [(b, self.labels[b['class_id']]) for b in here if b['class_id'] < len(self.labels)]
         return [
-            ([b['x'], b['y'], b['x'] + b['w'], b['y'] + b['h']], str(int(b['class_id'])))
-            for b in here
+            ([b['x'], b['y'], b['x'] + b['w'], b['y'] + b['h']], name)
+            for b, name in named
+            if name in self.classes
         ]
-
-
-def layers_of(rates: dict[str, Any], most: int = 6) -> dict[str, Any]:
-    """Some layers, from the first to the last."""
-    names = list(rates)
-    chosen = {round(i * (len(names) - 1) / max(most - 1, 1)) for i in range(most)}
-    return {name: rates[name] for i, name in enumerate(names) if i in chosen}
 
 
 def save(found: dict[str, Any], stem: str, args: argparse.Namespace) -> list[str]:
@@ -192,7 +189,7 @@ def save(found: dict[str, Any], stem: str, args: argparse.Namespace) -> list[str
     step = max(1, len(found['pictures']) // 8)
     sheet = found['pictures'][step - 1 :: step][:8]
     figure = draw_course(
-        sheet, layers_of(found['rates']), found['events'], found['seconds'],
+        sheet, found['rates'], found['events'], found['seconds'],
         f'{stem}: found boxes orange, true boxes green; spikes over time',
     )  # fmt: skip
     figure.savefig(paths[1], dpi=90)
@@ -206,7 +203,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Follow, draw and write."""
     args = parse_args(argv)
     enforce_safe_loading(args.trust_checkpoint)
-    with exit_on_error(ValueError, KeyError, OSError, DatasetError):
+    with exit_on_error(ValueError, KeyError, OSError):
         recordings = find_recordings(args.recordings, args.num)
         cfg = read_config(args.config)
         checkpoint = fetch_checkpoint(args.checkpoint)
@@ -216,7 +213,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         follower = Follower(model, args)
         os.makedirs(args.out_dir, exist_ok=True)
         for path in track(recordings, 'following'):
-            save(follower.follow(path), stem_of(path), args)
+            save(follower.follow(path), name_of_recording(path), args)
     print(
         f'{len(recordings)} recordings: animations (.{args.format}), sheets (.png) and boxes '
         f'(.json) in {osp.join(args.out_dir, "")}'

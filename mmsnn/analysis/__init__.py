@@ -9,7 +9,7 @@ from .isometry import (
     measure_isometry,
     residual_blocks,
 )
-from .observe import eval_mode, neuron_layers
+from .observe import eval_mode, neuron_layers, some_layers
 from .profile import (
     AC_ENERGY,
     MAC_ENERGY,
@@ -42,4 +42,5 @@ __all__ = [
     'neuron_layers',
     'profile',
     'residual_blocks',
+    'some_layers',
 ]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +27,18 @@ def neuron_layers(model: nn.Module) -> dict[str, SpikingNeuron]:
         for name, module in model.named_modules()
         if isinstance(module, SpikingNeuron) and not any(name.startswith(f'{g}.') for g in gates)
     }
+
+
+def some_layers(model: nn.Module, most: int) -> list[str]:
+    """Names of some :func:`neuron_layers`, evenly from the first to the last.
+
+    Args:
+        model: Any model.
+        most: How many, at most.
+    """
+    names = list(neuron_layers(model))
+    chosen = np.linspace(0, len(names) - 1, min(len(names), most)).round().astype(int)
+    return [names[i] for i in chosen]
 
 
 @contextmanager

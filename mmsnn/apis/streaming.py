@@ -13,9 +13,11 @@ from mmengine.model import BaseModel
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..datasets.events import open_recording
+from ..config_types import type_name
+from ..datasets.events.io import find_sensor_size
 from ..datasets.events.prophesee import SENSORS
 from ..datasets.transforms import LoadEventWindow
+from ..datasets.transforms.event_detection import opened
 from ..deploy.fuse import fuse
 from ..models.layers import Streaming
 from .model import test_dataset
@@ -61,7 +63,10 @@ class Stream:
             return self._find([windows])[0]
         return self._find(windows)
 
-    def _find(self, windows: Sequence[Frames]) -> list[DetDataSample]:
+    def _find(
+        self, windows: Sequence[Frames], samples: Optional[list[DetDataSample]] = None
+    ) -> list[DetDataSample]:
+        """Boxes in the next window of each recording, in pixels of what ``samples`` came from."""
         frames = [torch.as_tensor(window, dtype=torch.float32) for window in windows]
         for window in frames:
             if window.dim() != 4:
@@ -71,11 +76,14 @@ class Stream:
                 )
         self._check_mode()
         self._streaming.expect(len(frames))
-        samples = []
-        for window in frames:
-            size = tuple(window.shape[-2:])
-            meta = dict(ori_shape=size, img_shape=size, scale_factor=(1.0, 1.0), img_id=0)
-            samples.append(DetDataSample(metainfo=meta))
+        if samples is None:
+            sizes = [tuple(window.shape[-2:]) for window in frames]
+            samples = [
+                DetDataSample(
+                    metainfo=dict(ori_shape=n, img_shape=n, scale_factor=(1.0, 1.0), img_id=0)
+                )
+                for n in sizes
+            ]
         with self._streaming.carried(), torch.no_grad():
             return self.model.test_step(dict(inputs=frames, data_samples=samples))
 
@@ -87,7 +95,8 @@ class Stream:
     ) -> Iterator[DetDataSample]:
         """Find objects in all windows of a recording, one after the other, from rest.
 
-        Windows are loaded as the model's test pipeline does it.
+        Windows are loaded as the model's test pipeline does it, and boxes are in pixels of the
+        sensor, whatever size the pipeline gives the frames.
 
         Args:
             recording: The file.
@@ -102,31 +111,31 @@ class Stream:
 
         Raises:
             ValueError: The model's test pipeline doesn't begin with ``LoadEventWindow``.
-            DatasetError: The recording can't be used.
+            DatasetError: The recording can't be used, or is of another sensor than the data of the
+                config.
         """
-        pipeline = copy.deepcopy(test_dataset(self.model.cfg).get('pipeline') or [{}])
-        if pipeline[0].get('type') not in ('LoadEventWindow', 'mmdet.LoadEventWindow'):
+        dataset = test_dataset(self.model.cfg)
+        pipeline = copy.deepcopy(dataset.get('pipeline') or [{}])
+        if type_name(pipeline[0]) != 'LoadEventWindow':
             raise ValueError(
                 "the test pipeline of the model's config doesn't begin with LoadEventWindow, so "
                 'that it is not known what a window is'
             )
-        kept = [step for step in pipeline if not str(step['type']).endswith('LoadAnnotations')]
-        load = Compose(kept)
+        load = Compose([step for step in pipeline if type_name(step) != 'LoadAnnotations'])
         length = next(t.length for t in load.transforms if isinstance(t, LoadEventWindow))
         path = os.fspath(recording)
-        dataset = test_dataset(self.model.cfg)
         sensor = SENSORS.get(dataset.get('generation', ''))
-        with open_recording(path, None if sensor is None else sensor.size) as opened:
-            size = opened.sensor_size
-            start = opened.start if start is None else start
-            end = opened.end + length if end is None else end
+        size = find_sensor_size(path) if sensor is None else sensor.size
+        events = opened(path, size)
+        start = events.start if start is None else start
+        end = events.end + length if end is None else end
         self.reset()
         for t in range(start + length, end + 1, length):
             info = dict(recording=path, img_path=path, img_id=t, t=t, sensor_size=size)
-            frames = load(info)['inputs']
-            (sample,) = self._find([frames])
+            packed = load(info)
+            (sample,) = self._find([packed['inputs']], [packed['data_samples']])
             sample.set_metainfo(dict(recording=path, t=t, length=length))
-            sample.set_field(frames, 'frames', dtype=Tensor)
+            sample.set_field(packed['inputs'], 'frames', dtype=Tensor)
             yield sample
 
     def reset(self, recordings: Optional[Sequence[int]] = None) -> None:

@@ -74,6 +74,8 @@ class StreamBatchSampler(BatchSampler):
                 f'the recordings have {chunks} times {windows} windows, fewer than the '
                 f'{batch_size * world} of a batch: lower batch_size'
             )
+        # Kept: mmengine asks for it at every iteration.
+        self._length = self._per_place() if self.shuffle else sum(1 for _ in self._in_order())
 
     def __iter__(self) -> Iterator[list[int]]:
         places = self._line() if self.shuffle else self._in_order()
@@ -81,7 +83,7 @@ class StreamBatchSampler(BatchSampler):
             yield [chunk[i] for i in range(len(chunks[0])) for chunk in chunks]
 
     def __len__(self) -> int:
-        return self._per_place() if self.shuffle else sum(1 for _ in self._in_order())
+        return self._length
 
     def _per_place(self) -> int:
         chunks = sum(len(run) // self.windows for run in self._runs)

@@ -63,6 +63,32 @@ def test_a_part_as_gif(files, tmp_path):
         assert film.n_frames == 7
 
 
+def test_true_boxes_are_those_of_their_window(files, tmp_path, monkeypatch):
+    drawn = []
+
+    def watched(frames, true, found, title):
+        drawn.append(list(true))
+        return draw_window(frames, title=title)
+
+    monkeypatch.setattr(follow, 'draw_window', watched)
+    run(files, tmp_path, '--start', '0.3', '--end', '0.5', path='data/a_td.dat')
+    # Labels at 0.15 s, before the first window, and at 0.4 s, with which the second ends.
+    assert drawn == [[], [([20, 30, 50, 70], '7')], [], []]
+
+
+def test_by_products_and_two_of_a_name(files, tmp_path, capsys):
+    folder = files / 'others'
+    folder.mkdir()
+    data = (files / 'data' / 'a_td.dat').read_bytes()
+    (folder / 'a_td.dat').write_bytes(data)
+    (folder / '._a_td.dat').write_bytes(b'left by macOS')
+    run(files, tmp_path, '--end', '0.2', path='others')
+    assert '1 recordings' in capsys.readouterr().out
+    (folder / 'a.dat').write_bytes(data)
+    with pytest.raises(SystemExit, match=r'has the recording a\.dat also as a_td\.dat'):
+        run(files, tmp_path, path='others')
+
+
 @pytest.mark.parametrize(
     ('options', 'path', 'message'),
     [

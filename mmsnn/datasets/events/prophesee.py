@@ -282,6 +282,43 @@ class PropheseeDetection(BaseDataset):
         )
 
 
+def name_of_recording(path: str) -> str:
+    """The name that a recording shares with its boxes: without ``_td`` and suffixes.
+
+    Args:
+        path: The file of the recording.
+    """
+    name, suffix = osp.splitext(osp.basename(path))
+    if suffix.lower() in ('.h5', '.hdf5') and name.endswith('.dat'):
+        name = name[: -len('.dat')]
+    return name[: -len('_td')] if name.endswith('_td') else name
+
+
+def list_recordings(folder: str) -> dict[str, str]:
+    """The recordings of a folder.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Names of files by :func:`name_of_recording`, in the order of the files' names.
+
+    Raises:
+        DatasetError: Two recordings of a name.
+    """
+    recordings: dict[str, str] = {}
+    for file in sorted(os.listdir(folder)):
+        known = osp.splitext(file)[1].lower() in event_suffixes() and not file.endswith(BOXES)
+        if is_by_product(file) or not known:
+            continue
+        other = recordings.setdefault(name_of_recording(file), file)
+        if other != file:
+            raise DatasetError(
+                f'{folder} has the recording {other} also as {file}. Leave one of them'
+            )
+    return recordings
+
+
 def find_pairs(folder: str) -> list[tuple[str, str]]:
     """Recordings with their boxes.
 
@@ -296,21 +333,9 @@ def find_pairs(folder: str) -> list[tuple[str, str]]:
     """
     if not osp.isdir(folder):
         raise MissingDataError(f'the folder of recordings {folder or repr(folder)} does not exist.')
-    names = sorted(name for name in os.listdir(folder) if not is_by_product(name))
-    boxes = {name[: -len(BOXES)]: name for name in names if name.endswith(BOXES)}
-    recordings: dict[str, str] = {}
-    for name in names:
-        stem, suffix = osp.splitext(name)
-        if suffix.lower() not in event_suffixes() or name.endswith(BOXES):
-            continue
-        if suffix.lower() in ('.h5', '.hdf5') and stem.endswith('.dat'):
-            stem = stem[: -len('.dat')]
-        stem = stem[: -len('_td')] if stem.endswith('_td') else stem
-        other = recordings.setdefault(stem, name)
-        if other != name:
-            raise DatasetError(
-                f'{folder} has the recording {other} also as {name}. Leave one of them'
-            )
+    names = [name for name in os.listdir(folder) if not is_by_product(name)]
+    boxes = {name[: -len(BOXES)]: name for name in sorted(names) if name.endswith(BOXES)}
+    recordings = list_recordings(folder)
     alone = [f'the recording {recordings[stem]} has no {stem}{BOXES}' for stem in recordings]
     alone = [text for text, stem in zip(alone, recordings) if stem not in boxes]
     alone += [f'{boxes[stem]} has no recording' for stem in boxes if stem not in recordings]

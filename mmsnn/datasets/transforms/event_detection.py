@@ -14,6 +14,7 @@ from mmdet.registry import TRANSFORMS
 from ..errors import DatasetError
 from ..events.frames import check_framing
 from ..events.prophesee import open_of_sensor
+from ..events.recording import Recording
 from ..events.representations import find_representation, in_steps
 
 __all__ = ['LoadEventWindow', 'PackEventDetInputs']
@@ -23,9 +24,26 @@ MAX_OPEN = 32
 
 
 @functools.lru_cache(maxsize=MAX_OPEN)
-def _opened(path: str, size: tuple[int, int], process: int):
+def _opened(path: str, size: tuple[int, int], process: int) -> Recording:
     """A recording that stays open; not shared with processes that fork, as HDF5 can't be."""
     return open_of_sensor(path, size)
+
+
+def opened(path: str, size: Sequence[int]) -> Recording:
+    """A recording as :class:`LoadEventWindow` reads it: opened once a process, and kept open.
+
+    Args:
+        path: The file.
+        size: (W, H) of its sensor.
+
+    Returns:
+        The recording.
+
+    Raises:
+        DatasetError: As of :func:`~mmsnn.datasets.events.prophesee.open_of_sensor`.
+    """
+    width, height = size
+    return _opened(os.path.abspath(path), (width, height), os.getpid())
 
 
 @TRANSFORMS.register_module()
@@ -88,10 +106,9 @@ class LoadEventWindow(BaseTransform):
         Returns:
             The same, with ``frames``.
         """
-        t, size = results['t'], tuple(results['sensor_size'])
-        recording = _opened(os.path.abspath(results['recording']), size, os.getpid())
+        t = results['t']
         t0 = t - self.length
-        events = recording.window(t0, t)
+        events = opened(results['recording'], results['sensor_size']).window(t0, t)
         frames = in_steps(events, t0, t, self.time_steps, self.represent)
         results['frames'] = frames.astype(np.float32)
         results['img_shape'] = results['ori_shape'] = frames.shape[-2:]

@@ -21,6 +21,7 @@ from ...analysis import (
     SpikeRecorder,
     eval_mode,
     neuron_layers,
+    some_layers,
 )
 from ...analysis.profile import of_neurons
 from ...ops import SettingError
@@ -162,9 +163,7 @@ class SpikeStatsHook(Hook):
             return
         self._stop()
         model = unwrap(runner.model)
-        names = list(neuron_layers(model))
-        chosen = np.linspace(0, len(names) - 1, min(len(names), MAX_LAYERS)).round().astype(int)
-        recorder = SpikeRecorder(model, [names[i] for i in chosen])
+        recorder = SpikeRecorder(model, some_layers(model, MAX_LAYERS))
         fp16 = getattr(runner.val_loop, 'fp16', False)
         with _unchanged_random_numbers():
             if self._batches is None:
