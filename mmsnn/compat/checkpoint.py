@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Callable, Union
@@ -302,7 +303,10 @@ def load_weights(
 
 
 def _strip(state: Mapping[str, Any]) -> dict[str, Any]:
-    prefix = 'module.'
-    if all(key.startswith(prefix) for key in state):
-        return {key[len(prefix) :]: value for key, value in state.items()}
-    return dict(state)
+    """Without the prefix of a parallel wrapper; with the versions of modules, if there are."""
+    prefix = 'module.' if all(key.startswith('module.') for key in state) else ''
+    stripped: Any = OrderedDict((key.removeprefix(prefix), v) for key, v in state.items())
+    versions = getattr(state, '_metadata', None)
+    if isinstance(versions, Mapping):
+        stripped._metadata = {key.removeprefix(prefix): v for key, v in versions.items()}
+    return stripped

@@ -1,6 +1,5 @@
 """A spiking backbone as a list of nodes, for files that other programs run."""
 
-import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
@@ -18,7 +17,7 @@ from ..models.backbones.sg_resnet import (
 )
 from ..models.layers import Gate, SpikeMaxPool2d, SpikingNeuron
 from ..models.layers.spike_conv import is_hooked, is_plain_conv
-from .fold import fold
+from .fuse import folded_copy
 
 #: Name of what a graph takes.
 INPUT = 'input'
@@ -58,10 +57,6 @@ class SpikingGraph(NamedTuple):
     time_steps: int
     in_channels: int
 
-    def by_name(self) -> dict[str, Node]:
-        """The nodes by their names."""
-        return {node.name: node for node in self.nodes}
-
 
 def spiking_graph(model: nn.Module) -> SpikingGraph:
     """What a backbone computes, as nodes.
@@ -91,8 +86,8 @@ def spiking_graph(model: nn.Module) -> SpikingGraph:
             f'only a backbone SGResNet can be exported as a spiking graph, not a '
             f'{type(backbone).__name__}'
         )
-    backbone = copy.deepcopy(backbone).requires_grad_(False).eval()
-    fold(backbone)
+    backbone = folded_copy(backbone).cpu()
+    assert isinstance(backbone, SGResNet)  # a copy of it
     graph = _Walk(backbone)
     return SpikingGraph(graph.nodes, graph.outputs, backbone.time_steps, backbone.in_channels)
 

@@ -106,7 +106,7 @@ def lif(
         dtype = out.dtype
     if state is not None:
         call = call._replace(v=_potentials(call, state))
-        if dtype is None and out is None and _learns(call):
+        if out is None and dtype in (None, x.dtype) and _learns(call):
             return _differentiable(call, pool)
     if pool is not None:
         if out is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from .backends.base import Backend
 from .byte_conv import output_size
 from .checks import check_fits
+from .defaults import without_autocast
 from .dispatch import choose
 
 #: Outputs of a tile along an axis.
@@ -119,11 +120,11 @@ def winograd_conv2d(
     out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=last)
     backend = backend or choose('winograd_in', x)
     tiles = x.shape[0] * tiles_of(size)
-    for first in range(0, tiles, BAND):
-        band = min(BAND, tiles - first)
-        places = x.new_empty(PLACES, band, x.shape[1])
-        backend.winograd_in(x, padding, size, first, places)
-        backend.winograd_out(torch.bmm(places, u), bias, first, out)
+    with without_autocast(x.device.type):  # the products, too, are in float32
+        for first in range(0, tiles, BAND):
+            places = x.new_empty(PLACES, min(BAND, tiles - first), x.shape[1])
+            backend.winograd_in(x, padding, size, first, places)
+            backend.winograd_out(torch.bmm(places, u), bias, first, out)
     return out
 
 

@@ -102,3 +102,17 @@ def test_neck_and_head_of_a_detector(monkeypatch):
         for a, b in zip(ours, theirs):
             # Spikes of the backbone may differ where a norm that is folded is rounded otherwise.
             assert (a - b).abs().mean() < 1e-3 * b.abs().max().clamp_min(1)
+
+
+@torch.no_grad()
+def test_under_autocast_and_without_a_batch(monkeypatch):
+    counted = calls(monkeypatch)
+    plain, x = conv(), torch.randn(1, 40, 20, 20)
+    ours = WinogradConv2d(plain)
+    torch.testing.assert_close(ours(x[0]), plain(x[0]))
+    weights = ops.pack_winograd_weights(plain.weight, plain.bias)
+    expected = ops.winograd_conv2d(x, weights)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert ours(x).dtype == plain(x).dtype == torch.bfloat16
+        assert torch.equal(ops.winograd_conv2d(x, weights), expected)
+    assert len(counted) == 2

@@ -191,3 +191,13 @@ def test_a_backend_that_does_not_hand_on_is_passed_by():
     finally:
         for name in set(ops.BACKENDS) - set(before):
             del ops.BACKENDS[name]
+
+
+def test_a_gradient_in_the_dtype_that_is_asked_for():
+    x = draw(STEPS, 2, 5, 4, 4).requires_grad_()
+    grads = [
+        torch.autograd.grad(lif(x, dtype=dtype, state=NeuronState()).sum(), x)[0]
+        for dtype in (None, x.dtype)
+    ]
+    assert grads[0].any()
+    assert torch.equal(*grads)

@@ -52,11 +52,13 @@ class SpikingRetinaNet(RetinaNet):
         kept = [i for i, s in enumerate(batch_data_samples) if s.get('labelled', True)]
         if len(kept) == len(batch_data_samples):
             return super().loss(batch_inputs, batch_data_samples)
-        levels = self.extract_feat(batch_inputs)
-        if not kept:  # 0 with a gradient of 0, and of the head, too: every process needs them all
+        # One goes on where none is kept: 0 with a gradient of 0, for every process needs all of them.
+        going = kept or [0]
+        levels = tuple(level[:, going] for level in self.backbone(batch_inputs))
+        levels = self.neck(levels)
+        if not kept:
             outs = [x for maps in self.bbox_head(levels) for x in maps]
             return dict(loss_unlabelled=sum(0 * x.sum() for x in outs))
-        levels = tuple(level[kept] for level in levels)
         return self.bbox_head.loss(levels, [batch_data_samples[i] for i in kept])
 
 

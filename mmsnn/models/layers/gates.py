@@ -5,6 +5,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ... import ops
+from ...compat.checkpoint import CheckpointError
 from ...config_types import arguments
 from .builder import build_neuron, build_norm, lookup
 from .gate import Gate
@@ -112,7 +113,8 @@ class LearnedGate(Gate):
         self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
     ):
         if local_metadata.get('version', self._version) != self._version:
-            error_msgs.append(
+            # Not among the error_msgs: loading that isn't strict would go on with them.
+            raise CheckpointError(
                 f'{prefix[:-1]} is a LearnedGate of an earlier mmsnn, whose weights mean something '
                 'else: train the checkpoint anew'
             )

@@ -117,9 +117,14 @@ class SpikingNeuron(nn.Module):
     @property
     def hands_on(self) -> bool:
         """Whether it goes on from a state: by its record, or by a :meth:`fire_from` of its own."""
-        own = type(self).fire_from is not SpikingNeuron.fire_from
-        by_record = type(self).fire is SpikingNeuron.fire and self.record() is not None
-        return self.shows_all and (own or by_record)
+        kinds = type(self).__mro__
+        fire, fire_from = (
+            next(kind for kind in kinds if name in vars(kind)) for name in ('fire', 'fire_from')
+        )
+        # That of an ancestor says nothing of a fire that came later.
+        agree = issubclass(fire_from, fire)
+        known = fire_from is not SpikingNeuron or self.record() is not None
+        return self.shows_all and agree and known
 
     def known_record(self) -> ops.LIF:
         """The :meth:`record` of a neuron that has no :meth:`fire` of its own.

@@ -3,7 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
+from torch import nn
 
+from mmsnn.compat.checkpoint import CheckpointError, load_weights
 from mmsnn.models.layers import LearnedGate, ResidualGate, build_gate
 
 NORM = dict(type='TDBN')
@@ -153,3 +155,19 @@ def test_weights_of_the_earlier_learned_gate_are_refused():
     state._metadata['']['version'] = 1
     with pytest.raises(RuntimeError, match='LearnedGate of an earlier mmsnn'):
         gate.load_state_dict(state)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_files_of_the_earlier_learned_gate_are_refused(tmp_path, prefix):
+    gate = nn.ModuleDict(
+        dict(gate=LearnedGate(4, norm_cfg=dict(type='TDBN'), act_cfg=dict(type='LIFNeuron')))
+    )
+    own = gate.state_dict()
+    state = type(own)((prefix + key, value) for key, value in own.items())
+    state._metadata = {prefix + key if key else '': {**v} for key, v in own._metadata.items()}
+    torch.save(dict(state_dict=state), tmp_path / 'new.pth')
+    load_weights(gate, tmp_path / 'new.pth')
+    state._metadata[f'{prefix}gate']['version'] = 1
+    torch.save(dict(state_dict=state), tmp_path / 'old.pth')
+    with pytest.raises(CheckpointError, match='gate is a LearnedGate of an earlier mmsnn'):
+        load_weights(gate, tmp_path / 'old.pth')

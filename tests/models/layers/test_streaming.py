@@ -13,7 +13,7 @@ from torch import nn
 
 from mmsnn import ops
 from mmsnn.deploy import fuse
-from mmsnn.models import LIFNeuron, SGResNet, SpikingNeuron
+from mmsnn.models import ILIFNeuron, LIFNeuron, SGResNet, SpikingNeuron
 from mmsnn.models.layers import Streaming
 
 WINDOWS, T, B = 3, 2, 3
@@ -266,3 +266,19 @@ def test_training_mode_normalises_by_chunk(frames):
     with streaming.carried(windows=WINDOWS):
         net(frames.transpose(0, 1).flatten(1, 2))[0].sum().backward()
     assert all(len(state.tensors) == 1 for state in streaming.states.values())
+
+
+def test_a_fire_of_its_own_does_not_go_on_as_its_ancestor():
+    class Later(ILIFNeuron):
+        def fire(self, x):
+            return super().fire(x).clamp(max=1)
+
+    class Both(Later):
+        def fire_from(self, x, state):
+            return super().fire_from(x, state).clamp(max=1)
+
+    assert ILIFNeuron().hands_on
+    assert Both().hands_on
+    assert not Later().hands_on
+    with pytest.raises(ValueError, match=r'a \(Later\) cannot stream'):
+        Streaming(nn.ModuleDict(dict(a=Later())))
