@@ -192,7 +192,8 @@ def build_config(of: str, name: str, seed: int, work_dir: str, options: list):
     set_options(cfg, row.options, options)
     if name == 'ann':
         _make_ann(cfg.model)
-    steps = max(1, cfg.train_cfg.max_iters // row.part)
+    cfg.ann_steps = cfg.train_cfg.max_iters
+    steps = max(1, cfg.ann_steps // row.part)
     # The only evaluation is the one after the last step: no row picks its best one.
     cfg.train_cfg.update(max_iters=steps, val_interval=steps + 1)
     warm_up, cosine = cfg.param_scheduler
@@ -294,7 +295,7 @@ def train_one(name: str, seed: int, of: str, data: str, out: Path, options: list
         ap=100 * metrics.get('coco/bbox_mAP', 0.0),
         ap50=100 * metrics.get('coco/bbox_mAP_50', 0.0),
         steps=cfg.train_cfg.max_iters,
-        ann_steps=cfg.train_cfg.max_iters * ROWS[name].part,
+        ann_steps=cfg.ann_steps,
         batch=cfg.train_dataloader.batch_size,
         images=len(runner.train_dataloader.dataset),
         test_images=len(runner.val_dataloader.dataset),

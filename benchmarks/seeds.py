@@ -95,10 +95,10 @@ def check_arguments(
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f'--{name} must be at least 1, got {value}')
-    written = args.docs.read_text() if args.docs is not None and args.docs.exists() else ''
-    if args.docs is not None and at.begin not in written:
+    written = args.docs.read_text() if args.docs is not None and args.docs.is_file() else ''
+    if args.docs is not None and at.end not in written.partition(at.begin)[2]:
         parser.error(
-            f'--docs {args.docs} has no line {at.begin}, between which and {at.end} to write'
+            f'--docs {args.docs} has no line {at.begin} with {at.end} behind it, to write between'
         )
 
 

@@ -31,6 +31,18 @@ def type_name(cfg: Any) -> str:
     return name.rpartition('.')[2]
 
 
+def loads_frames(pipeline: Any) -> bool:
+    """Whether a pipeline loads event frames (T, C, H, W), and not images.
+
+    Args:
+        pipeline: Configs of transforms, or None.
+
+    Returns:
+        Whether one of them does.
+    """
+    return any(type_name(t) in ('LoadEventFrames', 'LoadEventWindow') for t in pipeline or ())
+
+
 #: Types of an ``init_cfg`` that load a file.
 _LOADING = ('Pretrained', 'PretrainedInit', 'ANNPretrained')
 

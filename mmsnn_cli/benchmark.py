@@ -27,6 +27,7 @@ from rich.progress import track
 from mmsnn.compat import enforce_safe_loading, quiet_coco
 from mmsnn.deploy import fuse, resolve_precision
 from mmsnn.utils import (
+    CONFIG_ERRORS,
     ToolError,
     add_fuse_argument,
     add_measuring_arguments,
@@ -256,7 +257,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
     enforce_safe_loading(args.trust_checkpoint)
     tasks = dict(inference=time_inference, dataloader=time_dataloader, dataset=time_dataset)
-    with exit_on_error(OSError, ValueError, KeyError, TypeError, AssertionError):
+    with exit_on_error(*CONFIG_ERRORS):
         rows, about = tasks[args.task](args)
     cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if cuda else f'CPU, {torch.get_num_threads()} threads'

@@ -13,7 +13,7 @@ import torch
 from mmsnn.deploy import export_integers, fuse
 from mmsnn.deploy.read_integers import read, run
 from mmsnn.deploy.spiking_graph import record
-from mmsnn.utils import ToolError, exit_on_error
+from mmsnn.utils import CONFIG_ERRORS, ToolError, exit_on_error
 
 from .export import about_model, export_parser, load_for_export
 
@@ -44,7 +44,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Write and compare."""
     args = parse_args(argv)
-    with exit_on_error(ValueError, ImportError):
+    with exit_on_error(*CONFIG_ERRORS, ImportError):
         cfg, model = load_for_export(args, SUFFIX)
         graph = export_integers(model, args.out, about_model(cfg, model))
     convs = [node for node in graph.nodes if node.kind == 'conv']

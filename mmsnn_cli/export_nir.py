@@ -13,7 +13,7 @@ import torch
 from mmsnn.deploy import export_nir, run_nir
 from mmsnn.deploy.nir_graph import nir_name
 from mmsnn.deploy.spiking_graph import record, spiking_graph
-from mmsnn.utils import ToolError, exit_on_error
+from mmsnn.utils import CONFIG_ERRORS, ToolError, exit_on_error
 
 from .export import about_model, export_parser, load_for_export
 
@@ -52,7 +52,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Write and compare."""
     args = parse_args(argv)
-    with exit_on_error(ValueError, ImportError):
+    with exit_on_error(*CONFIG_ERRORS, ImportError):
         cfg, model = load_for_export(args, SUFFIX)
         graph = export_nir(model, args.out, args.shape, about_model(cfg, model))
     size = os.path.getsize(args.out) / 2**20

@@ -11,7 +11,7 @@ import os
 
 from mmsnn.deploy import export_onnx
 from mmsnn.deploy.onnx_file import OPSET
-from mmsnn.utils import exit_on_error, get_time_steps
+from mmsnn.utils import CONFIG_ERRORS, exit_on_error, get_time_steps
 
 from .export import export_parser, load_for_export
 
@@ -51,7 +51,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Write the file."""
     args = parse_args(argv)
-    with exit_on_error(ValueError):
+    with exit_on_error(*CONFIG_ERRORS):
         _, model = load_for_export(args, '.onnx')
         print('tracing the model: half a minute or so', flush=True)
         export_onnx(model, args.out, args.shape, args.batch)

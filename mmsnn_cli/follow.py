@@ -19,7 +19,7 @@ from mmsnn.apis.model import test_dataset
 from mmsnn.compat import enforce_safe_loading
 from mmsnn.datasets.events import event_suffixes, read_boxes
 from mmsnn.datasets.events.prophesee import BOXES, SENSORS, list_recordings, name_of_recording
-from mmsnn.utils import ToolError, exit_on_error, fetch_checkpoint, read_config
+from mmsnn.utils import CONFIG_ERRORS, ToolError, exit_on_error, fetch_checkpoint, read_config
 from mmsnn.visualization import draw_course, draw_window, save_animation
 
 EXAMPLES = """examples:
@@ -203,7 +203,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Follow, draw and write."""
     args = parse_args(argv)
     enforce_safe_loading(args.trust_checkpoint)
-    with exit_on_error(ValueError, KeyError, OSError):
+    with exit_on_error(*CONFIG_ERRORS):
         recordings = find_recordings(args.recordings, args.num)
         cfg = read_config(args.config)
         checkpoint = fetch_checkpoint(args.checkpoint)

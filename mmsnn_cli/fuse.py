@@ -18,6 +18,7 @@ from mmsnn.compat import enforce_safe_loading
 from mmsnn.deploy import PRECISIONS, fuse, resolve_precision
 from mmsnn.report.matching import match_boxes
 from mmsnn.utils import (
+    CONFIG_ERRORS,
     ToolError,
     add_measuring_arguments,
     exit_on_error,
@@ -108,7 +109,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Measure and print."""
     args = parse_args(argv)
     enforce_safe_loading(args.trust_checkpoint)
-    with exit_on_error(ValueError):
+    with exit_on_error(*CONFIG_ERRORS):
         cfg, model = load_model(args)
         batches, source = input_batches(cfg, args.shape, 1, data_check=not args.no_data_check)
         batches = list(itertools.islice(batches, args.num))

@@ -14,6 +14,7 @@ from rich.progress import track
 from mmsnn.analysis import profile
 from mmsnn.compat import enforce_safe_loading
 from mmsnn.utils import (
+    CONFIG_ERRORS,
     ToolError,
     add_measuring_arguments,
     exit_on_error,
@@ -61,7 +62,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Measure, and print."""
     args = parse_args(argv)
     enforce_safe_loading(args.trust_checkpoint)
-    with exit_on_error(OSError, ValueError, KeyError, TypeError, AssertionError):
+    with exit_on_error(*CONFIG_ERRORS):
         if args.num_images is not None and args.num_images < 1:
             raise ToolError(f'--num-images must be at least 1, got {args.num_images}')
         cfg, model = load_model(args)

@@ -38,7 +38,14 @@ from mmsnn.compat import (
     quiet_coco,
 )
 from mmsnn.config_types import type_name
-from mmsnn.utils import ToolError, check_out, exit_on_error, load_config, picture_path
+from mmsnn.utils import (
+    CONFIG_ERRORS,
+    ToolError,
+    check_out,
+    exit_on_error,
+    load_config,
+    picture_path,
+)
 
 DESCRIPTION = """Does a deep spiking network keep the length of a gradient?
 
@@ -459,7 +466,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Measure every network that was asked for."""
     args = parse_args(argv)
     enforce_safe_loading(args.trust_checkpoint)
-    with exit_on_error(OSError, ValueError, KeyError, TypeError, AssertionError):
+    with exit_on_error(*CONFIG_ERRORS):
         cfg = load_config(args)
         stamp = time.strftime('%Y%m%d_%H%M%S')
         out = args.out or os.path.join(cfg.work_dir, stamp, 'isometry.json')

@@ -10,6 +10,7 @@ from ..models.layers import ILIFNeuron, SpikingNeuron
 from ..version import __version__
 from .fuse import why_no_bytes
 from .integer_conv import rounded
+from .packages import needed
 from .read_integers import FORMAT, VERSION
 from .spiking_graph import INPUT, Node, SpikingGraph, spiking_graph
 
@@ -47,7 +48,7 @@ def export_integers(
         >>> tensors['layer1.0.conv1.q'].dtype, network['time_steps']
         (dtype('int8'), 4)
     """
-    from safetensors.torch import save_file
+    save_file = needed('safetensors.torch', 'int8').save_file
 
     reason = why_no_bytes(getattr(model, 'backbone', model))
     if reason:

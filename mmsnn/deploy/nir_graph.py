@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..models.layers import SpikingNeuron
 from ..ops.byte_conv import output_size
 from ..version import __version__
+from .packages import needed
 from .spiking_graph import INPUT, Node, SpikingGraph, spiking_graph
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def export_nir(
         ValueError: The model has a part that NIR can't say; the message names it.
         ImportError: The package nir isn't installed.
     """
-    import nir
+    nir = needed('nir', 'nir')
 
     graph = _Writer(spiking_graph(model), size).graph(about or {})
     nir.write(path, graph)
@@ -271,8 +272,7 @@ def run_nir(graph: 'Union[nir.NIRGraph, str]', x: Tensor) -> dict[str, Tensor]:
         >>> run_nir(path, torch.rand(2, 3, 32, 32))['layer1_0_gate'].shape
         torch.Size([4, 2, 8, 32, 32])
     """
-    import nir
-
+    nir = needed('nir', 'nir')
     if isinstance(graph, str):
         graph = read_nir(graph)
     if not isinstance(graph, nir.NIRGraph):
@@ -313,8 +313,7 @@ def read_nir(path: str) -> 'nir.NIRGraph':
         ValueError: The file is no NIR graph, or is cut off.
         FileNotFoundError: There is no such file.
     """
-    import nir
-
+    nir = needed('nir', 'nir')
     try:
         return nir.read(path)
     except FileNotFoundError:

@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..config_types import type_name
+from ..config_types import loads_frames
 from ..datasets import datasets_of
 from ..version import __version__
 from .dense_boxes import DenseBoxes
@@ -161,7 +161,7 @@ def describe(model: nn.Module) -> dict:
     pipeline = next((dataset.get('pipeline') for *_, dataset in datasets_of(cfg, ('test',))), None)
     backbone: Any = model.backbone
     channels = getattr(backbone, 'in_channels', 3)
-    of_events = any(type_name(transform) == 'LoadEventFrames' for transform in pipeline or [])
+    of_events = loads_frames(pipeline)
     if of_events:
         channels *= backbone.time_steps
     turned = getattr(data, 'bgr_to_rgb', False) or getattr(data, '_channel_conversion', False)

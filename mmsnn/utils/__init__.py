@@ -4,6 +4,7 @@ from ..engine.wrappers import unwrap
 from .anytime import anytime, anytime_table, draw_anytime, main_score, plain_metrics, score_names
 from .checkpoints import Start, check_pretrained, find_start
 from .cli import (
+    CONFIG_ERRORS,
     ToolError,
     add_common_arguments,
     add_config_arguments,
@@ -33,6 +34,7 @@ from .settings import check_settings
 from .work_dir import lock_work_dir
 
 __all__ = [
+    'CONFIG_ERRORS',
     'Start',
     'ToolError',
     'add_common_arguments',

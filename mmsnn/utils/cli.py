@@ -41,6 +41,10 @@ class ToolError(RuntimeError):
     """Something that the user can mend; the message says how."""
 
 
+#: What building the parts of a config raises where an argument of theirs can't be.
+CONFIG_ERRORS = (OSError, ValueError, KeyError, TypeError, AssertionError)
+
+
 @contextmanager
 def exit_on_error(*also: type) -> Iterator[None]:
     """End with one message instead of a traceback where the user can mend the cause.
@@ -528,7 +532,7 @@ def build_runner(cfg: Config, loops: Sequence[str]) -> Runner:
     Returns:
         The runner.
     """
-    with exit_on_error(OSError, ValueError, KeyError, TypeError, AssertionError):
+    with exit_on_error(*CONFIG_ERRORS):
         check_sync_bn(cfg)
         runner = quiet_runner(cfg)
         runner.logger.info(f'mmsnn: reading the data sets of {" and ".join(loops)}')
@@ -631,4 +635,10 @@ def check_out(out: str, suffix: str = '.json', beside: Optional[str] = '.png') -
     for path in (out, *([f'{os.path.splitext(out)[0]}{beside}'] if beside else [])):
         if os.path.exists(path):
             raise ToolError(f'{path} is there already: choose another --out')
-    os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
+    folder = os.path.dirname(out) or '.'
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise ToolError(f'the folder of --out cannot be made: {error_words(error)}') from error
+    if not os.access(folder, os.W_OK):
+        raise ToolError(f'{folder} cannot be written to: choose another --out')

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..apis.model import init_model
 from ..compat import quiet_coco
-from ..config_types import forget_pretrained, type_name
+from ..config_types import forget_pretrained, loads_frames, type_name
 from ..datasets import check_config_datasets, check_frames, datasets_of
 from ..structures import ClsDataSample
 from .cli import (
@@ -146,8 +146,8 @@ def input_batches(
         if shape is None:
             raise ToolError(f'{why}: give the size of random input by --shape H W')
         about = f'{about} ({why})'
-    frames = any(type_name(transform) == 'LoadEventFrames' for transform in pipeline)
     height, width = shape
+    frames = loads_frames(pipeline)
     return _random_batches(cfg.model, (height, width), batch_size, frames), about
 
 

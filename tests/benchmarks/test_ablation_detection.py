@@ -73,6 +73,13 @@ def test_budgets(of):
             assert cfg[part] == ann[part], name
 
 
+def test_a_budget_that_the_parts_do_not_divide():
+    options = ['train_cfg.max_iters=100']
+    for name, steps in (('ann', 100), ('quarter-t4', 25), ('twelfth-t4', 8)):
+        cfg = detection.build_config('digits', name, 0, 'work', options)
+        assert (cfg.train_cfg.max_iters, cfg.ann_steps) == (steps, 100)
+
+
 def test_rows_of_one_kind_differ_in_what_they_name_alone():
     base = config_of('digits', 'quarter-t4')
     for name in CONVERTED:

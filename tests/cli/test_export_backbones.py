@@ -1,5 +1,7 @@
 """mmsnn export int8 and nir, on the checkpoint that comes with mmsnn."""
 
+import sys
+
 import pytest
 import torch
 
@@ -47,6 +49,9 @@ def test_nir(tmp_path, capsys):
         ('nir {name} {checkpoint} -o {there} --shape 64 64', 'is there already'),
         ('nir {name} {checkpoint} -o {new} --shape 0 64', 'height and width, got (0, 64)'),
         ('nir {name} {checkpoint} -o {new} --shape 64 64 --time-steps 0', 'at least 1, got 0'),
+        ('int8 {name} {checkpoint} -o {there}/a.safetensors', 'folder of --out cannot be made'),
+        ('int8 {name} {checkpoint} -o a.safetensors --cfg-options model.backbone.dpth=18', 'dpth'),
+        ('int8 {name} gone.pth -o a.safetensors', 'gone.pth'),
         ('nir {name} {checkpoint} -o {new} --shape 64 64 --cfg-options '
          'model.backbone.act_cfg.reset=soft', 'stem.0.neuron (LIFNeuron) cannot be said in NIR'),
     ],
@@ -65,3 +70,12 @@ def test_bad_input_ends_in_one_line(options, words, tmp_path, capsys):
     assert len(message.replace('\n(MMSNN_TRACEBACK=1 shows where)', '').splitlines()) == 1
     assert there.read_text() == 'mine'
     assert not new.exists()
+
+
+@pytest.mark.parametrize(('target', 'package'), [('int8', 'safetensors.torch'), ('nir', 'nir')])
+def test_a_package_that_is_missing(target, package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    suffix = dict(int8='safetensors', nir='nir')[target]
+    options = ['--shape', '64', '64'] if target == 'nir' else []
+    with pytest.raises(SystemExit, match=rf"error: .*pip install 'mmsnn\[{target}\]'"):
+        main([target, NAME, CHECKPOINT, '-o', str(tmp_path / f'net.{suffix}'), *options])

@@ -121,15 +121,22 @@ def test_metadata(detector_file):
     assert (about['channels'], about['pad_size_divisor'], about['pipeline']) == (3, 1, None)
 
 
-def test_description_of_a_config():
+@pytest.mark.parametrize(
+    ('config', 'channels', 'loads'),
+    [
+        ('sg_resnet/sg-r19_asd_dvs-cifar10.py', 2, 'LoadEventFrames'),
+        ('digits/spiking-retinanet_sg-r10_asd_fpn_digits-events.py', 4, 'LoadEventWindow'),
+    ],
+)
+def test_description_of_a_config_of_events(config, channels, loads):
     init_default_scope('mmdet')
-    cfg = Config.fromfile(ROOT / 'configs/sg_resnet/sg-r19_asd_dvs-cifar10.py')
+    cfg = Config.fromfile(ROOT / 'configs' / config)
     model = MODELS.build(cfg.model)
     model.cfg = cfg
     about = describe(model)['preprocessing']
-    assert about['channels'] == 2 * model.backbone.time_steps
+    assert about['channels'] == channels * model.backbone.time_steps
     assert about['order'] == 'events'
-    assert about['pipeline'][0]['type'] == 'LoadEventFrames'
+    assert about['pipeline'][0]['type'] == loads
 
 
 def test_classifier_file_of_any_batch(tmp_path):

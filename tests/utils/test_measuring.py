@@ -109,6 +109,15 @@ def test_random_events_are_spikes_and_give_a_prediction(parse):
     assert model.test_step(batch)[0].pred_score.shape == (10,)
 
 
+def test_random_events_for_a_detector(parse):
+    config = 'configs/digits/spiking-retinanet_sg-r10_asd_fpn_digits-events.py'
+    args = parse(config, '--shape', 64, 64)
+    cfg, model = load_model(args)
+    batch = next(input_batches(cfg, args.shape)[0])
+    assert batch['inputs'][0].shape == (model.backbone.time_steps, 4, 64, 64)
+    assert model.test_step(batch)[0].pred_instances.bboxes.shape[1:] == (4,)
+
+
 def test_event_frames_of_another_t(parse):
     """They agree with the T asked for, whatever the config's model has."""
     frames = 'test_dataloader.dataset.pipeline.0.time_steps=3'

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from ...config_types import type_name
 from ..errors import DatasetError, MissingDataError
 from ..events.prophesee import PropheseeDetection
 from .classes import check_heads
@@ -50,6 +51,13 @@ def check_event_detection(
         raise
     except (TypeError, ValueError) as error:
         raise DatasetError(f'{key}: {error}') from error
+    for transform in dataset.get('pipeline') or ():
+        length = transform.get('length') if type_name(transform) == 'LoadEventWindow' else None
+        if data.windows is not None and length not in (None, data.windows):
+            raise DatasetError(
+                f'{key}: windows={data.windows}, but its LoadEventWindow has length={length}: '
+                'windows that follow one another are of one length, give both the same'
+            )
     classes = tuple(data.metainfo['classes'])
     check_heads(classes, num_classes or {}, key)
     data.check_files()

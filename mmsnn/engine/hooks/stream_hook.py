@@ -11,6 +11,7 @@ from ...datasets import DatasetError
 from ...datasets.stream_sampler import StreamBatchSampler
 from ...models import SpikingRetinaNet
 from ...models.layers import Streaming
+from ...ops import SettingError
 from ..wrappers import unwrap
 
 
@@ -97,7 +98,7 @@ class _Followed:
         metas = [sample.metainfo for sample in samples]
         missing = [meta for meta in metas if 'window' not in meta or 'recording' not in meta]
         if missing:
-            raise ValueError(
+            raise SettingError(
                 f'StreamHook got a sample without recording and window ({missing[0].get("img_id")})'
                 ': the data set must have windows=LENGTH, and the last transform be '
                 'PackEventDetInputs'
@@ -105,7 +106,7 @@ class _Followed:
         number = len(dict.fromkeys(meta['recording'] for meta in metas))
         first, windows = metas[:number], len(metas) // number
         if len(metas) % number:
-            raise ValueError(
+            raise SettingError(
                 f'StreamHook got {len(metas)} windows of {number} recordings, not as many of each: '
                 "let the data loader have batch_sampler=dict(type='StreamBatchSampler')"
             )
@@ -113,7 +114,7 @@ class _Followed:
             expected = first[i % number]
             here = expected['recording'], expected['window'] + i // number
             if (meta['recording'], meta['window']) != here:
-                raise ValueError(
+                raise SettingError(
                     f'StreamHook got window {meta["window"]} of {meta["recording"]} where window '
                     f'{here[1]} of {here[0]} belongs: let the data loader have '
                     "batch_sampler=dict(type='StreamBatchSampler')"
@@ -124,7 +125,7 @@ class _Followed:
         ]
         for meta, place in zip(first, places):
             if self._whole and meta['window'] and place is None:
-                raise ValueError(
+                raise SettingError(
                     f'StreamHook got window {meta["window"]} of {meta["recording"]} without the '
                     'one before: let the data loader have '
                     "batch_sampler=dict(type='StreamBatchSampler')"
@@ -139,7 +140,7 @@ class _Followed:
         for meta in metas:
             name, flip = meta['recording'], (meta.get('flip'), meta.get('flip_direction'))
             if meta['window'] and self._flips.get(name, flip) != flip:
-                raise ValueError(
+                raise SettingError(
                     f'window {meta["window"]} of {name} is mirrored otherwise than the one before: '
                     'take EventRandomFlip out of the train pipeline of a stream'
                 )

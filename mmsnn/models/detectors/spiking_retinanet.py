@@ -52,7 +52,7 @@ class SpikingRetinaNet(RetinaNet):
         kept = [i for i, s in enumerate(batch_data_samples) if s.get('labelled', True)]
         if len(kept) == len(batch_data_samples):
             return super().loss(batch_inputs, batch_data_samples)
-        # One goes on where none is kept: 0 with a gradient of 0, for every process needs all of them.
+        # Where none is kept one goes on, for a gradient of 0 that every process needs.
         going = kept or [0]
         levels = tuple(level[:, going] for level in self.backbone(batch_inputs))
         levels = self.neck(levels)

@@ -6,7 +6,7 @@ from typing import Optional
 
 from torch import nn
 
-from ...ops import NeuronState
+from ...ops import NeuronState, SettingError
 from .neurons import SpikingNeuron
 
 
@@ -84,22 +84,22 @@ class Streaming:
         """
         neurons = _neurons(self.model)
         if list(neurons) != list(self.states):
-            raise ValueError(
+            raise SettingError(
                 'the neurons of the model have changed since the stream began: begin another one'
             )
         if any(neuron.state is not None for neuron in neurons.values()):
-            raise ValueError('another stream is being carried by this model: end it first')
+            raise SettingError('another stream is being carried by this model: end it first')
         takers = []
         for name, module in self.model.named_modules():
             if self.model.training and getattr(module, 'with_cp', False):
-                raise ValueError(
+                raise SettingError(
                     f'with_cp=True of {name or type(module).__name__} computes blocks twice, from '
                     'another state the second time: set it to False to train on streams'
                 )
             if isinstance(getattr(module, 'windows', None), int):
                 takers.append(module)
         if windows != 1 and not takers:
-            raise ValueError(
+            raise SettingError(
                 f'{type(self.model).__name__} has no backbone that takes several windows of a '
                 f'recording in a batch, as SGResNet does: got windows={windows}'
             )
@@ -174,16 +174,16 @@ def _neurons(model: nn.Module) -> dict[str, SpikingNeuron]:
         kind = type(module).__name__
         twice = [other for other, neuron in found.items() if neuron is module]
         if twice:
-            raise ValueError(
+            raise SettingError(
                 f'{name} ({kind}) cannot stream: it is {twice[0]} as well, and one state is not '
                 'enough for both'
             )
         if not module.hands_on:
-            raise ValueError(
+            raise SettingError(
                 f'{name} ({kind}) cannot stream: it does not say how it goes on from a state. Give '
                 'it a fire_from(x, state), docs/CONTRIBUTING.md'
             )
         found[name] = module
     if not found:
-        raise ValueError(f'{type(model).__name__} has no spiking neuron, so that nothing goes on')
+        raise SettingError(f'{type(model).__name__} has no spiking neuron, so that nothing goes on')
     return found

@@ -295,6 +295,13 @@ def test_what_is_said_before_training(root, cfg):
     ):
         check_config_datasets(cfg)
     cfg.model.backbone.time_steps = 5
+    cfg.val_dataloader.dataset.windows = 50_000
+    with pytest.raises(
+        DatasetError,
+        match=r'val_dataloader.*windows=50000, but its LoadEventWindow has length=100000',
+    ):
+        check_config_datasets(cfg)
+    cfg.val_dataloader.dataset.windows = None
     cfg.train_dataloader.dataset.data_prefix.img = 'gone/'
     with pytest.raises(
         DatasetError, match=r'gone/ does not exist\. Point to your copy with --cfg-'
