@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional
 from seeds import (
     Claim,
     add_arguments,
+    block,
     by_row,
     check_arguments,
     marks,
@@ -18,6 +19,7 @@ from seeds import (
     run_missing,
     scores_cells,
     set_options,
+    set_run,
     summarise,
     verdict,
 )
@@ -39,13 +41,6 @@ class Variant(NamedTuple):
 
     title: str
     options: dict
-
-
-def _block(block: str, gate: Optional[str] = None) -> dict:
-    return {
-        'model.backbone.block': block,
-        'model.backbone.gate_cfg': None if gate is None else dict(type=gate),
-    }
 
 
 def _decoder(kind: str) -> dict:
@@ -77,10 +72,10 @@ WIDE = {
 #: Every row is the first one with one change, or belongs to the pair that its title names.
 VARIANTS = {
     'sg': Variant('SG, gate = residual, ASD, T = 4', {}),
-    'sg-learned': Variant('SG, learned gate', _block('sg', 'LearnedGate')),
-    'sew': Variant('SEW (add)', _block('sew', 'SEWAddGate')),
-    'tdbn': Variant("STBP-tdBN's block", _block('tdbn')),
-    'plain': Variant('plain spiking block', _block('plain')),
+    'sg-learned': Variant('SG, learned gate', block('sg', 'LearnedGate')),
+    'sew': Variant('SEW (add)', block('sew', 'SEWAddGate')),
+    'tdbn': Variant("STBP-tdBN's block", block('tdbn')),
+    'plain': Variant('plain spiking block', block('plain')),
     'rate': Variant('rate coding', RATE),
     'last': Variant('last time step', _decoder('LastDecoder')),
     't1': Variant('T = 1', {'model.backbone.time_steps': 1}),
@@ -93,22 +88,22 @@ VARIANTS = {
         },
     ),
     'stbp-tdbn': Variant(
-        "STBP-tdBN's block and neuron, rate, tdBN", {**_block('tdbn'), **RATE, **STBP_NEURON}
+        "STBP-tdBN's block and neuron, rate, tdBN", {**block('tdbn'), **RATE, **STBP_NEURON}
     ),
     'stbp-bn': Variant(
         "STBP-tdBN's block and neuron, rate, BN",
         {
-            **_block('tdbn'),
+            **block('tdbn'),
             **RATE,
             **STBP_NEURON,
             'model.backbone.norm_cfg': dict(type='BN'),
         },
     ),
     'sg-34': Variant('SG, depth 34, 8 channels', DEEP),
-    'plain-34': Variant('plain, depth 34, 8 channels', {**DEEP, **_block('plain')}),
+    'plain-34': Variant('plain, depth 34, 8 channels', {**DEEP, **block('plain')}),
     'sg-34-wide': Variant('SG, depth 34, surrogate width 2', {**DEEP, **WIDE}),
     'plain-34-wide': Variant(
-        'plain, depth 34, surrogate width 2', {**DEEP, **WIDE, **_block('plain')}
+        'plain, depth 34, surrogate width 2', {**DEEP, **WIDE, **block('plain')}
     ),
     'ann': Variant(
         'ANN twin: ReLU, no time',
@@ -193,11 +188,7 @@ def build_config(name: str, seed: int, work_dir: str, epochs: Optional[int], opt
         cfg.param_scheduler[1].update(T_max=epochs, end=epochs)
     # The only evaluation is the one after the last step: no row picks its best epoch.
     cfg.train_cfg.val_interval = cfg.train_cfg.max_epochs + 1
-    cfg.default_hooks.checkpoint = None
-    cfg.randomness = dict(seed=seed)
-    cfg.work_dir = work_dir
-    cfg.experiment_name = f'{name}-seed{seed}-{time.time_ns()}'
-    cfg.log_level = 'WARNING'
+    set_run(cfg, name, seed, work_dir)
     return cfg
 
 

@@ -6,11 +6,12 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from seeds import (
     Claim,
     add_arguments,
+    block,
     by_row,
     check_arguments,
     marks,
@@ -19,6 +20,7 @@ from seeds import (
     run_missing,
     scores_cells,
     set_options,
+    set_run,
     summarise,
     verdict,
 )
@@ -83,13 +85,6 @@ def _quarter(title: str, options: dict) -> Row:
     return Row(f'{title}, from the ANN, calibrated, a quarter', options, 4, 'calibrated')
 
 
-def _block(block: str, gate: Optional[str] = None) -> dict:
-    return {
-        'model.backbone.block': block,
-        'model.backbone.gate_cfg': None if gate is None else dict(type=gate),
-    }
-
-
 ROWS = {
     'ann': Row('ANN twin: RetinaNet, ResNet-18', {}),
     **{f'scratch-t{t}': Row(f'SG, ASD, T = {t}, from scratch', _steps(t)) for t in (4, 2, 1)},
@@ -104,9 +99,9 @@ ROWS = {
     'twelfth-copy': Row('SG, ASD, T = 4, from the ANN, a mere copy, a twelfth', {}, 12, 'copy'),
     'quarter-rate': _quarter('SG, rate coding, T = 4', {'model.neck.0.type': 'RateNeck'}),
     'quarter-last': _quarter('SG, last time step, T = 4', {'model.neck.0.type': 'LastNeck'}),
-    'quarter-sew': _quarter('SEW (add), ASD, T = 4', _block('sew', 'SEWAddGate')),
-    'quarter-plain': _quarter('plain spiking block, ASD, T = 4', _block('plain')),
-    'quarter-learned': _quarter('SG, learned gate, ASD, T = 4', _block('sg', 'LearnedGate')),
+    'quarter-sew': _quarter('SEW (add), ASD, T = 4', block('sew', 'SEWAddGate')),
+    'quarter-plain': _quarter('plain spiking block, ASD, T = 4', block('plain')),
+    'quarter-learned': _quarter('SG, learned gate, ASD, T = 4', block('sg', 'LearnedGate')),
     'quarter-ilif': _quarter(
         'SG, ASD, ILIF, T = 1, D = 4',
         {**_steps(1), 'model.backbone.act_cfg': dict(type='ILIFNeuron', D=4)},
@@ -199,11 +194,7 @@ def build_config(of: str, name: str, seed: int, work_dir: str, options: list):
     warm_up, cosine = cfg.param_scheduler
     warm_up.end = max(1, steps // 12)
     cosine.T_max = cosine.end = steps
-    cfg.default_hooks.checkpoint = None
-    cfg.randomness = dict(seed=seed)
-    cfg.work_dir = work_dir
-    cfg.experiment_name = f'{name}-seed{seed}-{time.time_ns()}'
-    cfg.log_level = 'WARNING'
+    set_run(cfg, name, seed, work_dir)
     return cfg
 
 

@@ -82,13 +82,6 @@ def size(text: str) -> tuple[int, int]:
     return sides
 
 
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no whole number from 1')
-    return int(text)
-
-
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
@@ -126,7 +119,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--time-steps',
-        type=positive,
+        type=timing.positive,
         nargs='+',
         default=[1, 2, 4, 8],
         metavar='T',
@@ -134,7 +127,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--batch',
-        type=positive,
+        type=timing.positive,
         nargs='+',
         default=[1, 8],
         metavar='N',
@@ -142,7 +135,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--train-batch',
-        type=positive,
+        type=timing.positive,
         default=2,
         metavar='N',
         help='images of a training step (default: 2)',
@@ -171,7 +164,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--rounds',
-        type=positive,
+        type=timing.positive,
         default=15,
         metavar='N',
         help='rounds, at most; their median is shown (default: 15)',

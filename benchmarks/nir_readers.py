@@ -114,16 +114,21 @@ def parts(folder: str, dtype: torch.dtype = torch.float32) -> dict[str, Part]:
     return {label: cut(graphs[name], x, a, b) for label, (name, a, b) in asked.items()}
 
 
+def step_by_step(net: Callable, x: Tensor) -> Tensor:
+    """What a network that is called once a time step gives of all steps."""
+    outs, state = [], None
+    for frame in x:
+        out, state = net(frame, state)
+        outs.append(out)
+    return torch.stack(outs)
+
+
 def by_snntorch(part: Part) -> Tensor:
     """Its steps are fixed at 1e-4 s, its numbers are float32."""
     from snntorch.import_nir import import_from_nir
 
     net = import_from_nir(part.graph)
-    outs, state = [], None
-    for frame in part.x.float():
-        out, state = net(frame, state)
-        outs.append(out)
-    return torch.stack(outs)
+    return step_by_step(net, part.x.float())
 
 
 def by_norse(part: Part) -> Tensor:
@@ -131,11 +136,7 @@ def by_norse(part: Part) -> Tensor:
     import norse.torch
 
     net = norse.torch.from_nir(part.graph, dt=DT)
-    outs, state = [], None
-    for frame in part.x.float():
-        out, state = net(frame, state)
-        outs.append(out)
-    return torch.stack(outs)
+    return step_by_step(net, part.x.float())
 
 
 def by_spikingjelly(part: Part) -> Tensor:
@@ -143,11 +144,7 @@ def by_spikingjelly(part: Part) -> Tensor:
     from spikingjelly.activation_based.nir_exchange import import_from_nir
 
     net = import_from_nir(part.graph, dt=DT, dtype=part.x.dtype)
-    outs, state = [], None
-    for frame in part.x:
-        out, state = net(frame, state)
-        outs.append(out)
-    return torch.stack(outs)
+    return step_by_step(net, part.x)
 
 
 def by_sinabs(part: Part) -> Tensor:

@@ -18,6 +18,7 @@ import cases
 import machine
 import numpy as np
 import onnxruntime
+import rates
 import timing
 import torch
 
@@ -37,8 +38,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--size', type=int, nargs=2, default=(320, 320), metavar=('H', 'W'))
-    parser.add_argument('--rate', type=float, default=0.12, help='at which neurons fire')
-    parser.add_argument('--rounds', type=int, default=30)
+    parser.add_argument('--rate', type=rates.rate, default=0.12, help='at which neurons fire')
+    parser.add_argument('--rounds', type=timing.positive, default=30)
     args = parser.parse_args()
     setting = cases.Setting('detector', 'cpu', 18, tuple(args.size), 1, 4, rate=args.rate)
     model = cases.our_detector(setting)

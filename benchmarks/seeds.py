@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -123,6 +124,38 @@ def set_options(cfg, row: Mapping, options: list) -> None:
         for part in path:
             place = place[int(part) if part.isdigit() else part]
         place[last] = value
+
+
+def block(kind: str, gate: Optional[str] = None) -> dict:
+    """Options of a row that has other residual blocks.
+
+    Args:
+        kind: ``block`` of the backbone.
+        gate: Type of its gate, if it has one.
+
+    Returns:
+        Values by dotted key.
+    """
+    return {
+        'model.backbone.block': kind,
+        'model.backbone.gate_cfg': None if gate is None else dict(type=gate),
+    }
+
+
+def set_run(cfg, row: str, seed: int, work_dir: str) -> None:
+    """Let a config train one row with one seed, and leave nothing but its log.
+
+    Args:
+        cfg: ``mmengine.Config``, which is changed.
+        row: Name of the row.
+        seed: Seed of weights, order and augmentation.
+        work_dir: Where mmengine may write.
+    """
+    cfg.default_hooks.checkpoint = None
+    cfg.randomness = dict(seed=seed)
+    cfg.work_dir = work_dir
+    cfg.experiment_name = f'{row}-seed{seed}-{time.time_ns()}'
+    cfg.log_level = 'WARNING'
 
 
 def run_missing(

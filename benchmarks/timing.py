@@ -1,5 +1,6 @@
 """Interleaved timing, and the peak memory of a call."""
 
+import argparse
 import contextlib
 import ctypes
 import gc
@@ -12,6 +13,13 @@ import torch
 MB = 2**20
 #: Rounds that a group always gets, whatever they take.
 MIN_ROUNDS = 3
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no whole number from 1')
+    return int(text)
 
 
 def synchronize(device: str) -> None:

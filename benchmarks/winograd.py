@@ -42,7 +42,7 @@ def main():
     )
     parser.add_argument('--outputs', type=int, nargs='+', default=[256, 720], metavar='K')
     parser.add_argument('--sizes', type=int, nargs='+', default=[10, 20, 40, 80], metavar='N')
-    parser.add_argument('--rounds', type=int, default=15)
+    parser.add_argument('--rounds', type=timing.positive, default=15)
     args = parser.parse_args()
     torch.manual_seed(0)
     print('| channels, map | conv | fewer products | by conv | error of conv | of fewer products |')

@@ -427,29 +427,48 @@ def made_beside(out_dir, is_there):
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def parse_args(argv=None):
-    """Parse the command line."""
-    prog = 'mmsnn digits'
+def digits_parser(prog, description, example, options):
+    """The command line of what makes a data set of digits.
+
+    Args:
+        prog (str): Name of the command.
+        description (str): What it makes.
+        example (str): Its arguments, in an example.
+        options (Iterable[tuple[str, int, str]]): Flag, default and help of each option.
+
+    Returns:
+        argparse.ArgumentParser: The parser.
+    """
     parser = argparse.ArgumentParser(
         prog=prog,
-        description='Make a small detection data set in COCO format: handwritten digits of many '
-        'sizes and light colours on dark, cluttered backgrounds. Nothing is downloaded, and the '
-        'same options give the same files. Train and val show different scans of the digits.',
-        epilog=f'Example: {prog} data/digits --train-images 1200 --val-images 150',
+        description=description,
+        epilog=f'Example: {prog} {example}',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument('out_dir', metavar='OUT_DIR', help='folder to make; never overwritten')
-    for flag, default, text in (
-        ('--train-images', 1200, 'number of training images'),
-        ('--val-images', 150, 'number of validation images'),
-        ('--image-size', 128, 'side of the square images, in pixels'),
-        ('--min-size', 18, 'longer side of the smallest digit, in pixels'),
-        ('--max-size', 60, 'longer side of the largest digit, in pixels'),
-        ('--max-digits', 5, 'most digits in one image; fewer where they find no room'),
-        ('--seed', 0, 'seed of everything random'),
-    ):
+    for flag, default, text in options:
         parser.add_argument(flag, type=int, default=default, metavar='N', help=text)
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_args(argv=None):
+    """Parse the command line."""
+    return digits_parser(
+        'mmsnn digits',
+        'Make a small detection data set in COCO format: handwritten digits of many '
+        'sizes and light colours on dark, cluttered backgrounds. Nothing is downloaded, and the '
+        'same options give the same files. Train and val show different scans of the digits.',
+        'data/digits --train-images 1200 --val-images 150',
+        (
+            ('--train-images', 1200, 'number of training images'),
+            ('--val-images', 150, 'number of validation images'),
+            ('--image-size', 128, 'side of the square images, in pixels'),
+            ('--min-size', 18, 'longer side of the smallest digit, in pixels'),
+            ('--max-size', 60, 'longer side of the largest digit, in pixels'),
+            ('--max-digits', 5, 'most digits in one image; fewer where they find no room'),
+            ('--seed', 0, 'seed of everything random'),
+        ),
+    ).parse_args(argv)
 
 
 def main(argv=None):

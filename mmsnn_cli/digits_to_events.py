@@ -12,7 +12,6 @@ Train and val show different scans of the digits, on different paths. The same o
 files.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -27,9 +26,11 @@ from mmsnn.datasets.events.prophesee import SENSORS
 from mmsnn.datasets.events.simulate import Camera, simulate_events, write_dat
 
 from .digits_to_coco import (
+    ALPHA_THRESHOLD,
     LUMA,
     SPLITS,
     ConverterError,
+    digits_parser,
     draw_background,
     load_scans,
     made_beside,
@@ -135,10 +136,10 @@ def record(rng, scans, labels, pool, options, seed, duration):
 def _boxes(t, digits, alphas):
     """Of those digits that another, in front of it, covers by less than half."""
     for i, (label, *_) in enumerate(digits):
-        ink = alphas[i] > 0.35
+        ink = alphas[i] > ALPHA_THRESHOLD
         hidden = np.zeros_like(ink)
         for alpha in alphas[i + 1 :]:
-            hidden |= alpha > 0.35
+            hidden |= alpha > ALPHA_THRESHOLD
         if ink.any() and (ink & hidden).sum() <= ink.sum() / 2:
             yield (t, *tight_box(alphas[i]), label, i)
 
@@ -175,9 +176,14 @@ def describe(options):
 def is_complete(root, options):
     """Tell whether ``root`` already holds the whole data set of these options."""
     try:
-        return json.loads((root / 'about.json').read_text()) == describe(options)
+        same = json.loads((root / 'about.json').read_text()) == describe(options)
     except (OSError, ValueError):
         return False
+    return same and all(
+        len(list((root / split).glob(name))) == options[split]
+        for split in SPLITS
+        for name in ('*_td.dat', '*_bbox.npy')
+    )
 
 
 def make_dataset(out_dir, options):
@@ -221,29 +227,24 @@ def make_dataset(out_dir, options):
 
 def parse_args(argv=None):
     """Parse the command line."""
-    prog = 'mmsnn digits-events'
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description='Make a small detection data set of event recordings: handwritten digits that '
+    return digits_parser(
+        'mmsnn digits-events',
+        'Make a small detection data set of event recordings: handwritten digits that '
         f'move before a simulated event camera of {SIZE}x{SIZE} pixels, as .dat and _bbox.npy in '
         "Prophesee's form. Nothing is downloaded, and the same options give the same files. Train "
         'and val show different scans of the digits, on different paths.',
-        epilog=f'Example: {prog} data/digits-events --train 800',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument('out_dir', metavar='OUT_DIR', help='folder to make; never overwritten')
-    for flag, default, text in (
-        ('--train', 400, 'number of training recordings'),
-        ('--val', 24, 'number of validation recordings'),
-        ('--train-duration', 400, 'length of a training recording, in milliseconds'),
-        ('--val-duration', 1200, 'length of a validation recording, in milliseconds'),
-        ('--min-size', 30, 'longer side of the smallest digit, in pixels'),
-        ('--max-size', 56, 'longer side of the largest digit, in pixels'),
-        ('--max-digits', 3, 'most digits in a recording'),
-        ('--seed', 0, 'seed of everything random'),
-    ):
-        parser.add_argument(flag, type=int, default=default, metavar='N', help=text)
-    return parser.parse_args(argv)
+        'data/digits-events --train 800',
+        (
+            ('--train', 400, 'number of training recordings'),
+            ('--val', 24, 'number of validation recordings'),
+            ('--train-duration', 400, 'length of a training recording, in milliseconds'),
+            ('--val-duration', 1200, 'length of a validation recording, in milliseconds'),
+            ('--min-size', 30, 'longer side of the smallest digit, in pixels'),
+            ('--max-size', 56, 'longer side of the largest digit, in pixels'),
+            ('--max-digits', 3, 'most digits in a recording'),
+            ('--seed', 0, 'seed of everything random'),
+        ),
+    ).parse_args(argv)
 
 
 def main(argv=None):

@@ -10,9 +10,6 @@ A file's name is the number of its scan, so no scan is in both. The split is by 
 (scikit-learn does not say who wrote which digit). The same options give the same files.
 """
 
-import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -20,7 +17,7 @@ import cv2
 import numpy as np
 from rich.progress import track
 
-from .digits_to_coco import ConverterError, load_scans, split_digits
+from .digits_to_coco import ConverterError, digits_parser, load_scans, made_beside, split_digits
 
 FOLDERS = {'train': 'train', 'val': 'test'}  # by the names that split_digits gives
 MAX_INK = 16  # of a pixel of a scan
@@ -62,18 +59,9 @@ def make_dataset(out_dir, size, seed):
     if seed < 0:
         raise ConverterError(f'--seed is {seed}; give 0 or more')
     out_dir = Path(out_dir).absolute()
-    if out_dir.exists() and not out_dir.is_dir():
-        raise ConverterError(f'{out_dir} is a file; give a folder')
-    if out_dir.exists() and any(out_dir.iterdir()):
-        raise ConverterError(f'{out_dir} is not empty; give another folder, or move this one away')
-    scans, labels = load_scans()
-    splits = split_digits(labels, seed)
-
-    # Made beside its place and then renamed, so that a run cut off halfway leaves nothing there
-    # that looks finished.
-    partial = out_dir.parent / f'.{out_dir.name}.partial-{os.getpid()}'
-    partial.mkdir(parents=True)
-    try:
+    with made_beside(out_dir, lambda: False) as partial:
+        scans, labels = load_scans()
+        splits = split_digits(labels, seed)
         for split, folder in FOLDERS.items():
             for label in np.unique(labels):
                 (partial / folder / str(label)).mkdir(parents=True)
@@ -81,32 +69,22 @@ def make_dataset(out_dir, size, seed):
                 path = partial / folder / str(labels[index]) / f'{index:04d}.png'
                 if not cv2.imwrite(str(path), enlarge(scans[index], size)):
                     raise OSError(f'cannot write {path}')
-        if out_dir.exists():
-            out_dir.rmdir()  # empty, or it would have been refused above
-        partial.rename(out_dir)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return {folder: len(splits[split]) for split, folder in FOLDERS.items()}
 
 
 def parse_args(argv=None):
     """Parse the command line."""
-    prog = 'mmsnn digits-folder'
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Write scikit-learn's handwritten digits as images in one folder for each "
+    return digits_parser(
+        'mmsnn digits-folder',
+        "Write scikit-learn's handwritten digits as images in one folder for each "
         'class, for training and for test. Nothing is downloaded, and the same options give the '
         'same files.',
-        epilog=f'Example: {prog} data/digits-cls',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument('out_dir', metavar='OUT_DIR', help='folder to make; never overwritten')
-    for flag, default, text in (
-        ('--size', 16, 'side of the square images, in pixels'),
-        ('--seed', 0, 'seed of the split'),
-    ):
-        parser.add_argument(flag, type=int, default=default, metavar='N', help=text)
-    return parser.parse_args(argv)
+        'data/digits-cls',
+        (
+            ('--size', 16, 'side of the square images, in pixels'),
+            ('--seed', 0, 'seed of the split'),
+        ),
+    ).parse_args(argv)
 
 
 def main(argv=None):

@@ -343,11 +343,10 @@ static struct values pool(const struct json *node, const struct values *x) {
     return y;
 }
 
-/* Of two spikes R and S, or of a signal and them; `add` is of currents too, of which one step may
- * stand for all. */
-static struct values gate(const struct json *node, struct values *const *inputs, int count) {
+/* Of two spikes R and S; `add` is of currents too, of which one step may stand for all. */
+static struct values gate(const struct json *node, const struct values *x,
+                          const struct values *shortcut) {
     const char *op = get(node, "op")->text;
-    const struct values *x = inputs[count - 2], *shortcut = inputs[count - 1];
     int of_spikes = x->spikes && shortcut->spikes;
     int steps = x->steps > shortcut->steps ? x->steps : shortcut->steps;
     struct values y = make(get(node, "name")->text, steps, x->c, x->h, x->w, of_spikes);
@@ -402,9 +401,9 @@ int main(int argc, char **argv) {
     if (!out)
         fail("%s cannot be written", argv[7]);
     for (struct json *node = get(file.network, "nodes")->first; node; node = node->next) {
-        struct values *inputs[3] = {NULL, NULL, NULL};
+        struct values *inputs[2] = {NULL, NULL};
         int there = 0, wanted = 0;
-        for (struct json *name = get(node, "inputs")->first; name && wanted < 3; name = name->next)
+        for (struct json *name = get(node, "inputs")->first; name && wanted < 2; name = name->next)
             if ((inputs[wanted++] = find_values(all, count, name->text)))
                 there++;
         if (there < wanted) /* it comes before what was given */
@@ -417,7 +416,7 @@ int main(int argc, char **argv) {
         else if (is(node, "op", "pool"))
             *y = pool(node, inputs[0]);
         else if (wanted > 1)
-            *y = gate(node, inputs, wanted);
+            *y = gate(node, inputs[0], inputs[1]);
         else
             fail("%s has an operation that this reader doesn't know", get(node, "name")->text);
         if (y->spikes) {

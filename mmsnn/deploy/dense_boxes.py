@@ -11,16 +11,14 @@ from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder, DistancePointBB
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
+from ..ops.operators.base import define
 from .plain import ExportError
 
 #: Those whose boxes are clipped to the image behind their decoding, by ``clip_border``.
 CODERS = (DeltaXYWHBBoxCoder, DistancePointBBoxCoder)
 
-_LIBRARY = torch.library.Library('mmsnn', 'FRAGMENT')
-_LIBRARY.define('keep_boxes(Tensor boxes, Tensor scores, float iou_threshold, int most) -> Tensor')
 
-
-def keep_boxes(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -> Tensor:
+def _keep_boxes(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -> Tensor:
     """Which boxes non-maximum suppression keeps; ONNX's operator in an exported graph.
 
     Args:
@@ -32,10 +30,6 @@ def keep_boxes(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -
     Returns:
         bool (B, K).
     """
-    return torch.ops.mmsnn.keep_boxes(boxes, scores, iou_threshold, most)
-
-
-def _keep_boxes(boxes, scores, iou_threshold, most):
     kept = torch.zeros_like(scores, dtype=torch.bool)
     for keep, own_boxes, own_scores in zip(kept, boxes, scores):
         (valid,) = (own_scores >= 0).nonzero(as_tuple=True)
@@ -44,11 +38,10 @@ def _keep_boxes(boxes, scores, iou_threshold, most):
     return kept
 
 
-_LIBRARY.impl('keep_boxes', _keep_boxes, 'CompositeExplicitAutograd')
-torch.library.register_fake(
-    'mmsnn::keep_boxes',
+keep_boxes = define(
+    'keep_boxes(Tensor boxes, Tensor scores, float iou_threshold, int most) -> Tensor',
+    _keep_boxes,
     lambda boxes, scores, iou_threshold, most: torch.empty_like(scores, dtype=torch.bool),
-    lib=_LIBRARY,
 )
 
 

@@ -203,18 +203,14 @@ class _Writer:
         self._done(node, [name], shape)
 
     def _iand(self, node: Node) -> None:
-        branch, shortcut = node.inputs
-        name = nir_name(node.name)
-        self._done(node, [self._without(name, shortcut, branch)], self.shapes[shortcut])
-
-    def _without(self, name: str, spikes: str, others: str) -> str:
-        """Spikes AND NOT others."""
         import nir
 
-        shape = self.shapes[spikes]
+        branch, shortcut = node.inputs
+        name, shape = nir_name(node.name), self.shapes[shortcut]
         negative = nir.Scale(np.full(shape, -1.0))
-        minus = self._put(f'{name}_minus', negative, self.sources[others])
-        return self._put(name, _at_once(shape, 0.5), [*self.sources[spikes], minus])
+        minus = self._put(f'{name}_minus', negative, self.sources[branch])
+        both = [*self.sources[shortcut], minus]
+        self._done(node, [self._put(name, _at_once(shape, 0.5), both)], shape)
 
     def _add(self, node: Node) -> None:
         self._done(node, self._inputs(node), self.shapes[node.inputs[0]])

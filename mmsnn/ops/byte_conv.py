@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .backends.base import Backend
 from .checks import check_gate, check_steps
-from .dispatch import REFERENCE, BackendError, choose
+from .dispatch import BackendError, choose, handing_on
 from .layout import steps_laid_out
 from .spec import ConvCall, NeuronState
 
@@ -99,9 +99,7 @@ def run(
     if out.numel():
         # Spikes are the same with any surrogate, and what is prepared for one serves all.
         neuron = call.neuron._replace(surrogate='arctan', surrogate_width=1.0)
-        backend = backend or choose(operation, x)
-        if call.v is not None and not backend.hands_on:
-            backend = REFERENCE
+        backend = handing_on(backend or choose(operation, x), call.v)
         call = call._replace(
             x=steps_laid_out(x.resolve_neg(), _LAST),
             neuron=neuron,

@@ -182,3 +182,13 @@ def choose(operation: str, x: Tensor) -> Backend:
             raise BackendError(f'backend {backend.name!r} (MMSNN_BACKEND) cannot be used: {reason}')
         logger.warning('mmsnn runs without its %s kernels, slower: %s', backend.name, reason)
     return REFERENCE
+
+
+def handing_on(backend: Backend, potentials: Optional[Tensor]) -> Backend:
+    """The backend, or the reference where there are potentials that it doesn't hand on.
+
+    Args:
+        backend: As of :func:`choose`.
+        potentials: Those of a call, or None.
+    """
+    return backend if potentials is None or backend.hands_on else REFERENCE

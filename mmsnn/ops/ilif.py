@@ -57,9 +57,9 @@ def ilif(
         >>> ilif(torch.tensor([[0.4], [1.5], [9.0]]), levels=4).flatten()
         tensor([0., 2., 4.])
     """
+    neuron = ILIF(levels, float(decay), float(v_threshold), detach_reset)
     if state is not None:
-        return _from_state(x, ILIF(levels, float(decay), v_threshold, detach_reset), dtype, state)
-    neuron = levels, float(decay), float(v_threshold), detach_reset
+        return _from_state(x, neuron, dtype, state)
     if dtype is None or dtype == x.dtype:
         return operators.ilif(x, *neuron)
     return operators.ilif_as(x, *neuron, dtype)
@@ -72,12 +72,12 @@ def _from_state(
     check_followed()
     check_steps(x, None)
     u = state.begin(x, *inner_layout(x, 0))
-    before = u.clone()
-    backend = dispatch.choose('ilif', x)
-    backend = backend if backend.hands_on else dispatch.REFERENCE
+    learns = torch.is_grad_enabled() and x.requires_grad and dtype in (None, x.dtype)
+    before = u.clone() if learns else u
+    backend = dispatch.handing_on(dispatch.choose('ilif', x), u)
     with torch.no_grad():
         spikes = operators._ilif(x.resolve_neg(), *neuron, dtype=dtype, backend=backend, u=u)
-    if not (torch.is_grad_enabled() and x.requires_grad and dtype in (None, x.dtype)):
+    if not learns:
         return spikes
     currents = reference.in_thresholds(x, neuron)
     currents = currents.select_scatter(neuron.decay * before + currents[0], 0, 0)

@@ -163,10 +163,8 @@ def _from_potentials(
 
 def _spikes(call: LIFCall, dtype: Optional[torch.dtype], out: Optional[Tensor] = None) -> Tensor:
     """A checked call."""
-    backend = _backend('lif', call)
+    backend = dispatch.handing_on(_backend('lif', call), call.v)
     if call.v is not None:
-        if not backend.hands_on:
-            backend = dispatch.REFERENCE
         with torch.no_grad():
             return _from_potentials(call, backend, dtype, out)
     if backend is dispatch.REFERENCE:

@@ -4,6 +4,7 @@
 import mmsnn  # noqa: F401  isort: skip
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -87,6 +88,13 @@ def test_train_and_val_show_other_scans():
 def test_bad_options(tmp_path, options, message):
     with pytest.raises(SystemExit, match=message):
         digits_to_events.main([str(tmp_path / 'set'), *options])
+
+
+def test_a_set_that_lost_a_recording_is_not_there(made, tmp_path):
+    part = shutil.copytree(made, tmp_path / 'part')
+    next((part / 'val').glob('*_td.dat')).unlink()
+    with pytest.raises(SystemExit, match='does not hold the data set of these options'):
+        digits_to_events.main([str(part), *SMALL])
 
 
 def test_nothing_is_overwritten(made, tmp_path):

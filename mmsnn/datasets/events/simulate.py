@@ -87,7 +87,6 @@ def simulate_events(
     shape = before.shape
     spread = rng.normal(1, camera.mismatch, shape) if camera.mismatch else np.ones(shape)
     threshold = camera.threshold * np.maximum(spread, 0.1)
-    # Somewhere between two events, for pixels didn't begin all at once.
     reference = before.copy()
     blind_until = np.full(shape, -1, np.int64)
     columns, start = [], 0
