@@ -171,3 +171,15 @@ def test_files_of_the_earlier_learned_gate_are_refused(tmp_path, prefix):
     torch.save(dict(state_dict=state), tmp_path / 'old.pth')
     with pytest.raises(CheckpointError, match='gate is a LearnedGate of an earlier mmsnn'):
         load_weights(gate, tmp_path / 'old.pth')
+
+
+def test_weights_of_another_gate_are_no_earlier_ones():
+    """A network of residual gates starts one of learned gates."""
+    residual, learned = (
+        nn.ModuleDict(dict(conv=nn.Conv2d(4, 4, 1), gate=gate))
+        for gate in (ResidualGate(), learned_gate())
+    )
+    missing, unexpected = learned.load_state_dict(residual.state_dict(), strict=False)
+    assert not unexpected
+    assert all(key.startswith('gate.') for key in missing)
+    assert torch.equal(learned['conv'].weight, residual['conv'].weight)
