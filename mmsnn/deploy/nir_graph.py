@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.layers import SpikingNeuron
-from ..ops.byte_conv import output_size
+from ..ops.layout import output_size
 from ..version import __version__
 from .packages import needed
 from .spiking_graph import INPUT, Node, SpikingGraph, spiking_graph

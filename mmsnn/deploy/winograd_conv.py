@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..ops.byte_conv import output_size
-from ..ops.winograd import tiles_of
+from ..ops.layout import tiles_of_conv
 from .packed_conv import PackedConv2d
 
 #: Channels on either side below which moving values takes longer than multiplying them.
@@ -52,8 +51,8 @@ class WinogradConv2d(PackedConv2d):
         plain = x.dtype == torch.float32 and x.is_cpu and x.dim() == 4
         if not plain or ops.is_watched(x) or torch.is_autocast_enabled('cpu'):
             return super().forward(x)
-        size = output_size(x.shape, self.kernel_size, self._geometry)
+        rows, columns = tiles_of_conv(x, self._geometry[1])
         backend = ops.choose('winograd_in', x)
-        if min(size) < 1 or len(x) * tiles_of(size) < TILES or backend.name == 'reference':
+        if min(rows, columns) < 1 or len(x) * rows * columns < TILES or backend.name == 'reference':
             return super().forward(x)
         return ops.winograd_conv2d(x, self._weights, self._geometry[1], backend)

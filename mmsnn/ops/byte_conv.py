@@ -1,6 +1,5 @@
 """What all convs on spikes in bytes have in common: their size, checks, layout and choice."""
 
-from collections.abc import Sequence
 from typing import Optional
 
 import torch
@@ -9,18 +8,10 @@ from torch import Tensor
 from .backends.base import Backend
 from .checks import check_gate, check_steps
 from .dispatch import BackendError, choose, handing_on
-from .layout import steps_laid_out
+from .layout import output_size, steps_laid_out
 from .spec import ConvCall, NeuronState
 
 _LAST = torch.channels_last
-
-
-def output_size(size: Sequence[int], kernel_size: Sequence[int], geometry: tuple) -> tuple:
-    """(H', W') of a conv on an input (..., H, W) of this size."""
-    return tuple(
-        (n + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-        for n, kernel, stride, padding, dilation in zip(size[-2:], kernel_size, *geometry)
-    )
 
 
 def check_call(call: ConvCall, channels: int, kernel_size: tuple[int, int]) -> tuple[int, ...]:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from . import units
 from .backends.base import Backend
-from .byte_conv import check_call, from_state, output_size, run
+from .byte_conv import check_call, from_state, run
 from .dispatch import REFERENCE, choose
+from .layout import output_size
 from .spec import LIF, ConvCall, NeuronState
 
 __all__ = ['OUTPUTS', 'ConvWeights', 'conv_lif', 'is_fast', 'output_size', 'pack_weights']

@@ -1,11 +1,35 @@
 """How tensors lie in memory, and laying them out as kernels read them."""
 
+from collections.abc import Sequence
 from typing import Optional
 
 import torch
 from torch import Tensor
 
 from .spec import LIFCall
+
+#: Outputs along an axis of a tile of :func:`mmsnn.ops.winograd_conv2d`.
+TILE = 4
+
+
+def output_size(size: Sequence[int], kernel_size: Sequence[int], geometry: tuple) -> tuple:
+    """(H', W') of a conv on an input (..., H, W) of this size."""
+    return tuple(
+        (n + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for n, kernel, stride, padding, dilation in zip(size[-2:], kernel_size, *geometry)
+    )
+
+
+def tiles_of_conv(x: Tensor, padding: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of tiles of what a 3x3 conv of stride 1 gives of maps (N, C, H, W)."""
+    size = output_size(x.shape, (3, 3), ((1, 1), padding, (1, 1)))
+    return tile_grid(size)
+
+
+def tile_grid(size: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of tiles of a map of outputs (H', W')."""
+    rows, columns = (-(-n // TILE) for n in size)
+    return rows, columns
 
 
 def span(x: Tensor) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from .defaults import without_autocast
 from .event_weights import UNPACK
 from .gate import GATES
+from .layout import TILE, tile_grid, tiles_of_conv
 from .spec import ILIF, LIF, BitsConvCall, ConvCall, LIFCall, compute_dtype
 from .surrogate import SURROGATES, fire
 
@@ -401,14 +402,14 @@ _FROM_PLACES = (
 )
 
 
-def winograd_in(
-    x: Tensor, padding: Sequence[int], size: Sequence[int], first: int, tiles: int
-) -> Tensor:
+def winograd_in(x: Tensor, padding: Sequence[int], first: int, tiles: int) -> Tensor:
     """B^T d B of the tiles, (36, tiles, C); 6x6 inputs of tiles of 4x4 outputs."""
-    height, width = (-(-n // 4) * 4 + 2 for n in size)
+    height, width = (n * TILE + 2 for n in tiles_of_conv(x, padding))
     below = height - padding[0] - x.shape[2]
     right = width - padding[1] - x.shape[3]
-    x = F.pad(x, (padding[1], right, padding[0], below)).unfold(2, 6, 4).unfold(3, 6, 4)
+    x = F.pad(x, (padding[1], right, padding[0], below))
+    for axis in (2, 3):
+        x = x.unfold(axis, TILE + 2, TILE)
     d = x.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)[first : first + tiles]  # (tiles, C, 6, 6)
     b = x.new_tensor(_TO_PLACES)
     return torch.einsum('ik,tckl,jl->ijtc', b, d, b).flatten(0, 1)
@@ -419,8 +420,8 @@ def winograd_out(places: Tensor, bias: Tensor, first: int, out: Tensor) -> None:
     a = places.new_tensor(_FROM_PLACES)
     tiles = torch.einsum('ik,kltc,jl->tcij', a, places.unflatten(0, (6, 6)), a)
     tiles = tiles + bias.view(-1, 1, 1)
-    rows, columns = (-(-n // 4) for n in out.shape[2:])
+    rows, columns = tile_grid(out.shape[2:])
     for i, tile in enumerate(tiles, first):
-        image, row, column = i // columns // rows, i // columns % rows * 4, i % columns * 4
-        to = out[image, :, row : row + 4, column : column + 4]
+        image, row, column = i // columns // rows, i // columns % rows * TILE, i % columns * TILE
+        to = out[image, :, row : row + TILE, column : column + TILE]
         to.copy_(tile[:, : to.shape[1], : to.shape[2]])

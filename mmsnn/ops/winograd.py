@@ -1,5 +1,6 @@
 """3x3 convs of real values by Winograd's minimal filtering, with fewer products."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
@@ -7,13 +8,11 @@ import torch
 from torch import Tensor
 
 from .backends.base import Backend
-from .byte_conv import output_size
 from .checks import check_fits
 from .defaults import without_autocast
 from .dispatch import choose
+from .layout import output_size, tile_grid
 
-#: Outputs of a tile along an axis.
-TILE = 4
 #: Products of a tile and of a channel of input and output.
 PLACES = 36
 #: Lavin and Gray 2016, section 4.1: G of F(4, 3), which brings three weights to six places.
@@ -119,11 +118,11 @@ def winograd_conv2d(
     shape = x.shape[0], u.shape[2], *size
     out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=last)
     backend = backend or choose('winograd_in', x)
-    tiles = x.shape[0] * tiles_of(size)
+    tiles = x.shape[0] * math.prod(tile_grid(size))
     with without_autocast(x.device.type):  # the products, too, are in float32
         for first in range(0, tiles, BAND):
             places = x.new_empty(PLACES, min(BAND, tiles - first), x.shape[1])
-            backend.winograd_in(x, padding, size, first, places)
+            backend.winograd_in(x, padding, first, places)
             backend.winograd_out(torch.bmm(places, u), bias, first, out)
     return out
 
@@ -143,9 +142,3 @@ def _check_weights(weights: WinogradWeights, x: Tensor) -> None:
             f'weights are not as pack_winograd_weights makes them for {x.device}: {u.dtype} '
             f'{tuple(u.shape)} on {u.device}, {bias.dtype} {tuple(bias.shape)} on {bias.device}'
         )
-
-
-def tiles_of(size: Sequence[int]) -> int:
-    """How many tiles there are in a map of outputs of this height and width."""
-    rows, columns = (-(-n // TILE) for n in size)
-    return rows * columns

@@ -1,5 +1,7 @@
 """3x3 convs by Winograd's minimal filtering against float64, on every backend."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmsnn import ops
-from mmsnn.ops import dispatch, winograd
+from mmsnn.ops import dispatch, layout, winograd
 
 KERNELS = [name for name in ('c',) if not dispatch.why_not(name)]
 every_backend = pytest.mark.parametrize('name', ['reference', *KERNELS])
@@ -52,7 +54,7 @@ def test_against_float64(name, size, outputs, padding, bias, layout):
 @every_backend
 def test_more_tiles_than_a_band(name):
     x = torch.randn(2, 5, 50, 61)
-    assert 2 * winograd.tiles_of(x.shape[2:]) > winograd.BAND
+    assert 2 * math.prod(layout.tile_grid(x.shape[2:])) > winograd.BAND
     with ops.use_backend(name):
         assert error(x, torch.randn(6, 5, 3, 3), torch.randn(6), (1, 1)) < 2e-6
 
@@ -73,13 +75,13 @@ def test_the_same_for_any_number_of_threads():
     x, weight = torch.randn(1, 40, 33, 30), torch.randn(50, 40, 3, 3)
     before, found = torch.get_num_threads(), []
     packed = ops.pack_winograd_weights(weight)
-    places = torch.empty(36, winograd.tiles_of((33, 30)), 40)
+    places = torch.empty(36, math.prod(layout.tile_grid((33, 30))), 40)
     x = x.contiguous(memory_format=torch.channels_last)
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             with ops.use_backend('c'):
-                dispatch.choose('winograd_in', x).winograd_in(x, (1, 1), (33, 30), 0, places)
+                dispatch.choose('winograd_in', x).winograd_in(x, (1, 1), 0, places)
             found.append((places.clone(), ops.winograd_conv2d(x, packed)))
     finally:
         torch.set_num_threads(before)

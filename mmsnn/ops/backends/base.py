@@ -210,13 +210,8 @@ class Backend:
         """The gradient of the weight of :meth:`bits_conv` into dense ``out``."""
         raise NotImplementedError
 
-    def winograd_in(
-        self, x: Tensor, padding: Sequence[int], size: Sequence[int], first: int, places: Tensor
-    ) -> None:
-        """Maps, channels last, to 36 places of the tiles from ``first`` on, (36, tiles, C).
-
-        ``size`` is that of the maps of outputs (:func:`mmsnn.ops.winograd_conv2d`).
-        """
+    def winograd_in(self, x: Tensor, padding: Sequence[int], first: int, places: Tensor) -> None:
+        """Maps, channels last, to 36 places of the tiles from ``first`` on, (36, tiles, C)."""
         raise NotImplementedError
 
     def winograd_out(self, places: Tensor, bias: Tensor, first: int, out: Tensor) -> None:

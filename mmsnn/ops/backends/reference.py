@@ -137,11 +137,9 @@ class Reference(Backend):
         """See the base."""
         out.copy_(reference.bits_conv_weight_grad(grad, call))
 
-    def winograd_in(
-        self, x: Tensor, padding: Sequence[int], size: Sequence[int], first: int, places: Tensor
-    ) -> None:
+    def winograd_in(self, x: Tensor, padding: Sequence[int], first: int, places: Tensor) -> None:
         """See the base."""
-        places.copy_(reference.winograd_in(x, padding, size, first, places.shape[1]))
+        places.copy_(reference.winograd_in(x, padding, first, places.shape[1]))
 
     def winograd_out(self, places: Tensor, bias: Tensor, first: int, out: Tensor) -> None:
         """See the base."""

@@ -17,10 +17,9 @@ from ... import units
 from ...conv_lif import OUTPUTS
 from ...event_weights import ROW
 from ...gate import GATES
-from ...layout import is_dense
+from ...layout import TILE, is_dense, tile_grid, tiles_of_conv
 from ...spec import ILIF, LIF, RESETS, BitsConvCall, ConvCall, LIFCall, LIFGrads
 from ...surrogate import SURROGATES
-from ...winograd import TILE
 from ..base import Backend
 from . import build, plan
 
@@ -538,11 +537,11 @@ def _bits_conv_of(call: BitsConvCall, out_size: Sequence[int]) -> _EventConv:
 
 
 def _winograd(
-    maps: Tensor, size: Sequence[int], places: Tensor, first: int, **fields: object
+    maps: Tensor, grid: tuple[int, int], places: Tensor, first: int, **fields: object
 ) -> _Winograd:
-    """Maps of inputs or of outputs, of which ``size`` is that of the outputs."""
+    """Maps of inputs or of outputs, and the rows and columns of tiles."""
     images, channels, height, width = maps.shape
-    rows, columns = (-(-n // TILE) for n in size)
+    rows, columns = grid
     return _Winograd(
         images=images,
         height=height,
@@ -816,14 +815,12 @@ class C(Backend):
         conv = _bits_conv_of(call, grad.shape)
         _run('event_weight_grad', _EventGrad(conv, _pointer(grad), _pointer(out, torch.float32)))
 
-    def winograd_in(
-        self, x: Tensor, padding: Sequence[int], size: Sequence[int], first: int, places: Tensor
-    ) -> None:
+    def winograd_in(self, x: Tensor, padding: Sequence[int], first: int, places: Tensor) -> None:
         """See the base."""
         pads = dict(pad_height=padding[0], pad_width=padding[1])
-        _run('winograd_in', _winograd(x, size, places, first, **pads))
+        _run('winograd_in', _winograd(x, tiles_of_conv(x, padding), places, first, **pads))
 
     def winograd_out(self, places: Tensor, bias: Tensor, first: int, out: Tensor) -> None:
         """See the base."""
         address = _vector(bias, out.shape[1])
-        _run('winograd_out', _winograd(out, out.shape[2:], places, first, bias=address))
+        _run('winograd_out', _winograd(out, tile_grid(out.shape[2:]), places, first, bias=address))
