@@ -1,8 +1,10 @@
-"""Every example in a docstring runs as it stands, from the root of the repository."""
+"""Docstrings: examples run as they stand, from the root, and pages read as they are written."""
 
+import ast
 import doctest
 import importlib
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,19 @@ def test_examples(name, monkeypatch):
         for example in examples:
             runner.run(example)
     assert runner.summarize().failed == 0
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'mmsnn').rglob('*.py')), ids=lambda path: path.name)
+def test_pages_read_as_written(path):
+    """Sphinx would read half of a property's line as its type, and 'T.' as the head of a list."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module)):
+            continue
+        lines = (ast.get_docstring(node) or '').splitlines() or ['']
+        decorators = [ast.unparse(each) for each in getattr(node, 'decorator_list', ())]
+        if any('property' in each for each in decorators):
+            assert not re.search(r':(\s|$)', lines[0]), f'{path}: {node.name}: {lines[0]}'
+        lists = [line for line in lines if re.match(r'\s*(\w+: )?[A-Z][.)](\s|$)', line)]
+        assert lists == [], f'{path}: {lists}'
+    told = re.findall(r'(?m)^    #: (.*)', path.read_text())
+    assert [line for line in told if re.match(r'[^`]*(`[^`]*`[^`]*)*[a-z]: ', line)] == []

@@ -48,7 +48,7 @@ class SpikingGraph(NamedTuple):
     Args:
         nodes: Each after those that it reads.
         outputs: Names of the nodes that are the backbone's levels.
-        time_steps: T.
+        time_steps: T, of one forward pass.
         in_channels: Channels of the input.
     """
 

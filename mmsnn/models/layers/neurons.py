@@ -116,7 +116,7 @@ class SpikingNeuron(nn.Module):
 
     @property
     def hands_on(self) -> bool:
-        """Whether it goes on from a state: by its record, or by a :meth:`fire_from` of its own."""
+        """Whether it goes on from a state, by its record or by a :meth:`fire_from` of its own."""
         kinds = type(self).__mro__
         fire, fire_from = (
             next(kind for kind in kinds if name in vars(kind)) for name in ('fire', 'fire_from')

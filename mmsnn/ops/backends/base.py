@@ -72,8 +72,8 @@ class Backend:
     spike_dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.uint8)
     #: Whether :meth:`lif` reads its input and shortcut whatever their strides and dtypes.
     takes_any_layout = False
-    #: Whether ``v`` of a call is where its neurons start from, and end: potentials that are handed
-    #: on. Calls with some go to the reference else.
+    #: Whether a call with ``v``, the potentials that its neurons start from and end with, can be
+    #: taken. Such calls go to the reference else.
     hands_on = False
 
     def load(self) -> None:
