@@ -39,6 +39,7 @@ def test_every_part_fires(parts):
 @pytest.mark.slow
 @pytest.mark.parametrize(('reader', 'label'), [(r, label) for r in READ for label in READ[r]])
 def test_the_same_spikes(reader, label, parts):
+    pytest.importorskip('nirtorch')  # which all of them need
     pytest.importorskip(reader)
     assert nir_readers.same(reader, parts[label]) >= 0.9999
 
@@ -46,6 +47,7 @@ def test_the_same_spikes(reader, label, parts):
 @pytest.mark.slow
 @pytest.mark.parametrize('label', READ['spikingjelly'])
 def test_all_spikes_in_float64(label, tmp_path):
+    pytest.importorskip('nirtorch')
     pytest.importorskip('spikingjelly')
     part = nir_readers.parts(str(tmp_path), torch.float64)[label]
     assert nir_readers.same('spikingjelly', part) == 1
@@ -54,5 +56,6 @@ def test_all_spikes_in_float64(label, tmp_path):
 @pytest.mark.slow
 def test_a_pool_of_other_padding_is_told_from_ours(parts):
     """The comparison can fail: SpikingJelly's reader leaves the pool's padding out."""
+    pytest.importorskip('nirtorch')
     pytest.importorskip('spikingjelly')
     assert nir_readers.same('spikingjelly', parts['SG ResNet-10, stem of 7x7 and pool']) < 0.99
