@@ -63,8 +63,15 @@ def test_pipelines_build(path):
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_frames_and_model_have_one_t(path):
+    """Spiking ones as they are, and those of an ANN with T times as many channels."""
     cfg = Config.fromfile(path)
+    backbone = cfg.model.backbone
     for key in ('train', 'val', 'test'):
         for transform in cfg[f'{key}_dataloader'].dataset.pipeline:
             if transform.type in ('LoadEventFrames', 'LoadEventWindow'):
-                assert transform.time_steps == cfg.model.backbone.time_steps
+                if 'time_steps' in backbone:
+                    assert transform.time_steps == backbone.time_steps
+                if transform.type == 'LoadEventWindow':
+                    bins = transform.representation.bins
+                    steps = transform.time_steps if backbone.type == 'ResNet' else 1
+                    assert backbone.in_channels == 2 * bins * steps

@@ -70,7 +70,8 @@ def data_of(cfg, train):
     make = recognition_data if is_classifier(cfg) else detection_data
     data = make(cfg.model, train)
     if not is_classifier(cfg) and is_of_events(cfg):
-        shape = cfg.model.backbone.time_steps, cfg.model.backbone.in_channels
+        backbone = cfg.model.backbone  # an ANN has time as channels
+        shape = backbone.get('time_steps', 1), backbone.in_channels
         sizes = [image.shape[-2:] for image in data['inputs']]
         data['inputs'] = [torch.randint(3, (*shape, *size)).float() for size in sizes]
     return data

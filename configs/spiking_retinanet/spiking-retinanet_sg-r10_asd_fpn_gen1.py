@@ -1,0 +1,2 @@
+_base_ = './spiking-retinanet_sg-r18_asd_fpn_gen1.py'
+model = dict(backbone=dict(depth=10))
