@@ -17,6 +17,7 @@ import torch
 from digits_classifier import digits, digits_backbone
 from small_nets import backbone, images
 
+from mmsnn import ops
 from mmsnn.apis import init_detector
 from mmsnn.deploy import export_integers, fold, fuse, read_integers
 from mmsnn.deploy.fuse import event_convs
@@ -24,6 +25,7 @@ from mmsnn.deploy.integer_conv import integer_convs
 from mmsnn.deploy.read_integers import read, run
 from mmsnn.deploy.spiking_graph import record
 from mmsnn.models.layers import ILIFNeuron, SpikingNeuron
+from mmsnn.ops.backends.c.build import SOURCE
 from mmsnn.samples import DIGITS
 
 pytest.importorskip('safetensors')
@@ -322,3 +324,24 @@ def test_c_refuses_other_files_in_one_line(words, others, program, tmp_path):
     assert done.returncode == 1
     assert words in done.stderr
     assert done.stderr.count('\n') == 1
+
+
+# --- the kernels themselves ----------------------------------------------------------------------
+
+
+@needs_cc
+def test_c_calls_the_kernels(tmp_path):
+    """The example of the docs gives the spikes of ops.lif, channel by channel."""
+    currents = [0.5, 0.6, 0.7, -1.0, 1.0, 0.25, 3.0]
+    source = SOURCE.parent
+    flags = ['-std=gnu11', '-O0', '-ffp-contract=off', '-fno-trapping-math', '-Wall', '-Werror']
+    files = [ROOT / 'docs/examples/run_neuron.c', source / 'kernels.c']
+    command = [COMPILER, *flags, '-Wno-unused-function', '-I', source, *files, '-lm']
+    subprocess.run([*command, '-o', tmp_path / 'run_neuron'], check=True)
+    words = [str(tmp_path / 'run_neuron'), *map(str, currents)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    found = [[int(word) for word in line.split()] for line in done.stdout.splitlines()]
+    scales = torch.tensor([1.0, 2.0]).repeat(4)[: len(currents)]
+    x = (torch.tensor(currents) * scales).expand(4, 1, -1)
+    assert found == ops.lif(x, decay=0.5).squeeze(1).int().tolist()
+    assert 0 < sum(map(sum, found)) < 4 * len(currents)
