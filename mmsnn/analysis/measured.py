@@ -264,8 +264,9 @@ class SpikeProfile:
             f' ({self.mac_energy * 1e12:g} pJ a MAC, {self.ac_energy * 1e12:g} pJ an accumulate; '
             "without memory traffic and the neurons' own updates)",
             f'memory traffic {_by_kind(self.memory)} an image; the ANN twin '
-            f'{_by_kind(self.ann_memory)}{_of_it(self.memory_energy, self.ann_memory_energy)} ({self.memory_model.name}; '
-            'every use of a word is an access; without reuse, biases and addressing)',
+            f'{_by_kind(self.ann_memory)}{_of_it(self.memory_energy, self.ann_memory_energy)}'
+            f' ({self.memory_model.name}; every use of a word is an access; '
+            'without reuse, biases and addressing)',
         ]  # fmt: skip
         if self.not_counted:
             lines.append(f'not counted: {", ".join(self.not_counted)}')
