@@ -84,17 +84,24 @@ def quick_demo(work_dir: str, start: float) -> None:
         )
     print('{:18}{:8}{:8}{:13}'.format('all', *totals))
     profile = profiler.result()
-    rows = {
-        'layers that spikes enter': profile.on_spikes,
-        'the whole detector': (profile.energy, profile.ann_energy),
+    tables = {
+        'energy a picture (arithmetic, 45 nm)': {
+            'layers that spikes enter': profile.on_spikes,
+            'the whole detector': (profile.energy, profile.ann_energy),
+        },
+        'memory traffic (no word is reused)': {
+            'layers that spikes enter': profile.memory_on_spikes,
+            'the whole detector': (profile.memory_energy, profile.ann_memory_energy),
+        },
     }
     print(
         f'\nneurons that fire at a time step: {100 * profile.firing_rate:.1f} % '
         f'(T = {model.backbone.time_steps})'
-        f'\n\n{"energy a picture (arithmetic, 45 nm)":38}{"spiking":>9}{"ANN":>9}{"ratio":>7}'
     )
-    for what, (ours, ann) in rows.items():
-        print(f'{what:38}{1e6 * ours:6.0f} uJ{1e6 * ann:6.0f} uJ{ours / ann:7.2f}')
+    for title, rows in tables.items():
+        print(f'\n{title:38}{"spiking":>9}{"ANN":>9}{"ratio":>7}')
+        for what, (ours, ann) in rows.items():
+            print(f'{what:38}{1e6 * ours:6.0f} uJ{1e6 * ann:6.0f} uJ{ours / ann:7.2f}')
     print(
         '(ANN: the same network with ReLU in the place of spiking neurons)'
         f'\n\nTrue boxes on the left, found boxes on the right: {osp.join(pictures, "")}'

@@ -13,7 +13,7 @@ from torch import nn
 
 from .. import ops
 from ..analysis import POTENTIAL_EDGES, SpikeProfile, SpikeProfiler, neuron_layers, profile
-from ..analysis.profile import of_neurons, plain_numbers
+from ..analysis.measured import of_neurons, plain_numbers
 from ..utils import (
     anytime,
     get_time_steps,
@@ -114,6 +114,8 @@ def collect(
             firing_rate=measured.firing_rate,
             energy=measured.energy,
             energy_ratio=_ratio(measured.energy, measured.ann_energy),
+            memory_energy=measured.memory_energy,
+            memory_ratio=_ratio(measured.memory_energy, measured.ann_memory_energy),
         )
     if configured is not None:
         set_time_steps(model, configured)
@@ -185,6 +187,7 @@ def _profile(
     numbers.update(
         neurons=sum(of_neurons(layer.neurons) for layer in result.neuron_layers),
         energy_ratio=_ratio(result.energy, result.ann_energy),
+        memory_ratio=_ratio(result.memory_energy, result.ann_memory_energy),
         potential_edges=POTENTIAL_EDGES.tolist(),
     )
     if potentials is None:
@@ -204,6 +207,7 @@ def _profile(
         quietest=min(neurons, key=lambda layer: of_neurons(layer.firing_rate)).name,
         # Layers on spikes by themselves, without those that see real values.
         spiking_ratio=_ratio(*result.on_spikes),
+        memory_spiking_ratio=_ratio(*result.memory_on_spikes),
         activity=_ratio(
             sum(layer.sops for layer in spiking),
             sum(layer.ann_macs * layer.time_steps for layer in spiking),
@@ -227,14 +231,15 @@ def _same_data(cfg) -> bool:
 
 
 def _parts(result: SpikeProfile) -> list[dict[str, Any]]:
-    """Operations and energy of backbone, neck and head, apart by what they see."""
+    """Operations and energy of backbone, neck and head, apart by what they see.
+
+    Neurons have no operations that count, but memory, and belong to what sees spikes.
+    """
     parts: dict[str, dict[str, Any]] = {}
     for layer in result.layers:
-        if layer.kind == 'neuron':
-            continue
         name = layer.name.partition('.')[0]
-        name += ', on spikes' if layer.kind == 'spikes' else ', on real values'
-        sums = ('sops', 'macs', 'ann_macs', 'energy')
+        name += ', on real values' if layer.kind == 'real' else ', on spikes'
+        sums = ('sops', 'macs', 'ann_macs', 'energy', 'memory_energy', 'ann_memory_energy')
         part = parts.setdefault(name, dict(name=name, **dict.fromkeys(sums, 0.0)))
         for key in sums:
             part[key] += getattr(layer, key)
@@ -242,4 +247,5 @@ def _parts(result: SpikeProfile) -> list[dict[str, Any]]:
         part['ann_energy'] = part['ann_macs'] * result.mac_energy
         part['share'] = _ratio(part['energy'], result.energy)
         part['ratio'] = _ratio(part['energy'], part['ann_energy'])
+        part['memory_ratio'] = _ratio(part['memory_energy'], part['ann_memory_energy'])
     return list(parts.values())

@@ -16,6 +16,7 @@ ROWS = (
     ('firing rate', 'profile/firing_rate', '100 .1f', '%', None),
     ('spikes an image', 'profile/spikes', ',.0f', '', None),
     ('energy of the arithmetic, an image', 'profile/energy', '1e6 ,.1f', 'µJ', True),
+    ('energy of the memory traffic, an image', 'profile/memory_energy', '1e6 ,.1f', 'µJ', True),
     ('time an image', 'ms_per_image', '.1f', 'ms', True),
     ('parameters', 'profile/parameters', ',d', '', None),
     ('images without a mistake', 'faultless', 'd', '', False),

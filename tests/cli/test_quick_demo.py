@@ -35,9 +35,13 @@ def test_quick_demo(tmp_path):
     assert found >= 18
     rate = float(re.search(r'fire at a time step: ([\d.]+) %', done.stdout)[1])
     assert 5 < rate < 20
-    energy = dict(re.findall(r'^(layers that|the whole).* uJ +([\d.]+)$', done.stdout, re.M))
-    assert float(energy['layers that']) < 0.2
-    assert float(energy['the whole']) < 0.8
+    rows = re.findall(r'^(?:layers that|the whole).* uJ +([\d.]+)$', done.stdout, re.M)
+    on_spikes, whole, memory_on_spikes, memory = map(float, rows)
+    assert on_spikes < 0.2
+    assert whole < 0.8
+    # Memory saves less: each synaptic operation also reads and writes a potential.
+    assert on_spikes < memory_on_spikes < 1
+    assert whole < memory < 1
     assert 'annotations' not in done.stdout
     pictures = sorted((tmp_path / 'here' / 'pictures').iterdir())
     assert len(pictures) == 8

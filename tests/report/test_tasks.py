@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from mmsnn.analysis import SpikeProfiler, neuron_layers
-from mmsnn.analysis.profile import plain_numbers
+from mmsnn.analysis.measured import plain_numbers
 from mmsnn.models import SGResNet
 from mmsnn.report.collect import _profile
 from mmsnn.report.tasks import RecognitionTask

@@ -71,7 +71,7 @@ def test_the_numbers_are_those_of_the_other_tools(report, tested):
 
 
 def test_the_numbers_agree_with_each_other(report):
-    _, r = report
+    page, r = report
     verdicts, states, rows = r['verdicts'], r['states'], r['by_class']
     assert sum(states.values()) == r['true_boxes'] > 0
     assert verdicts['correct'] == states['found'] == sum(row['found'] for row in rows)
@@ -85,6 +85,17 @@ def test_the_numbers_agree_with_each_other(report):
     assert sum(part['energy'] for part in r['parts']) == pytest.approx(p['energy'])
     assert sum(part['ann_energy'] for part in r['parts']) == pytest.approx(p['ann_energy'])
     assert p['energy'] == pytest.approx(p['sops'] * 0.9e-12 + p['macs'] * 4.6e-12)
+    for key in ('memory_energy', 'ann_memory_energy'):
+        assert sum(part[key] for part in r['parts']) == pytest.approx(p[key])
+        assert sum(layer[key] for layer in p['layers']) == pytest.approx(p[key])
+        uses = p[key[: -len('_energy')]]
+        assert sum(use['energy'] for use in uses.values()) == pytest.approx(p[key])
+    text = page.read_text()
+    for place in ('energy', 'ann_energy', 'memory_energy', 'ann_memory_energy'):
+        assert text.count(f'data-json="profile/{place}"') == 2, 'on a card, and in a table'
+    assert text.count('<b>What this leaves out</b>') == 2
+    assert p['memory_ratio'] == pytest.approx(p['memory_energy'] / p['ann_memory_energy'])
+    assert p['memory']['potentials']['energy'] > 0 == p['ann_memory']['potentials']['energy']
     assert sum(part['share'] for part in r['parts']) == pytest.approx(1)
     spiking = [layer for layer in p['layers'] if layer['kind'] == 'spikes']
     both = (sum(layer[key] for layer in spiking) for key in ('energy', 'ann_energy'))
@@ -576,6 +587,13 @@ def test_an_ann(browser, ann):
     assert ids == ['results', 'pictures', 'energy', 'about']
     assert r['profile']['firing_rate'] is None
     assert r['profile']['energy'] == pytest.approx(r['profile']['ann_energy'])
+    assert r['profile']['memory'] == r['profile']['ann_memory']
+    kinds = chrome.execute_script(
+        'return [...document.querySelectorAll("caption")]'
+        '.find(c => c.textContent.includes("what is read and written"))'
+        '.parentElement.querySelectorAll("tbody tr").length'
+    )
+    assert kinds == 2, 'weights and activations; no potentials and no spikes'
     assert [row['time_steps'] for row in r['anytime']] == [1]
 
 
@@ -603,6 +621,8 @@ def test_compare(browser, report, ann, tmp_path, width, dark):
     ]
     energy = [r['profile']['energy'] for r in (a, b)]
     assert rows['energy of the arithmetic, an image'][3] == f'{energy[1] / energy[0]:.2f}'
+    memory = [r['profile']['memory_energy'] for r in (a, b)]
+    assert rows['energy of the memory traffic, an image'][3] == f'{memory[1] / memory[0]:.2f}'
     assert rows['firing rate'][1] == 'n/a'
     names = chrome.execute_script(
         'return [...document.querySelectorAll(".shot h3")].map(h => h.textContent)'

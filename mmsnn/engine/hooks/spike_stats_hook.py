@@ -23,7 +23,7 @@ from ...analysis import (
     neuron_layers,
     some_layers,
 )
-from ...analysis.profile import of_neurons
+from ...analysis.measured import of_neurons
 from ...ops import SettingError
 from ...visualization import draw_spikes, figure_picture, first_image, input_picture
 from ..wrappers import spiking_model, unwrap
