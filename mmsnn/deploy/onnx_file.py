@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..version import __version__
-from .plain import ExportError, plain, quiet, trace
+from .plain import ExportError, last_words, plain, quiet, trace
 from .whole_graph import whole_graph
 
 #: Version of the operator set ai.onnx in the files.
@@ -88,7 +88,7 @@ def export_onnx(
                 custom_translation_table={keep: _keep_boxes},
             )
         except Exception as error:
-            raise ExportError(f'ONNX has no word for the model: {_last_words(error)}') from error
+            raise ExportError(f'ONNX has no word for the model: {last_words(error)}') from error
     assert written is not None  # it is with dynamo=True
     written.model.producer_name = 'mmsnn'
     written.model.producer_version = __version__
@@ -119,10 +119,3 @@ def _keep_boxes(boxes, scores, iou_threshold: float, most: int):
     rows = op.Shape(places, start=0, end=1)
     ones = op.Expand(op.Constant(value_float=1.0), rows)
     return op.Greater(op.ScatterND(nothing, places, ones), op.Constant(value_float=0.0))
-
-
-def _last_words(error: BaseException) -> str:
-    """What lies at the bottom of an exporter's error, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).strip().partition('\n')[0] or type(error).__name__

@@ -215,3 +215,10 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
+
+
+def last_words(error: BaseException) -> str:
+    """What lies at the bottom of an exporter's error, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition('\n')[0] or type(error).__name__
