@@ -69,6 +69,8 @@ def export_pt2(
     folder = os.path.dirname(path) or '.'
     if not os.access(folder, os.W_OK):
         raise OSError(f'{folder} is no folder that can be written to: choose another file')
+    if aot_inductor:
+        _check_compiler()
     whole = whole_graph(model, folded, shape, batch_size)
     with quiet():
         program = trace(whole.module, whole.inputs, whole.dynamic_shapes, own=True)
@@ -85,3 +87,17 @@ def export_pt2(
             raise ExportError(
                 f'AOTInductor cannot compile the model: {last_words(error)}'
             ) from error
+
+
+def _check_compiler() -> None:
+    """Refuse to begin where AOTInductor won't find its compiler at the end."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise ExportError(
+            'AOTInductor needs a C++ compiler, and there is none: install g++, or let the '
+            'environment variable CXX name one'
+        ) from None
