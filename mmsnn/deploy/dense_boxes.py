@@ -70,7 +70,7 @@ def box_settings(model: nn.Module) -> BoxSettings:
     rule.pop('split_thr', None)  # which changes nothing but memory
     if kind != 'nms' or iou_threshold is None or rule:
         raise ExportError(
-            f'model.test_cfg.nms={dict(cfg.get("nms") or {})} cannot be exported: ONNX has plain '
+            f'model.test_cfg.nms={dict(cfg.get("nms") or {})} cannot be exported: known is plain '
             "suppression, dict(type='nms', iou_threshold=0.5)"
         )
     for name in ('nms_pre', 'max_per_img'):
