@@ -59,12 +59,15 @@ def spread(model, images, deviation=1.0):
     return model
 
 
+def noise(shapes=TWO, seed=0):
+    """Pictures."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(256, s, generator=generator, dtype=torch.uint8) for s in shapes]
+
+
 def batch(model, shapes=TWO, seed=0):
     """As :func:`batch_of`, of noise."""
-    generator = torch.Generator().manual_seed(seed)
-    return batch_of(
-        model, [torch.randint(256, s, generator=generator, dtype=torch.uint8) for s in shapes]
-    )
+    return batch_of(model, noise(shapes, seed))
 
 
 def batch_of(model, pictures):
