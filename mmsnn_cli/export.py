@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 #: By target, the module that runs it and what it writes.
 TARGETS = {
     'onnx': ('.export_onnx', 'a graph of plain ONNX operators, for ONNX Runtime and OpenVINO'),
+    'pt2': ('.export_pt2', "a program for PyTorch, with mmsnn's kernels, without MMDetection"),
     'nir': ('.export_nir', 'the spiking backbone in NIR, for neuromorphic simulators and chips'),
     'int8': ('.export_int8', 'the spiking backbone in whole numbers, for FPGAs and chips'),
 }
@@ -50,6 +51,37 @@ def export_parser(
     )
     add_config_arguments(parser)
     return parser
+
+
+def add_size_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that fix the size and the number of images.
+
+    Args:
+        parser: That of :func:`export_parser`.
+    """
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help='size of all images, padding included (default: any)',
+    )
+    parser.add_argument(
+        '--batch', type=int, metavar='B', help='number of images at once (default: any)'
+    )
+
+
+def sizes_in_words(args: argparse.Namespace) -> str:
+    """What the options of :func:`add_size_arguments` ask for.
+
+    Args:
+        args: Parsed arguments.
+
+    Returns:
+        The end of a line.
+    """
+    size = 'x'.join(map(str, args.shape)) if args.shape else 'any size'
+    return f'images of {size}, {args.batch or "any number"} at once'
 
 
 def load_for_export(args: argparse.Namespace, suffix: str) -> 'tuple[Config, BaseModel]':

@@ -13,7 +13,7 @@ from mmsnn.deploy import export_onnx
 from mmsnn.deploy.onnx_file import OPSET
 from mmsnn.utils import CONFIG_ERRORS, exit_on_error, get_time_steps
 
-from .export import export_parser, load_for_export
+from .export import add_size_arguments, export_parser, load_for_export, sizes_in_words
 
 EPILOG = """examples:
   mmsnn export onnx CONFIG CHECKPOINT -o model.onnx
@@ -35,16 +35,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         f'(ai.onnx, opset {OPSET}), for ONNX Runtime, OpenVINO and others.',
         EPILOG,
     )
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs=2,
-        metavar=('H', 'W'),
-        help='size of all images, padding included (default: any)',
-    )
-    parser.add_argument(
-        '--batch', type=int, metavar='B', help='number of images at once (default: any)'
-    )
+    add_size_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -55,8 +46,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         _, model = load_for_export(args, '.onnx')
         print('tracing the model: half a minute or so', flush=True)
         export_onnx(model, args.out, args.shape, args.batch)
-    size = 'x'.join(map(str, args.shape)) if args.shape else 'any size'
     print(
         f'{args.out}: {os.path.getsize(args.out) / 1e6:.1f} MB, ai.onnx opset {OPSET}, '
-        f'T = {get_time_steps(model)}, images of {size}, {args.batch or "any number"} at once'
+        f'T = {get_time_steps(model)}, {sizes_in_words(args)}'
     )

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Keeps a block of the IoU matrix (128 x 5,000 float32) in the second-level cache.
-_NMS_BLOCK = 128
+from ..ops.nms import nms as greedy_nms
+
 # Bounds the sampling weights that exist at once: _ROI_SLICE x bins x side of the map.
 _ROI_SLICE = 256
 # The value from which MMCV's CPU kernel starts the maximum of a bin, hence that of an empty bin.
@@ -37,23 +37,6 @@ def _torchvision_ops() -> Optional[Any]:
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
-def _pairwise_iou(boxes1: Tensor, areas1: Tensor, boxes2: Tensor, areas2: Tensor, offset: int):
-    """IoU of coordinate-major ``(4, N)`` and ``(4, M)`` boxes, ``(N, M)``.
-
-    In-place steps: the temporaries, not the arithmetic, set the time.
-    """
-    width = torch.minimum(boxes1[2, :, None], boxes2[2])
-    width -= torch.maximum(boxes1[0, :, None], boxes2[0])
-    height = torch.minimum(boxes1[3, :, None], boxes2[3])
-    height -= torch.maximum(boxes1[1, :, None], boxes2[1])
-    if offset:
-        width += offset
-        height += offset
-    inter = width.clamp_(min=0).mul_(height.clamp_(min=0))
-    union = torch.add(areas1[:, None], areas2, out=height).sub_(inter)
-    return inter.div_(union)
 
 
 @torch.no_grad()
@@ -79,37 +62,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     torchvision_ops = _torchvision_ops()
     if torchvision_ops is not None and offset == 0:
         return torchvision_ops.nms(boxes, scores.detach().to(boxes.dtype), threshold)
-
-    order = torch.sort(scores.detach(), descending=True, stable=True).indices
-    coords = boxes[order].t().contiguous()
-    areas = (coords[2] - coords[0] + offset) * (coords[3] - coords[1] + offset)
-    kept = []
-    while order.numel():
-        # Resolve the block of best boxes among themselves, then drop what they suppress behind
-        # them: only boxes that are still alive are ever compared.
-        head, head_areas = coords[:, :_NMS_BLOCK], areas[:_NMS_BLOCK]
-        suppresses = _pairwise_iou(head, head_areas, head, head_areas, offset) > threshold
-        keep = torch.from_numpy(_resolve_block(suppresses.cpu().numpy())).to(order.device)
-        kept.append(order[:_NMS_BLOCK][keep])
-        order, coords, areas = order[_NMS_BLOCK:], coords[:, _NMS_BLOCK:], areas[_NMS_BLOCK:]
-        if order.numel() == 0:
-            break
-        iou = _pairwise_iou(head[:, keep], head_areas[keep], coords, areas, offset)
-        dropped = (iou > threshold).any(0)
-        if dropped.any():
-            alive = ~dropped
-            order, coords, areas = order[alive], coords[:, alive], areas[alive]
-    return torch.cat(kept)
-
-
-def _resolve_block(suppresses: np.ndarray) -> np.ndarray:
-    """Greedy pass over a ``(B, B)`` mask whose row i holds what box i suppresses."""
-    alive = np.ones(len(suppresses), dtype=bool)
-    suppresses = np.triu(suppresses, 1)
-    for i in np.flatnonzero(suppresses.any(1)):
-        if alive[i]:
-            alive &= ~suppresses[i]
-    return alive
+    return greedy_nms(boxes, scores, iou_threshold, offset)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from .integer_file import export_integers
 from .nir_graph import export_nir, run_nir
 from .onnx_file import export_onnx
 from .plain import ExportError
+from .pt2_file import export_pt2
 from .winograd_conv import WinogradConv2d
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     'export_integers',
     'export_nir',
     'export_onnx',
+    'export_pt2',
     'fold',
     'fuse',
     'has_amx',

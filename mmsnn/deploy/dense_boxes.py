@@ -4,45 +4,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 import torch
-from mmcv.ops import nms
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder, DistancePointBBoxCoder
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
-from ..ops.operators.base import define
+from ..ops.operators.boxes import keep_boxes
 from .plain import ExportError
 
 #: Those whose boxes are clipped to the image behind their decoding, by ``clip_border``.
 CODERS = (DeltaXYWHBBoxCoder, DistancePointBBoxCoder)
-
-
-def _keep_boxes(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -> Tensor:
-    """Which boxes non-maximum suppression keeps; ONNX's operator in an exported graph.
-
-    Args:
-        boxes: (B, K, 4), as (x1, y1, x2, y2).
-        scores: (B, K); boxes of negative score are left out.
-        iou_threshold: Above it, the box of lower score goes.
-        most: The most boxes of an image that are kept.
-
-    Returns:
-        bool (B, K).
-    """
-    kept = torch.zeros_like(scores, dtype=torch.bool)
-    for keep, own_boxes, own_scores in zip(kept, boxes, scores):
-        (valid,) = (own_scores >= 0).nonzero(as_tuple=True)
-        found = nms(own_boxes[valid], own_scores[valid], iou_threshold)[1]
-        keep[valid[found[:most]]] = True
-    return kept
-
-
-keep_boxes = define(
-    'keep_boxes(Tensor boxes, Tensor scores, float iou_threshold, int most) -> Tensor',
-    _keep_boxes,
-    lambda boxes, scores, iou_threshold, most: torch.empty_like(scores, dtype=torch.bool),
-)
 
 
 class BoxSettings(NamedTuple):
@@ -98,7 +70,7 @@ def box_settings(model: nn.Module) -> BoxSettings:
     rule.pop('split_thr', None)  # which changes nothing but memory
     if kind != 'nms' or iou_threshold is None or rule:
         raise ExportError(
-            f'model.test_cfg.nms={dict(cfg.get("nms") or {})} cannot be exported: ONNX has plain '
+            f'model.test_cfg.nms={dict(cfg.get("nms") or {})} cannot be exported: known is plain '
             "suppression, dict(type='nms', iou_threshold=0.5)"
         )
     for name in ('nms_pre', 'max_per_img'):

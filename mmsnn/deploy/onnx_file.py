@@ -1,22 +1,15 @@
 """Trained models as ONNX files."""
 
-import json
-import logging
 import os
-import warnings
 from collections.abc import Sequence
-from contextlib import contextmanager
 from typing import Any, Optional, Union
 
 import torch
-from mmengine.config import Config
-from torch import Tensor, nn
+from torch import nn
 
-from ..config_types import loads_frames
-from ..datasets import datasets_of
 from ..version import __version__
-from .dense_boxes import DenseBoxes
-from .plain import MOST, ExportError, plain, trace
+from .plain import ExportError, last_words, plain, quiet, trace
+from .whole_graph import whole_graph
 
 #: Version of the operator set ai.onnx in the files.
 OPSET = 18
@@ -80,127 +73,28 @@ def export_onnx(
         raise ExportError(
             f"ONNX files need the packages onnx and onnxscript ({error}): pip install 'mmsnn[onnx]'"
         ) from None
-    time_steps = getattr(getattr(model, 'backbone', None), 'time_steps', None)
-    if time_steps is not None and time_steps < 1:
-        raise ExportError(f'a graph has at least one time step, got time_steps={time_steps}')
-    described = describe(model)
-    divisor = described['preprocessing'].get('pad_size_divisor', 1)
-    grid = divisor if divisor > 1 else 32
-    if shape is not None and any(n < 1 or n % divisor for n in shape):
-        raise ExportError(
-            f'images are padded to multiples of {divisor}, so height and width of the file must be '
-            f'such, got {tuple(shape)}'
-        )
-    if batch_size is not None and batch_size < 1:
-        raise ExportError(f'the number of images must be at least 1, got {batch_size}')
-
-    # On no level of a pyramid one row or column, which torch.export would take for the rule.
-    height, width = shape or (12 * grid, 15 * grid)
-    batch = batch_size or 2
-    images = torch.zeros(batch, described['preprocessing']['channels'], height, width)
-    # Less than two is told apart by torch.export; the graph holds for it too.
-    dims: dict[int, Any] = {}
-    if batch_size is None:
-        dims[0] = torch.export.Dim('batch', min=2, max=MOST)
-    axes = dict(dims)
-    if shape is None:
-        for axis, name in ((2, 'rows'), (3, 'columns')):
-            axes[axis] = grid * torch.export.Dim(name, min=2, max=MOST)
-    if hasattr(model, 'bbox_head') or not hasattr(model, 'head'):
-        graph: nn.Module = DenseBoxes(plain(model))
-        inputs: tuple[Tensor, ...] = images, torch.tensor([[height, width]] * batch)
-        names = ['images', 'sizes'], ['boxes', 'scores', 'labels']
-        dynamic: tuple[dict, ...] = axes, dims
-    else:
-        graph, inputs = ClassScores(plain(model)), (images,)
-        names, dynamic = (['images'], ['scores']), (axes,)
-
+    whole = whole_graph(model, plain, shape, batch_size)
     keep = torch.ops.mmsnn.keep_boxes.default
-    with _quiet():
-        program = trace(graph.eval(), inputs, dynamic if axes else None, [keep])
+    with quiet():
+        program = trace(whole.module, whole.inputs, whole.dynamic_shapes, [keep])
         try:
             written = torch.onnx.export(
                 program,
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,
-                input_names=names[0],
-                output_names=names[1],
+                input_names=whole.input_names,
+                output_names=whole.output_names,
                 custom_translation_table={keep: _keep_boxes},
             )
         except Exception as error:
-            raise ExportError(f'ONNX has no word for the model: {_last_words(error)}') from error
+            raise ExportError(f'ONNX has no word for the model: {last_words(error)}') from error
     assert written is not None  # it is with dynamo=True
     written.model.producer_name = 'mmsnn'
     written.model.producer_version = __version__
-    written.model.metadata_props.update(
-        {
-            'mmsnn.version': json.dumps(__version__),
-            'mmsnn.time_steps': json.dumps(time_steps),
-            'mmsnn.classes': json.dumps(described['classes']),
-            'mmsnn.preprocessing': json.dumps(described['preprocessing']),
-        }
-    )
+    written.model.metadata_props.update(whole.metadata)
     written.save(os.fspath(path))
     onnx.checker.check_model(os.fspath(path), full_check=True)
-
-
-def describe(model: nn.Module) -> dict:
-    """What a user of the file has to know of a model.
-
-    Args:
-        model: The detector or classifier; what its ``cfg`` and ``dataset_meta`` know is told.
-
-    Returns:
-        ``classes``, names or None; and ``preprocessing``: ``channels`` of the input, their
-        ``order``, ``mean`` and ``std`` in it, or None; ``pad_size_divisor`` and ``pad_value``,
-        behind the normalisation, of detectors; and the ``pipeline`` of the test data, or None.
-    """
-    cfg = getattr(model, 'cfg', None) or Config()
-    data: Any = model.data_preprocessor
-    pipeline = next((dataset.get('pipeline') for *_, dataset in datasets_of(cfg, ('test',))), None)
-    backbone: Any = model.backbone
-    channels = getattr(backbone, 'in_channels', 3)
-    of_events = loads_frames(pipeline)
-    if of_events:
-        channels *= backbone.time_steps
-    turned = getattr(data, 'bgr_to_rgb', False) or getattr(data, '_channel_conversion', False)
-    normalised = getattr(data, 'normalises', getattr(data, '_enable_normalize', False))
-    told: dict[str, Any] = dict(
-        channels=channels,
-        # Of what mmcv reads, whose pictures are BGR.
-        order='events' if of_events else 'RGB' if turned else 'BGR',
-        mean=data.mean.flatten().tolist() if normalised else None,
-        std=data.std.flatten().tolist() if normalised else None,
-    )
-    if hasattr(data, 'pad_size_divisor'):
-        told.update(pad_size_divisor=data.pad_size_divisor, pad_value=data.pad_value)
-    # What isn't JSON, as a class in the place of its name, is told as text.
-    told['pipeline'] = pipeline and json.loads(json.dumps(_plain_values(pipeline), default=str))
-    classes = (getattr(model, 'dataset_meta', None) or {}).get('classes')
-    return dict(classes=classes and list(classes), preprocessing=told)
-
-
-def _plain_values(value):
-    if isinstance(value, dict):
-        return {key: _plain_values(v) for key, v in value.items()}
-    return [_plain_values(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-class ClassScores(nn.Module):
-    """A classifier from normalised images to scores.
-
-    Args:
-        model: The classifier.
-    """
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores (B, K) of images (B, C, H, W), which add up to 1."""
-        return self.model(images).float().softmax(-1)
 
 
 def _keep_boxes(boxes, scores, iou_threshold: float, most: int):
@@ -225,24 +119,3 @@ def _keep_boxes(boxes, scores, iou_threshold: float, most: int):
     rows = op.Shape(places, start=0, end=1)
     ones = op.Expand(op.Constant(value_float=1.0), rows)
     return op.Greater(op.ScatterND(nothing, places, ones), op.Constant(value_float=0.0))
-
-
-def _last_words(error: BaseException) -> str:
-    """What lies at the bottom of an exporter's error, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).strip().partition('\n')[0] or type(error).__name__
-
-
-@contextmanager
-def _quiet():
-    """Without what torch tells of itself while it exports."""
-    logger = logging.getLogger('torch.onnx')
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logger.setLevel(before)

@@ -1,7 +1,10 @@
 """A model in PyTorch's own operations, as programs that know nothing of mmsnn can compute them."""
 
+import logging
 import re
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Optional
 
 import torch
@@ -66,8 +69,8 @@ class UnrolledNeuron(SpikingNeuron):
         return torch.cat(spikes)
 
 
-def plain(model: nn.Module) -> nn.Module:
-    """A copy of a trained model for :func:`trace`: float32, norms folded, neurons unrolled.
+def folded(model: nn.Module) -> nn.Module:
+    """A copy of a trained model for :func:`trace`: float32, norms folded.
 
     Args:
         model: A backbone, a classifier or a whole detector; it isn't changed.
@@ -77,6 +80,26 @@ def plain(model: nn.Module) -> nn.Module:
 
     Raises:
         ExportError: The model is fused already.
+    """
+    if is_fused(model):
+        raise ExportError(
+            'the model is fused already, for kernels that other programs do not have: export the '
+            'model that it was made from'
+        )
+    return folded_copy(model).float().cpu()
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """What :func:`folded` gives, with its neurons unrolled.
+
+    Args:
+        model: As of :func:`folded`.
+
+    Returns:
+        Likewise.
+
+    Raises:
+        ExportError: Likewise.
 
     Example:
         >>> import torch
@@ -87,12 +110,7 @@ def plain(model: nn.Module) -> nn.Module:
         >>> torch.equal(plain(net)(image)[-1], net(image)[-1])
         True
     """
-    if is_fused(model):
-        raise ExportError(
-            'the model is fused already, for kernels that other programs do not have: export the '
-            'model that it was made from'
-        )
-    model = folded_copy(model).float().cpu()
+    model = folded(model)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, SpikingNeuron) and child.runs_by_record:
@@ -124,16 +142,27 @@ class _Decomposed(TorchFunctionMode):
         return DECOMPOSITIONS.get(func, func)(*args, **(kwargs or {}))
 
 
+@contextmanager
+def _plainly() -> Iterator[None]:
+    with ops.use_backend('reference'), _Decomposed():
+        yield
+
+
 def trace(
-    model: nn.Module, inputs: tuple, dynamic_shapes: Any = None, allowed: Collection = ()
+    model: nn.Module,
+    inputs: tuple,
+    dynamic_shapes: Any = None,
+    allowed: Collection = (),
+    own: bool = False,
 ) -> ExportedProgram:
-    """The program of a :func:`plain` model, by ``torch.export``.
+    """The program of a model, by ``torch.export``.
 
     Args:
-        model: What :func:`plain` gives, or a module around it.
+        model: What :func:`plain` gives, or with ``own`` :func:`folded`, or a module around it.
         inputs: An input, as ``torch.export.export`` takes it.
         dynamic_shapes: Likewise; its sizes end at ``MOST``.
         allowed: Operators beside PyTorch's that may stay.
+        own: Whether all of mmsnn's operators stay as they are.
 
     Returns:
         A program of PyTorch's operators, and those.
@@ -143,7 +172,7 @@ def trace(
             operator that can't be said in PyTorch's.
     """
     try:
-        with ops.use_backend('reference'), torch.no_grad(), _Decomposed():
+        with torch.no_grad(), nullcontext() if own else _plainly():
             program = torch.export.export(
                 model, inputs, dynamic_shapes=dynamic_shapes, strict=False
             )
@@ -163,7 +192,7 @@ def trace(
         target.name()
         for target in targets
         if isinstance(target, torch._ops.OpOverload)
-        and target.namespace not in ('aten', 'prim', 'prims')
+        and target.namespace not in ('aten', 'prim', 'prims', *(['mmsnn'] if own else []))
         and target not in allowed
     }
     if others:
@@ -172,3 +201,24 @@ def trace(
             'operation of PyTorch'
         )
     return program
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what torch tells of itself while it exports."""
+    logger = logging.getLogger('torch.onnx')
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def last_words(error: BaseException) -> str:
+    """What lies at the bottom of an exporter's error, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition('\n')[0] or type(error).__name__

@@ -1,7 +1,9 @@
 """Spiking mathematics: tensors in, tensors out.
 
 Nothing here knows a config, a registry or MMDetection; torch is all it needs. These functions are
-the boundary behind which faster kernels may stand: all backends match the reference.
+the boundary behind which faster kernels may stand: all backends match the reference. Importing this
+is what a program with operators of mmsnn's needs (:func:`mmsnn.deploy.export_pt2`), and for that
+alone the suppression of boxes is here too.
 """
 
 from . import conv_lif

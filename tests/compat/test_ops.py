@@ -77,7 +77,7 @@ def test_nms_equals_reference(no_torchvision):
 
 
 def test_nms_equals_reference_across_blocks(no_torchvision, monkeypatch):
-    monkeypatch.setattr(ops, '_NMS_BLOCK', 4)
+    monkeypatch.setattr('mmsnn.ops.nms._BLOCK', 4)
     rng = np.random.default_rng(1)
     for case in range(100):
         boxes, scores = random_boxes(rng, 30), random_scores(rng, 30)

@@ -17,8 +17,8 @@ import mmsnn
 from mmsnn import ops
 from mmsnn.deploy import ExportError, export_onnx, fuse
 from mmsnn.deploy.dense_boxes import DenseBoxes, box_settings
-from mmsnn.deploy.onnx_file import describe
 from mmsnn.deploy.plain import MOST, UnrolledNeuron, plain, trace
+from mmsnn.deploy.whole_graph import describe
 from mmsnn.models.layers import IFNeuron, ILIFNeuron, LIFNeuron, PLIFNeuron
 from mmsnn_cli.export import main
 

@@ -59,14 +59,22 @@ def spread(model, images, deviation=1.0):
     return model
 
 
-def batch(model, shapes=TWO, seed=0):
-    """Normalised images, their sizes, and what the model finds in them, in pixels of the input."""
-    classes = model.bbox_head.num_classes
-    data = demo_mm_inputs(len(shapes), [list(s) for s in shapes], num_classes=classes)
+def noise(shapes=TWO, seed=0):
+    """Pictures."""
     generator = torch.Generator().manual_seed(seed)
-    data['inputs'] = [
-        torch.randint(256, shape, generator=generator, dtype=torch.uint8) for shape in shapes
-    ]
+    return [torch.randint(256, s, generator=generator, dtype=torch.uint8) for s in shapes]
+
+
+def batch(model, shapes=TWO, seed=0):
+    """As :func:`batch_of`, of noise."""
+    return batch_of(model, noise(shapes, seed))
+
+
+def batch_of(model, pictures):
+    """Normalised images, their sizes, and what the model finds in them, in pixels of the input."""
+    shapes = [list(picture.shape) for picture in pictures]
+    data = demo_mm_inputs(len(shapes), shapes, num_classes=model.bbox_head.num_classes)
+    data['inputs'] = pictures
     for sample in data['data_samples']:
         sample.set_metainfo(dict(scale_factor=(1.0, 1.0)))
     with torch.no_grad():

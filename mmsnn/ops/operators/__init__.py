@@ -4,13 +4,14 @@ Every operator runs without a kernel too, on the reference, so that a program ex
 machine runs on any.
 """
 
-from . import bits, bits_conv, decode, ilif, lif, lif_pool, pool
+from . import bits, bits_conv, boxes, decode, ilif, lif, lif_pool, pool
 from .base import is_traced, is_watched
 from .bits import pack_or_keep, pack_spikes, unpack_spikes
 
 __all__ = [
     'bits',
     'bits_conv',
+    'boxes',
     'decode',
     'ilif',
     'is_traced',
