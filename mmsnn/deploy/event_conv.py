@@ -24,8 +24,8 @@ class EventConv2d(PackedConv2d):
 
     Args:
         conv: The conv to replace, whose weights it takes.
-        bits: 8 or 16 for weights in whole numbers (:class:`IntegerConv2d` says which), whose sums
-            are exact, and which no dense conv here is for; default float32, as they are.
+        bits: 2 to 8, or 16, for weights in whole numbers (:class:`IntegerConv2d` says which), whose
+            sums are exact, and which no dense conv here is for; default float32, as they are.
     """
 
     def __init__(self, conv: nn.Conv2d, bits: Optional[int] = None):
@@ -39,7 +39,7 @@ class EventConv2d(PackedConv2d):
             bias = torch.zeros(len(weight)) if self.bias is None else self.bias.detach()
         else:
             q, scale, bias = rounded(self, self.bits)
-            parts = [(q.to(torch.int8 if self.bits == 8 else torch.int16), scale)]
+            parts = [(q.to(torch.int8 if self.bits <= 8 else torch.int16), scale)]
         return ops.pack_event_weights(parts, bias.float(), self.groups)
 
     def lif(

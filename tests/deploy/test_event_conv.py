@@ -37,7 +37,7 @@ def conv_of(**options):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('bits', [None, 16, 8])
+@pytest.mark.parametrize('bits', [None, 16, 8, 2])
 @pytest.mark.parametrize('options', [{}, dict(stride=2, bias=False), dict(groups=2, dilation=2)])
 def test_currents(options, bits):
     conv = conv_of(**options)
