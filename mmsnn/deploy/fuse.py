@@ -40,8 +40,8 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     ``int16`` 16-bit weights, sums exact (CPU) bfloat16 with AMX, else float32
     ``int8``  8-bit weights, sums exact (CPU)  bfloat16 with AMX, else 8-bit weights and inputs
                                                of 8 bits, or without VNNI of 7
-    ``int4``  4-bit weights, and the rest as   as ``int8``
-    ``int2``  in ``int8``; 2-bit weights
+    ``int4``  4-bit weights, sums exact (CPU)  as ``int8``, and in the same time
+    ``int2``  weights -1, 0 and 1 (CPU)        likewise
     ========= ================================ ==============================================
 
     By events (:class:`mmsnn.deploy.EventConv2d`), the time of a conv is in proportion to the spikes
