@@ -38,7 +38,11 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         'Write the spiking backbone of a detector or classifier as whole numbers, for FPGAs and '
         'chips, and compare its spikes with those of the fused model.'
     )
-    return export_parser('int8', SUFFIX, description, EPILOG).parse_args(argv)
+    parser = export_parser('int8', SUFFIX, description, EPILOG)
+    parser.add_argument(
+        '--bits', type=int, choices=(8, 4, 2), default=8, help='of a weight (default: 8)'
+    )
+    return parser.parse_args(argv)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -46,12 +50,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
     with exit_on_error(*CONFIG_ERRORS, ImportError):
         cfg, model = load_for_export(args, SUFFIX)
-        graph = export_integers(model, args.out, about_model(cfg, model))
+        graph = export_integers(model, args.out, about_model(cfg, model), args.bits)
     convs = [node for node in graph.nodes if node.kind == 'conv']
     size = os.path.getsize(args.out) / 2**20
     print(f'{args.out}: {len(convs)} convs, T = {graph.time_steps}, {size:.2f} MiB')
     try:
-        backbone = fuse(model.backbone, 'int8')
+        backbone = fuse(model.backbone, f'int{args.bits}')
     except ValueError as error:
         print(f'not compared with the fused model: {error}')
         return
@@ -69,5 +73,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             )
     print(
         f'compared on noise of {SIZE}x{SIZE}: all {total} spikes of {len(expected) - 1} layers are '
-        "those of fuse(model, 'int8')"
+        f"those of fuse(model, 'int{args.bits}')"
     )

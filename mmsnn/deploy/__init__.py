@@ -2,7 +2,7 @@
 
 from .event_conv import EventConv2d
 from .fold import fold
-from .fuse import PRECISIONS, fuse, has_amx, resolve_precision
+from .fuse import FEW_BITS, PRECISIONS, fuse, has_amx, resolve_precision
 from .integer_conv import IntegerConv2d
 from .integer_file import export_integers
 from .nir_graph import export_nir, run_nir
@@ -12,6 +12,7 @@ from .pt2_file import export_pt2
 from .winograd_conv import WinogradConv2d
 
 __all__ = [
+    'FEW_BITS',
     'PRECISIONS',
     'EventConv2d',
     'ExportError',

@@ -3,6 +3,7 @@
 from typing import Any, Optional
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
@@ -24,8 +25,8 @@ class EventConv2d(PackedConv2d):
 
     Args:
         conv: The conv to replace, whose weights it takes.
-        bits: 8 or 16 for weights in whole numbers (:class:`IntegerConv2d` says which), whose sums
-            are exact, and which no dense conv here is for; default float32, as they are.
+        bits: 2 to 8, or 16, for weights in whole numbers (:class:`IntegerConv2d` says which), whose
+            sums are exact, and which no dense conv here is for; default float32, as they are.
     """
 
     def __init__(self, conv: nn.Conv2d, bits: Optional[int] = None):
@@ -39,7 +40,7 @@ class EventConv2d(PackedConv2d):
             bias = torch.zeros(len(weight)) if self.bias is None else self.bias.detach()
         else:
             q, scale, bias = rounded(self, self.bits)
-            parts = [(q.to(torch.int8 if self.bits == 8 else torch.int16), scale)]
+            parts = [(q.to(torch.int8 if self.bits <= 8 else torch.int16), scale)]
         return ops.pack_event_weights(parts, bias.float(), self.groups)
 
     def lif(
@@ -86,6 +87,10 @@ class EventConv2d(PackedConv2d):
         """
         if _can(x) and self._is_sparse(x):
             return ops.event_conv2d(x.unsqueeze(0), self._weights, self._geometry)[0]
+        if self.bits is not None and x.dtype == torch.uint8:  # autograd or a profiler watches
+            q, scale, bias = rounded(self, self.bits)
+            sums = F.conv2d(x.float(), q, None, *self._geometry, self.groups)
+            return sums * scale.view(-1, 1, 1) + bias.view(-1, 1, 1)
         return self._dense(x)
 
     def _is_sparse(self, x: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Optional
 
 import torch
@@ -14,11 +15,13 @@ from ..models.layers.spike_conv import is_plain_conv
 from ..ops import choose, has_amx
 from .event_conv import EventConv2d
 from .fold import CONVS, fold
-from .integer_conv import IntegerConv2d, integer_convs, integer_operators
+from .integer_conv import WEIGHT_BITS, IntegerConv2d, integer_convs, integer_operators
 from .winograd_conv import WinogradConv2d
 
-#: What :func:`fuse` takes: ``'auto'`` is the best for the machine.
+#: What :func:`fuse` takes to be fast: ``'auto'`` is the best for the machine.
 PRECISIONS = ('auto', 'fp32', 'bf16', 'int16', 'int8')
+#: What it takes to see what a chip with such weights would give: no faster than ``'int8'``.
+FEW_BITS = ('int4', 'int2')
 
 
 def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
@@ -37,6 +40,8 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     ``int16`` 16-bit weights, sums exact (CPU) bfloat16 with AMX, else float32
     ``int8``  8-bit weights, sums exact (CPU)  bfloat16 with AMX, else 8-bit weights and inputs
                                                of 8 bits, or without VNNI of 7
+    ``int4``  4-bit weights, sums exact (CPU)  as ``int8``, and in the same time
+    ``int2``  weights -1, 0 and 1 (CPU)        likewise
     ========= ================================ ==============================================
 
     By events (:class:`mmsnn.deploy.EventConv2d`), the time of a conv is in proportion to the spikes
@@ -49,7 +54,7 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
 
     Args:
         model: A backbone, a classifier or a whole detector of MMDetection's; it isn't changed.
-        precision: One of ``PRECISIONS``; see :func:`resolve_precision`.
+        precision: One of ``PRECISIONS`` or ``FEW_BITS``; see :func:`resolve_precision`.
 
     Returns:
         The copy, in eval mode, without gradients.
@@ -68,14 +73,14 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
     """
     device = next((p.device for p in model.parameters()), None)
     precision = resolve_precision(precision, device, model)
-    integers = precision in ('int8', 'int16')
+    bits = WEIGHT_BITS.get(precision)
     model = folded_copy(model)
     for module in model.modules():
         # Convs of other classes, as mmcv's ConvWS2d, take views of their weights.
         if type(module) in CONVS:
             # PyTorch's own annotations leave memory_format out.
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    low = precision == 'bf16' or (integers and has_amx())
+    low = precision == 'bf16' or (bits is not None and has_amx())
     # Boxes and scores are decoded in float32: a coordinate needs more than eight bits.
     backbone, rest = _parts(model)
     # Those of a backbone that become integers are rounded once, from what they are.
@@ -87,15 +92,14 @@ def fuse(model: nn.Module, precision: str = 'auto') -> nn.Module:
         _decode_to(torch.bfloat16, part)
     if rest:
         rest[-1].register_forward_hook(_output_as_expected)
-    bits = int(precision[3:]) if integers else None
-    if integers and not integer_convs():
-        _use_bytes(backbone, lambda conv: IntegerConv2d(conv, int(precision[3:])))
-    elif integers or _goes_by_events(model, precision, device):
-        _use_bytes(backbone, lambda conv: EventConv2d(conv, bits))
-        if backbone is model and not integers:
+    if bits is not None and not integer_convs():
+        _use_bytes(backbone, partial(IntegerConv2d, bits=bits))
+    elif bits is not None or _goes_by_events(model, precision, device):
+        _use_bytes(backbone, partial(EventConv2d, bits=bits))
+        if backbone is model and bits is None:
             backbone.register_forward_hook(_in_float32)
     if not low and (device is None or device.type == 'cpu'):
-        in_bytes = precision == 'int8' and not integer_operators()
+        in_bytes = bits is not None and bits <= 8 and not integer_operators()
         for part in rest:
             (_use_integers if in_bytes else _use_winograd)(part)
     return model
@@ -142,30 +146,31 @@ def resolve_precision(
     ``'fp32'``.
 
     Args:
-        precision: One of ``PRECISIONS``.
+        precision: One of ``PRECISIONS`` or ``FEW_BITS``.
         device: Device; default the CPU.
         model: What it is for; default a model of mmsnn's own layers.
 
     Returns:
-        A value of ``PRECISIONS`` other than ``'auto'``.
+        A value of either other than ``'auto'``.
 
     Raises:
         ValueError: An unknown precision, or one that the device cannot compute, or not for this
             model.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f'unknown precision {precision!r}: choose one of {list(PRECISIONS)}')
+    if precision not in (*PRECISIONS, *FEW_BITS):
+        known = [*PRECISIONS, *FEW_BITS]
+        raise ValueError(f'unknown precision {precision!r}: choose one of {known}')
     kind = 'cpu' if device is None else device.type
     why_no_integers = f'they are for CPUs, not {kind}' if kind != 'cpu' else ''
     if not why_no_integers and integer_convs():
         why_no_integers = event_convs() and integer_convs()
-    if precision in ('int8', 'int16') and why_no_integers:
+    if precision in WEIGHT_BITS and why_no_integers:
         raise ValueError(
             f'precision {precision!r} needs integer convs: {why_no_integers}. Take '
             "'auto', 'fp32' or 'bf16'"
         )
     no_bytes = '' if model is None else why_no_bytes(model)
-    if precision in ('int8', 'int16') and no_bytes:
+    if precision in WEIGHT_BITS and no_bytes:
         raise ValueError(
             f'precision {precision!r} needs spikes in bytes: {no_bytes}. Take '
             "'auto', 'fp32' or 'bf16'"

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from .. import ops
 from ..ops import LIF, conv_lif, has_vnni
 
+#: Bits of a weight in whole numbers, by precision.
+WEIGHT_BITS = dict(int16=16, int8=8, int4=4, int2=2)
 #: Bytes of currents from which on bands are faster than one piece: the C library gives larger
 #: pieces back to the system, which clears every page of them when they are asked for again.
 LARGE = 32 << 20
@@ -20,17 +22,16 @@ BAND = 6 << 20
 
 
 class IntegerConv2d(nn.Module):
-    r"""A conv with weights of 8 or 16 bits, for spikes in bytes.
+    r"""A conv with weights of at most 8 bits, or of 16, for spikes in bytes.
 
     .. math::
         w \approx \Delta_k q, \qquad
-        \Delta_k = \max |w_k| / (127 \cdot 256^{bits / 8 - 1}), \qquad
         y = \Delta_k \sum q s + b
 
-    A spike is exact in a byte, so that only the weights are rounded, to within
-    :math:`\Delta_k / 2` for output channel k, and the sum over whole numbers is exact. 16 bits are
-    two sums of 8-bit products, q = 256 high + low. A CPU with VNNI or AMX does at least four such
-    products in the time of one in float32.
+    with q and its steps by :func:`mmsnn.deploy.integer_conv.round_weights`. A spike is exact in a
+    byte, so that only the weights are rounded, to within :math:`\Delta_k / 2` for output channel k,
+    and the sum over whole numbers is exact. 16 bits are two sums of 8-bit products, q = 256 high +
+    low. A CPU with VNNI or AMX does at least four such products in the time of one in float32.
 
     oneDNN's integer convs order their packed weights anew at every call, in many times the time of
     the conv, where the input at hand wants other blocks of channels than the one that was guessed
@@ -42,7 +43,7 @@ class IntegerConv2d(nn.Module):
 
     Args:
         conv: The conv to replace; it is kept.
-        bits: 8 or 16.
+        bits: Of a weight, 2 to 8 or 16. Fewer than 8 take as long as 8.
         real: What becomes of an input that isn't ``torch.uint8``: the original weights (False), or,
             True, it is rounded to bytes itself, between its extremes, those of this call: in 255
             steps with VNNI, else in 127, so that no pair of products saturates.
@@ -70,7 +71,7 @@ class IntegerConv2d(nn.Module):
     def _round(self, zeros: int = 0) -> tuple[list, Tensor]:
         """(q, scale) of each byte, and bias, with outputs of zeros behind."""
         q, scale, bias = rounded(self.conv, self.bits, zeros)
-        if self.bits == 8:
+        if self.bits <= 8:
             return [(q, scale)], bias
         high = ((q + 128) / 256).floor()
         return [(q - 256 * high, scale), (high, 256 * scale)], bias
@@ -246,21 +247,73 @@ def weights_state(conv: nn.Conv2d) -> tuple:
     )
 
 
+def round_weights(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    r"""Weights as whole numbers, and the step between them.
+
+    .. math::
+        q_{max} = 2^{bits - 1} - 1 \; (16 \text{ bits}: 127 \cdot 256), \qquad
+        \Delta_k = \max |w_k| / q_{max}, \qquad
+        q_k = round(w_k / \Delta_k)
+
+    A factor on a channel, as that of a norm that is folded in, is one on its step alone: the whole
+    numbers stay, but for those of weights that lie between two, which it may round either way.
+
+    Args:
+        weight: Of a conv, (C_out, C, kH, kW).
+        bits: 2 to 8, or 16.
+
+    Returns:
+        q of the weight's shape and dtype, and the steps, (C_out,).
+    """
+    limit = 2 ** (bits - 1) - 1 if bits <= 8 else 127 * 256
+    scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-30) / limit
+    return (weight / scale.view(-1, 1, 1, 1)).round(), scale
+
+
+class _RoundStraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight: Tensor, bits: int) -> Tensor:
+        q, scale = round_weights(weight, bits)
+        return q * scale.view(-1, 1, 1, 1)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+def round_straight_through(weight: Tensor, bits: int) -> Tensor:
+    r"""Weights with the values that whole numbers give them, for training.
+
+    .. math::
+        \hat w = \Delta_k q_k, \qquad
+        \frac{\partial L}{\partial w} = \frac{\partial L}{\partial \hat w}
+
+    with those of :func:`round_weights`. No weight is beyond the largest whole number, so that none
+    is clipped. Source: the straight-through estimator of Bengio et al. 2013, for weights as in
+    Jacob et al. 2018, section 3.
+
+    Args:
+        weight: Of a conv, (C_out, C, kH, kW).
+        bits: 2 to 8, or 16.
+
+    Returns:
+        Rounded weights, of the same shape and dtype.
+    """
+    return _RoundStraightThrough.apply(weight, bits)
+
+
 def rounded(conv: nn.Conv2d, bits: int, zeros: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """The weights of an integer conv.
 
     Args:
         conv: The conv.
-        bits: 8 or 16.
+        bits: 2 to 8, or 16.
         zeros: How many outputs of zeros to put behind.
 
     Returns:
         q, scale and bias of :class:`IntegerConv2d`, in float32.
     """
-    weight = F.pad(conv.weight.detach().float(), (0,) * 7 + (zeros,))
-    limit = 127 * 256 ** (bits // 8 - 1)
-    scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-30) / limit
-    q = (weight / scale.view(-1, 1, 1, 1)).round()
+    q, scale = round_weights(F.pad(conv.weight.detach().float(), (0,) * 7 + (zeros,)), bits)
     bias = torch.zeros_like(scale)
     if conv.bias is not None:
         bias[: conv.out_channels] = conv.bias.detach()

@@ -12,11 +12,11 @@ from .fuse import why_no_bytes
 from .integer_conv import rounded
 from .packages import needed
 from .read_integers import FORMAT, VERSION
-from .spiking_graph import INPUT, Node, SpikingGraph, spiking_graph
+from .spiking_graph import Node, SpikingGraph, spiking_graph
 
 
 def export_integers(
-    model: nn.Module, path: str, about: Optional[dict[str, Any]] = None
+    model: nn.Module, path: str, about: Optional[dict[str, Any]] = None, bits: int = 8
 ) -> SpikingGraph:
     """Write what ``fuse(model, 'int8')`` computes up to the decoder, as whole numbers.
 
@@ -29,6 +29,8 @@ def export_integers(
             backbone is one; it isn't changed.
         path: The file; one that is there is overwritten.
         about: What the file says of the model beside, as JSON can hold it.
+        bits: Of a weight, 2 to 8, each in a byte: fewer than 8 are those of ``fuse(model, 'int4')``
+            and ``'int2'``.
 
     Returns:
         The graph that was written.
@@ -50,18 +52,15 @@ def export_integers(
     """
     save_file = needed('safetensors.torch', 'int8').save_file
 
-    reason = why_no_bytes(getattr(model, 'backbone', model))
-    if reason:
-        raise ValueError(f'an integer file needs spikes in bytes: {reason}')
-    graph = spiking_graph(model)
-    gives_spikes = {node.name: node.spikes for node in graph.nodes} | {INPUT: False}
+    graph = _graph_in_bytes(model)
+    whole = set(_on_spikes(graph))
     tensors: dict[str, Tensor] = {}
     nodes = []
     for node in graph.nodes:
         words = dict(name=node.name, op=node.kind, inputs=list(node.inputs))
         if isinstance(node.module, nn.Conv2d) and node.kind == 'conv':
             words.update(_geometry(node.module))
-            tensors.update(_weights(node, whole=gives_spikes[node.inputs[0]]))
+            tensors.update(_weights(node, bits if node.name in whole else None))
         elif isinstance(node.module, SpikingNeuron):
             words.update(_neuron(node))
         elif node.kind == 'pool':
@@ -71,6 +70,7 @@ def export_integers(
     network = dict(
         made_by=f'mmsnn {__version__}',
         time_steps=graph.time_steps,
+        weight_bits=bits,
         in_channels=graph.in_channels,
         nodes=nodes,
         outputs=list(graph.outputs),
@@ -84,16 +84,53 @@ def export_integers(
     return graph
 
 
+def convs_in_integers(model: nn.Module) -> list[str]:
+    """The convs whose weights an integer file has as whole numbers: those that read spikes.
+
+    Args:
+        model: As of :func:`export_integers`.
+
+    Returns:
+        Their paths in the backbone.
+
+    Raises:
+        ValueError: As of :func:`export_integers`.
+
+    Example:
+        >>> from mmsnn.deploy.integer_file import convs_in_integers
+        >>> from mmsnn.models import SGResNet
+        >>> convs_in_integers(SGResNet(10, base_channels=8))[:2]
+        ['layer1.0.conv1', 'layer1.0.conv2']
+    """
+    graph = _graph_in_bytes(model)
+    for node in graph.nodes:
+        if node.kind == 'neuron':
+            _neuron(node)  # raises
+    return _on_spikes(graph)
+
+
+def _graph_in_bytes(model: nn.Module) -> SpikingGraph:
+    reason = why_no_bytes(getattr(model, 'backbone', model))
+    if reason:
+        raise ValueError(f'an integer file needs spikes in bytes: {reason}')
+    return spiking_graph(model)
+
+
+def _on_spikes(graph: SpikingGraph) -> list[str]:
+    spikes = {node.name for node in graph.nodes if node.spikes}
+    return [node.name for node in graph.nodes if node.kind == 'conv' and node.inputs[0] in spikes]
+
+
 def _geometry(conv: nn.Conv2d) -> dict[str, Any]:
     pairs = {key: list(getattr(conv, key)) for key in ('stride', 'padding', 'dilation')}
     return dict(pairs, groups=conv.groups)
 
 
-def _weights(node: Node, whole: bool) -> dict[str, Tensor]:
+def _weights(node: Node, bits: Optional[int]) -> dict[str, Tensor]:
     conv = node.module
     assert isinstance(conv, nn.Conv2d)
-    q, scale, bias = rounded(conv, 8)
-    own = dict(q=q.to(torch.int8), scale=scale) if whole else dict(weight=conv.weight.float())
+    q, scale, bias = rounded(conv, bits or 8)
+    own = dict(q=q.to(torch.int8), scale=scale) if bits else dict(weight=conv.weight.float())
     return {
         f'{node.name}.{key}': value.contiguous() for key, value in {**own, 'bias': bias}.items()
     }

@@ -30,7 +30,7 @@ from ..compat import CheckpointError, quiet_coco
 from ..config_files import config_file, config_names
 from ..config_types import find_type, type_name
 from ..datasets import DatasetError, check_config_datasets
-from ..deploy import PRECISIONS
+from ..deploy import FEW_BITS, PRECISIONS
 from ..engine.hooks.non_finite_loss_hook import NonFiniteLossError
 from ..models import TDBN
 from ..ops import SettingError
@@ -183,9 +183,10 @@ def add_fuse_argument(parser: argparse.ArgumentParser) -> None:
         '--fuse',
         nargs='?',
         const='auto',
-        choices=PRECISIONS,
+        choices=(*PRECISIONS, *FEW_BITS),
         help='test the model in its fast form: norms folded into convs, channels_last, and the '
-        'precision given (without one: the fastest whose results hold on this machine)',
+        'precision given (without one: the fastest whose results hold on this machine); int4 and '
+        'int2 show what such weights on a chip would give, and are no faster than int8',
     )
 
 

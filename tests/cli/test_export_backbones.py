@@ -31,6 +31,19 @@ def test_int8(tmp_path, capsys):
     assert network['host']['neck'][0]['type'] == 'ASDNeck'
 
 
+@pytest.mark.skipif(bool(event_convs() and integer_convs()), reason='nothing to compare with')
+def test_few_bits(tmp_path, capsys):
+    pytest.importorskip('safetensors')
+    from mmsnn.deploy.read_integers import read
+
+    path = tmp_path / 'net.safetensors'
+    main(['int8', NAME, CHECKPOINT, '-o', str(path), '--time-steps', '2', '--bits', '2'])
+    assert "of 14 layers are those of fuse(model, 'int2')" in capsys.readouterr().out
+    network, tensors = read(str(path))
+    assert network['weight_bits'] == 2
+    assert set(tensors['layer1.0.conv1.q'].flat) == {-1, 0, 1}
+
+
 def test_nir(tmp_path, capsys):
     pytest.importorskip('nir')
     from mmsnn.deploy import run_nir

@@ -37,7 +37,7 @@ def conv_of(**options):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('bits', [None, 16, 8])
+@pytest.mark.parametrize('bits', [None, 16, 8, 2])
 @pytest.mark.parametrize('options', [{}, dict(stride=2, bias=False), dict(groups=2, dilation=2)])
 def test_currents(options, bits):
     conv = conv_of(**options)
@@ -51,6 +51,14 @@ def test_currents(options, bits):
     assert y.dtype == torch.float32
     torch.testing.assert_close(y.double(), exact(x.double()), rtol=1e-5, atol=1e-5)
     assert torch.equal(layer(x.float()), conv(x.float())), 'real values take the conv as it is'
+
+
+@pytest.mark.parametrize('options', [{}, dict(stride=2, bias=False), dict(groups=2, dilation=2)])
+def test_integers_are_integers_also_where_autograd_watches(options):
+    layer, x = EventConv2d(conv_of(**options).requires_grad_(False), 8), spikes(6, 12, 9, 8)
+    watched = layer(x)
+    with torch.no_grad():
+        assert torch.equal(layer(x), watched)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ def spikes(*shape):
 
 
 @needs_integers
-@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize('bits', [2, 8, 16])
 @pytest.mark.parametrize('last', [False, True])
 @pytest.mark.parametrize(
     'conv',
@@ -52,7 +52,7 @@ def test_only_weights_are_rounded(conv, last, bits):
         x = x.contiguous(memory_format=torch.channels_last)
     # The rounded weights in float64 are the oracle: the conv itself adds no error.
     exact = copy.deepcopy(conv).double()
-    limit = {8: 127, 16: 127 * 256}[bits]
+    limit = {2: 1, 8: 127, 16: 127 * 256}[bits]
     step = (exact.weight.abs().amax((1, 2, 3), keepdim=True) / limit).clamp_min(1e-30)
     with torch.no_grad():
         rounded = (exact.weight / step).round() * step
@@ -63,7 +63,7 @@ def test_only_weights_are_rounded(conv, last, bits):
     assert out.dtype == torch.float32
     # A weight halfway between two steps may be rounded either way in float32.
     scale = expected.abs().amax((0, 2, 3), keepdim=True).clamp_min(1e-6)
-    assert ((out - expected) / scale).abs().max() < (1e-6 if bits == 8 else 1e-4)
+    assert ((out - expected) / scale).abs().max() < (1e-6 if bits <= 8 else 1e-4)
 
 
 @needs_integers

@@ -25,7 +25,9 @@ def classifier(head=(), data_preprocessor=None, **backbone):
         dict(
             type='SpikingClassifier',
             data_preprocessor=data_preprocessor,
-            backbone=dict(type='SGResNet', depth=10, base_channels=8, stem='cifar', **backbone),
+            backbone=dict(
+                type='SGResNet', depth=10, base_channels=8, **{'stem': 'cifar', **backbone}
+            ),
             head={'type': 'SpikingClsHead', 'num_classes': 2, 'in_channels': 64, **dict(head)},
         )
     )

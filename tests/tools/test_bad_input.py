@@ -136,6 +136,23 @@ def test_a_budget_that_cannot_be_kept(train, tmp_path, option, said):
     assert said in train(option, config=config)
 
 
+@pytest.mark.parametrize(
+    ('option', 'said'),
+    [
+        ('custom_hooks.1.precision=int7', "QuantizationAwareHook: unknown precision 'int7'"),
+        ('model.backbone.gate_cfg.type=LearnedGate', 'gate (LearnedGate) cannot be exported'),
+    ],
+)
+def test_what_cannot_train_for_whole_numbers(train, tmp_path, option, said):
+    config = tmp_path / 'whole.py'
+    config.write_text(
+        f"_base_ = '{DIGITS_ABSOLUTE}'\n"
+        "model = dict(backbone=dict(gate_cfg=dict(type='ResidualGate')))\n"
+        "custom_hooks = [dict(type='NonFiniteLossHook'), dict(type='QuantizationAwareHook')]\n"
+    )
+    assert said in train(option, config=config)
+
+
 def test_sync_bn_would_lose_the_threshold(train):
     message = train('sync_bn=torch')
     assert 'alpha * V_th' in message
