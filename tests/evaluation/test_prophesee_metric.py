@@ -138,6 +138,7 @@ def test_each_rival_differs_from_the_official_protocol():
     truth = boxes((T, 10, 10, 40, 40, 0), (T - 200_000, 100, 100, 40, 40, 0))
     assert of('spikeyolo', truth, truth[:1]) == pytest.approx(51 / 101)
     assert of('prophesee', truth, truth[:1]) == pytest.approx(1)
+    assert find_protocol('prophesee', (346, 260)) == find_protocol('prophesee', 'gen1')
     with pytest.raises(ValueError, match="no protocol 'sfod' is known for 1mpx"):
         find_protocol('sfod', '1mpx')
     with pytest.raises(
@@ -260,9 +261,7 @@ def test_what_the_metric_refuses():
         with pytest.raises(ValueError, match=rf'got a sample without {key}'):
             metric.process(None, [{k: v for k, v in whole.items() if k != key}])
     metric.process(None, [dict(whole, ori_shape=(240, 304), flip=False)])
-    with pytest.raises(
-        ValueError, match='of gen1 got windows of 1280x720 pixels, expected 304x240'
-    ):
+    with pytest.raises(ValueError, match='got windows of 1280x720 pixels, expected 304x240'):
         metric.process(None, [dict(whole, ori_shape=(720, 1280))])
     with pytest.raises(ValueError, match='got a mirrored sample'):
         metric.process(None, [dict(whole, flip=True)])
