@@ -21,7 +21,8 @@ class PropheseeMetric(BaseMetric):
 
     See :func:`~mmsnn.evaluation.find_protocol` for what each leaves out. Each sample needs
     ``pred_instances`` and, of its metainfo, ``recording`` (the file), ``t`` (microseconds) and
-    ``boxes``, the true ones, as :class:`~mmsnn.datasets.PropheseeDetection` gives them.
+    ``boxes``, the true ones, as :class:`~mmsnn.datasets.PropheseeDetection` gives them. Of a
+    stream, predictions in windows without a label (``labelled=False``) don't count.
 
     Args:
         generation: The sensor, and with it the sizes of boxes that count, as of
@@ -116,6 +117,10 @@ class PropheseeMetric(BaseMetric):
                     f'{sample["recording"]}: a predicted box at {sample["t"]} us is not a number: '
                     'the training has diverged'
                 )
+            # What a stream finds between two labels would count beside what it finds at them,
+            # wherever windows are shorter than the tolerance.
+            if not sample.get('labelled', True):
+                boxes = boxes[:0]
             self.results.append((sample['recording'], int(sample['t']), sample['boxes'], boxes))
 
     def compute_metrics(self, results: list) -> dict[str, float]:

@@ -252,6 +252,22 @@ def test_the_metric_of_a_config():
     assert found['events/prophesee_pedestrian_mAP'] == pytest.approx(1)
 
 
+def test_predictions_between_labels_of_a_stream():
+    """Windows of 50 ms, a label in one of three: what is found in the others doesn't count."""
+    truth = boxes((T, 10, 10, 40, 40, 0))
+    values = []
+    for labelled in (False, True):
+        metric = PropheseeMetric('gen1')
+        metric.dataset_meta = dict(classes=('car', 'pedestrian'))
+        metric.process(None, [sample(truth, truth)])
+        for t in (T - 50_000, T + 50_000):
+            elsewhere = boxes((t, 40, 10, 40, 40, 0))
+            elsewhere['class_confidence'] = 2
+            metric.process(None, [dict(sample(truth[:0], elsewhere, t), labelled=labelled)])
+        values.append(metric.evaluate(3)['events/prophesee_mAP'])
+    assert values == pytest.approx([1, 1 / 3])  # the third best of three
+
+
 def test_what_the_metric_refuses():
     metric = PropheseeMetric('gen1')
     metric.dataset_meta = dict(classes=('car',))
