@@ -205,7 +205,7 @@ def test_own_recordings_become_a_detector_that_follows(project, tool):
     (bash,) = (text for page, _, text in blocks('bash') if 'train hands.py' in text)
     options = '--cfg-options', 'train_cfg.max_epochs=1', f'work_dir={project / "run"}'
     for line in bash.splitlines():
-        line = line.replace('work_dirs/hands/epoch_6.pth', f'{project / "run"}/epoch_1.pth')
+        line = line.replace('work_dirs/hands/epoch_4.pth', f'{project / "run"}/epoch_1.pth')
         line = line.replace('hands.py', str(config)).replace('/data/', f'{project}/')
         line = line.replace('followed', str(project / 'followed'))
         _, command, *words = line.split()
