@@ -121,7 +121,8 @@ def of_events(work_dir: str) -> None:
     run(title, 'test', EVENTS_CONFIG, checkpoint, '--work-dir', work_dir)
     followed, recordings = osp.join(work_dir, 'followed'), osp.join(EVENTS_DATA, 'val')
     title = '4/5 window by window, with states that go on'
-    run(title, 'follow', EVENTS_CONFIG, checkpoint, recordings, '--out-dir', followed)
+    options = '--out-dir', followed, '--score-thr', '0.3'
+    run(title, 'follow', EVENTS_CONFIG, checkpoint, recordings, *options)
     report = report_on(EVENTS_CONFIG, checkpoint, work_dir)
     print(f'\nAnimations of events and boxes, spikes over time: {osp.join(followed, "")}')
     print(f'Checkpoint: {checkpoint}')

@@ -26,7 +26,6 @@ from mmsnn.datasets.events.prophesee import SENSORS
 from mmsnn.datasets.events.simulate import Camera, simulate_events, write_dat
 
 from .digits_to_coco import (
-    ALPHA_THRESHOLD,
     LUMA,
     SPLITS,
     ConverterError,
@@ -42,8 +41,13 @@ from .digits_to_coco import (
 SIZE = SENSORS['digits'].size[0]
 #: Between two frames of the film, and between two labels, in microseconds.
 FRAME, LABEL = 10_000, 100_000
+#: Pixels a second of the slowest and of the fastest digit: none stands still, as a camera sees
+#: nothing of one that does.
+SPEEDS = 40, 120
+#: How many paths are tried for a digit before a recording has one less.
+TRIES = 100
 CAMERA = Camera()
-VERSION = '1'
+VERSION = '2'
 
 
 class Path2D:
@@ -58,38 +62,67 @@ class Path2D:
         self.side = rng.uniform(options['min_size'], options['max_size'])
         self.room = max(SIZE - self.side, 1)
         self.start = rng.uniform(0, self.room, 2)
-        angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(60, 160)
-        self.velocity = speed * np.array([np.cos(angle), np.sin(angle)])  # pixels a second
+        angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(*SPEEDS)
+        self.velocity = speed * np.array([np.cos(angle), np.sin(angle)])
         self.turn = rng.uniform(2, 8), rng.uniform(0.5, 1.5), rng.uniform(0, 2 * np.pi)
         self.swell = rng.uniform(0, 0.08), rng.uniform(0.5, 1.5), rng.uniform(0, 2 * np.pi)
 
+    def place(self, t):
+        """Left top at times t in seconds, (..., 2)."""
+        way = (self.start + np.multiply.outer(t, self.velocity)) % (2 * self.room)
+        return np.where(way > self.room, 2 * self.room - way, way)
+
+    def meets(self, other, seconds):
+        """Tell whether the squares around two digits overlap at any time up to then."""
+        t = np.arange(0, seconds, 0.02)
+        apart = self.place(t) + self.side / 2 - other.place(t) - other.side / 2
+        return (np.abs(apart).max(-1) < (self.side + other.side) / 2).any()
+
     def at(self, t):
-        """Left top, degrees and side at t seconds."""
-        way = (self.start + t * self.velocity) % (2 * self.room)
-        place = np.where(way > self.room, 2 * self.room - way, way)
+        """Left top, degrees and times of its size at t seconds."""
         wave = [a * np.sin(2 * np.pi * f * t + phase) for a, f, phase in (self.turn, self.swell)]
-        return place, wave[0], self.side * (1 + wave[1])
+        return self.place(t), wave[0], 1 + wave[1]
 
 
-def draw_digit(stroke, place, degrees, side):
-    """Alpha map of the whole sensor, of a stroke at a place.
+def find_path(rng, options, others, seconds):
+    """A path on which a digit meets no other one; None if there is hardly any.
 
     Args:
-        stroke (np.ndarray): What ``smooth_stroke`` returns.
-        place (np.ndarray): Left and top.
-        degrees (float): How far it is turned.
-        side (float): Longer side of its box before that, in pixels.
-
-    Returns:
-        np.ndarray: (SIZE, SIZE), in [0, 1].
+        rng (np.random.Generator): Source of everything random.
+        options (dict): What :func:`make_dataset` takes.
+        others (list[Path2D]): Paths of the digits that are there.
+        seconds (float): Length of the recording.
     """
-    x, y, w, h = tight_box(stroke)
-    scale = side / max(w, h)
-    if scale < 1:
-        stroke = cv2.GaussianBlur(stroke, (0, 0), 0.35 / scale)
-    matrix = cv2.getRotationMatrix2D((x + w / 2, y + h / 2), degrees, scale)
-    matrix[:, 2] += place + side / 2 - (x + w / 2, y + h / 2)
-    return np.clip(cv2.warpAffine(stroke, matrix, (SIZE, SIZE)), 0, 1)
+    for _ in range(TRIES):
+        path = Path2D(rng, options)
+        if not any(path.meets(other, seconds) for other in others):
+            return path
+    return None
+
+
+class Digit:
+    """A digit that moves.
+
+    Args:
+        label (int): Its class.
+        stroke (np.ndarray): What ``smooth_stroke`` returns.
+        path (Path2D): Where it is.
+        ink (float): Its grey level, of 255.
+    """
+
+    def __init__(self, label, stroke, path, ink):
+        x, y, w, h = tight_box(stroke)
+        self.scale, self.center = path.side / max(w, h), (x + w / 2, y + h / 2)
+        if self.scale < 1:  # without this, shrinking would skip pixels and fray the strokes
+            stroke = cv2.GaussianBlur(stroke, (0, 0), 0.35 / self.scale)
+        self.label, self.stroke, self.path, self.ink = label, stroke, path, ink
+
+    def draw(self, t):
+        """Alpha map of the whole sensor at t seconds, (SIZE, SIZE) in [0, 1]."""
+        place, degrees, swell = self.path.at(t)
+        matrix = cv2.getRotationMatrix2D(self.center, degrees, self.scale * swell)
+        matrix[:, 2] += place + self.path.side / 2 - self.center
+        return np.clip(cv2.warpAffine(self.stroke, matrix, (SIZE, SIZE)), 0, 1)
 
 
 def record(rng, scans, labels, pool, options, seed, duration):
@@ -105,24 +138,26 @@ def record(rng, scans, labels, pool, options, seed, duration):
         duration (int): In milliseconds.
 
     Returns:
-        tuple[Events, np.ndarray]: The events, and the boxes at each ``LABEL``.
+        tuple[Events, np.ndarray]: The events, and the boxes at the end and each ``LABEL`` before.
     """
     background = draw_background(rng, SIZE).astype(np.float32) @ LUMA.astype(np.float32)
     digits = []
     for _ in range(rng.integers(1, options['max_digits'] + 1)):
         index = int(rng.choice(pool))
         stroke = smooth_stroke(rng, scans[index], int(options['max_size']) // 8 + 2)
-        digits.append((int(labels[index]), stroke, Path2D(rng, options), rng.uniform(180, 255)))
-    rows = []
+        path = find_path(rng, options, [digit.path for digit in digits], duration / 1000)
+        if path is not None:
+            digits.append(Digit(int(labels[index]), stroke, path, rng.uniform(180, 255)))
+    rows, end = [], duration * 1000
 
     def film():
-        for i in range(duration * 1000 // FRAME + 1):
-            frame, alphas = background, []
-            for _, stroke, path, ink in digits:
-                alphas.append(draw_digit(stroke, *path.at(i * FRAME * 1e-6)))
-                frame = frame + alphas[-1] * (ink - frame)
-            if i and i * FRAME % LABEL == 0:
-                rows.extend(_boxes(i * FRAME, digits, alphas))
+        for t in range(0, end + 1, FRAME):
+            frame = background
+            for number, digit in enumerate(digits):
+                alpha = digit.draw(t * 1e-6)
+                frame = frame + alpha * (digit.ink - frame)
+                if t and (end - t) % LABEL == 0:
+                    rows.append((t, *tight_box(alpha), digit.label, number))
             yield frame / 255
 
     events = simulate_events(film(), FRAME, CAMERA, seed)
@@ -133,24 +168,20 @@ def record(rng, scans, labels, pool, options, seed, duration):
     return events, boxes
 
 
-def _boxes(t, digits, alphas):
-    """Of those digits that another, in front of it, covers by less than half."""
-    for i, (label, *_) in enumerate(digits):
-        ink = alphas[i] > ALPHA_THRESHOLD
-        hidden = np.zeros_like(ink)
-        for alpha in alphas[i + 1 :]:
-            hidden |= alpha > ALPHA_THRESHOLD
-        if ink.any() and (ink & hidden).sum() <= ink.sum() / 2:
-            yield (t, *tight_box(alphas[i]), label, i)
-
-
 def check_options(options):
     """Raise ConverterError for options of which no data set can be made."""
-    least = dict(train=1, val=1, max_digits=1, train_duration=LABEL // 1000, seed=0)
+    least = dict(train=1, val=1, max_digits=1, train_duration=50, seed=0)
     for name, number in least.items():
         if options[name] < number:
             flag = '--' + name.replace('_', '-')
             raise ConverterError(f'{flag} is {options[name]}; give {number} or more')
+    for split in SPLITS:
+        duration = options[f'{split}_duration']
+        if duration % (FRAME // 1000):
+            raise ConverterError(
+                f'--{split}-duration is {duration}; give a multiple of {FRAME // 1000} ms, the '
+                'time between two frames of the film'
+            )
     if options['val_duration'] < 600:
         raise ConverterError(
             f'--val-duration is {options["val_duration"]}; the metric leaves the first half '
@@ -235,10 +266,10 @@ def parse_args(argv=None):
         'and val show different scans of the digits, on different paths.',
         'data/digits-events --train 800',
         (
-            ('--train', 400, 'number of training recordings'),
-            ('--val', 24, 'number of validation recordings'),
-            ('--train-duration', 400, 'length of a training recording, in milliseconds'),
-            ('--val-duration', 1200, 'length of a validation recording, in milliseconds'),
+            ('--train', 2400, 'number of training recordings'),
+            ('--val', 40, 'number of validation recordings'),
+            ('--train-duration', 60, 'length of a training recording, in milliseconds'),
+            ('--val-duration', 1000, 'length of a validation recording, in milliseconds'),
             ('--min-size', 30, 'longer side of the smallest digit, in pixels'),
             ('--max-size', 56, 'longer side of the largest digit, in pixels'),
             ('--max-digits', 3, 'most digits in a recording'),

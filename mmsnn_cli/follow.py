@@ -18,7 +18,7 @@ from mmsnn.apis import init_detector, stream
 from mmsnn.apis.model import test_dataset
 from mmsnn.compat import enforce_safe_loading
 from mmsnn.datasets.events import event_suffixes, read_boxes
-from mmsnn.datasets.events.prophesee import BOXES, SENSORS, list_recordings, name_of_recording
+from mmsnn.datasets.events.prophesee import BOXES, find_sensor, list_recordings, name_of_recording
 from mmsnn.utils import CONFIG_ERRORS, ToolError, exit_on_error, fetch_checkpoint, read_config
 from mmsnn.visualization import draw_course, draw_window, save_animation
 
@@ -104,12 +104,13 @@ class Follower:
         self.model, self.args = model, args
         self.stream = stream(model)
         dataset = test_dataset(model.cfg)
-        sensor = SENSORS.get(dataset.get('generation', ''))
+        generation = dataset.get('generation')
+        sensor = find_sensor(generation) if generation else None
         named = [model.dataset_meta, dataset.get('metainfo') or {}, sensor and sensor._asdict()]
         classes = (names['classes'] for names in named if names and names.get('classes'))
         self.classes = tuple(next(classes, ()))
         #: Names by the class ids of files of boxes.
-        self.labels = self.classes if sensor is None else sensor.labels
+        self.labels = (sensor and sensor.labels) or self.classes
 
     def name(self, label: int) -> str:
         """Of a class."""

@@ -10,7 +10,7 @@ model = dict(
     data_preprocessor=dict(_delete_=True, type='EventDetDataPreprocessor', pad_size_divisor=16),
     backbone=dict(in_channels=4, time_steps=2),
 )
-max_epochs = 6
+max_epochs = 4
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config_types import type_name
 from ..datasets.events.io import find_sensor_size
-from ..datasets.events.prophesee import SENSORS
+from ..datasets.events.prophesee import find_sensor
 from ..datasets.transforms import LoadEventWindow
 from ..datasets.transforms.event_detection import opened
 from ..deploy.fuse import fuse
@@ -124,8 +124,8 @@ class Stream:
         load = Compose([step for step in pipeline if type_name(step) != 'LoadAnnotations'])
         length = next(t.length for t in load.transforms if isinstance(t, LoadEventWindow))
         path = os.fspath(recording)
-        sensor = SENSORS.get(dataset.get('generation', ''))
-        size = find_sensor_size(path) if sensor is None else sensor.size
+        generation = dataset.get('generation')
+        size = find_sensor(generation).size if generation else find_sensor_size(path)
         events = opened(path, size)
         start = events.start if start is None else start
         end = events.end + length if end is None else end

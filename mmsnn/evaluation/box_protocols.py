@@ -11,19 +11,17 @@ import contextlib
 import io
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..datasets.events.boxes import crop_boxes
-from ..datasets.events.prophesee import SENSORS
+from ..datasets.events.prophesee import find_sensor
 
-__all__ = ['GENERATIONS', 'PROTOCOLS', 'BoxProtocol', 'box_ap', 'filter_boxes', 'find_protocol']
+__all__ = ['PROTOCOLS', 'BoxProtocol', 'box_ap', 'filter_boxes', 'find_protocol']
 
-#: (W, H) of the sensors.
-GENERATIONS = {name: sensor.size for name, sensor in SENSORS.items()}
 #: What COCOeval's first six numbers are called.
 NAMES = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 
@@ -56,14 +54,15 @@ PROTOCOLS = {
         'rvt': BoxProtocol(min_diagonal=60, min_side=20, crop=True),
     },
     'digits': {'prophesee': BoxProtocol(min_diagonal=30, min_side=10)},
+    'own': {'prophesee': BoxProtocol(min_diagonal=30, min_side=10)},
 }
 
 
-def find_protocol(name: str, generation: str) -> BoxProtocol:
+def find_protocol(name: str, generation: Union[str, Sequence[int]]) -> BoxProtocol:
     """A protocol by its name, as far as public code says what it is.
 
-    - ``prophesee``: t > 0.5 s; diagonal of 30 and sides of 10 pixels (Gen1, and the digits of
-      ``mmsnn digits-events``), or 60 and 20 (1Mpx).
+    - ``prophesee``: t > 0.5 s; diagonal of 30 and sides of 10 pixels (Gen1, the digits of
+      ``mmsnn digits-events`` and one's own recordings), or 60 and 20 (1Mpx).
     - ``rvt``: as ``prophesee``, but true boxes are cut at the sensor's borders first.
     - ``sfod``: as ``prophesee`` with sides of 20 pixels, on Gen1.
     - ``spikeyolo``: nothing is left out, on Gen1. Its own numbers come by Ultralytics' reckoning of
@@ -71,7 +70,7 @@ def find_protocol(name: str, generation: str) -> BoxProtocol:
 
     Args:
         name: One of these.
-        generation: 'gen1', '1mpx' or 'digits'.
+        generation: 'gen1', '1mpx' or 'digits', or (W, H) of one's own sensor.
 
     Returns:
         The protocol.
@@ -79,9 +78,8 @@ def find_protocol(name: str, generation: str) -> BoxProtocol:
     Raises:
         ValueError: There is none of that name for that sensor.
     """
-    if generation not in PROTOCOLS:
-        raise ValueError(f'generation is {generation!r}, expected one of {", ".join(PROTOCOLS)}')
-    known = PROTOCOLS[generation]
+    find_sensor(generation)
+    known = PROTOCOLS[generation if isinstance(generation, str) else 'own']
     if name not in known:
         raise ValueError(
             f'no protocol {name!r} is known for {generation}, only {", ".join(known)}: the '

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 from mmdet.registry import METRICS
@@ -11,7 +11,8 @@ from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
 from ..datasets.events.boxes import BOX_DTYPE, make_boxes
-from .box_protocols import GENERATIONS, NAMES, box_ap, find_protocol
+from ..datasets.events.prophesee import find_sensor
+from .box_protocols import NAMES, box_ap, find_protocol
 
 
 @METRICS.register_module()
@@ -20,10 +21,12 @@ class PropheseeMetric(BaseMetric):
 
     See :func:`~mmsnn.evaluation.find_protocol` for what each leaves out. Each sample needs
     ``pred_instances`` and, of its metainfo, ``recording`` (the file), ``t`` (microseconds) and
-    ``boxes``, the true ones, as :class:`~mmsnn.datasets.PropheseeDetection` gives them.
+    ``boxes``, the true ones, as :class:`~mmsnn.datasets.PropheseeDetection` gives them. Of a
+    stream, predictions in windows without a label (``labelled=False``) don't count.
 
     Args:
-        generation: 'gen1' or '1mpx': the sensor, and the sizes of boxes that count.
+        generation: The sensor, and with it the sizes of boxes that count, as of
+            :class:`~mmsnn.datasets.PropheseeDetection`.
         protocols: Which to compute, of 'prophesee', 'rvt', 'sfod' and 'spikeyolo'; they are printed
             side by side.
         classwise: Adds the AP of each class, and prints it.
@@ -57,7 +60,7 @@ class PropheseeMetric(BaseMetric):
 
     def __init__(
         self,
-        generation: str = 'gen1',
+        generation: Union[str, Sequence[int]] = 'gen1',
         protocols: Sequence[str] = ('prophesee',),
         classwise: bool = False,
         collect_device: str = 'cpu',
@@ -68,7 +71,7 @@ class PropheseeMetric(BaseMetric):
         if isinstance(protocols, str) or not protocols:
             raise ValueError(f'protocols must be a list of names, got {protocols!r}')
         self.protocols = {name: find_protocol(name, generation) for name in protocols}
-        self.generation = generation
+        self.size = find_sensor(generation).size
         self.classwise = classwise
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -89,12 +92,12 @@ class PropheseeMetric(BaseMetric):
                         f'({sample.get("recording")}): the data set must be PropheseeDetection, '
                         'and the last transform PackEventDetInputs'
                     )
-            width, height = GENERATIONS[self.generation]
+            width, height = self.size
             if tuple(sample.get('ori_shape', (height, width))) != (height, width):
                 raise ValueError(
-                    f'PropheseeMetric of {self.generation} got windows of '
-                    f'{sample["ori_shape"][1]}x{sample["ori_shape"][0]} pixels, expected '
-                    f'{width}x{height}. Set generation of the evaluator to that of the data set'
+                    f'PropheseeMetric got windows of {sample["ori_shape"][1]}x'
+                    f'{sample["ori_shape"][0]} pixels, expected {width}x{height}. Set '
+                    'generation of the evaluator to that of the data set'
                 )
             if sample.get('flip'):
                 raise ValueError(
@@ -114,6 +117,10 @@ class PropheseeMetric(BaseMetric):
                     f'{sample["recording"]}: a predicted box at {sample["t"]} us is not a number: '
                     'the training has diverged'
                 )
+            # What a stream finds between two labels would count beside what it finds at them,
+            # wherever windows are shorter than the tolerance.
+            if not sample.get('labelled', True):
+                boxes = boxes[:0]
             self.results.append((sample['recording'], int(sample['t']), sample['boxes'], boxes))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -145,8 +152,7 @@ class PropheseeMetric(BaseMetric):
         rows = [['protocol', 'true boxes', 'times', *NAMES]]
         metrics: dict[str, float] = {}
         for name, protocol in self.protocols.items():
-            size = GENERATIONS[self.generation]
-            found = box_ap(truth, predicted, protocol, len(classes), size)
+            found = box_ap(truth, predicted, protocol, len(classes), self.size)
             rows.append([name, str(found['boxes']), str(found['times'])])
             rows[-1] += [f'{found[key]:.4f}' for key in NAMES]
             metrics.update({f'{name}_{key}': found[key] for key in NAMES})

@@ -23,6 +23,7 @@ from PIL import Image
 
 import mmsnn_cli
 from mmsnn.datasets import check_config_datasets
+from mmsnn.datasets.events import Events, make_boxes, write_dat
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -180,6 +181,40 @@ def test_event_folder(project):
     assert dataset.metainfo['classes'] == ('clap', 'wave')
     assert dataset[0]['inputs'].shape == (4, 2, 48, 48)
     assert any(cache.iterdir())
+
+
+def test_own_recordings_become_a_detector_that_follows(project, tool):
+    """The commands of the page, in small: one epoch."""
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        (project / 'hands' / split).mkdir(parents=True)
+        for name in ('001', '002'):
+            number, size = 2000, (346, 260)
+            t = np.sort(rng.integers(350_000, 650_000, number))
+            places = (rng.integers(0, side, number) for side in size)
+            events = Events(*places, t, rng.integers(0, 2, number), size)
+            write_dat(project / 'hands' / split / f'{name}_td.dat', events)
+            boxes = make_boxes(4)
+            boxes['t'] = [450_000, 550_000, 600_000, 600_000]
+            boxes['x'], boxes['y'], boxes['w'], boxes['h'] = 40, 60, 50, 60
+            boxes['class_id'] = [0, 0, 0, 1]
+            np.save(project / 'hands' / split / f'{name}_bbox.npy', boxes)
+    config = project / 'hands.py'
+    text = snippet('/data/hands/').replace('/data', str(project))
+    config.write_text(text)
+    (bash,) = (text for page, _, text in blocks('bash') if 'train hands.py' in text)
+    options = '--cfg-options', 'train_cfg.max_epochs=1', f'work_dir={project / "run"}'
+    for line in bash.splitlines():
+        line = line.replace('work_dirs/hands/epoch_4.pth', f'{project / "run"}/epoch_1.pth')
+        line = line.replace('hands.py', str(config)).replace('/data/', f'{project}/')
+        line = line.replace('followed', str(project / 'followed'))
+        _, command, *words = line.split()
+        more = () if command == 'follow' else options
+        done = tool(f'{command}.py', *words, *more)
+        if command == 'test':
+            assert re.search(r'prophesee *\| 6 +\| 4 ', done.stdout), done.stdout[-1500:]
+    names = {path.name for path in (project / 'followed').iterdir()}
+    assert names == {f'{n}.{suffix}' for n in ('001', '002') for suffix in ('webp', 'png', 'json')}
 
 
 @pytest.mark.parametrize('frozen', [False, True])

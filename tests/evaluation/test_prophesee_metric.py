@@ -138,6 +138,7 @@ def test_each_rival_differs_from_the_official_protocol():
     truth = boxes((T, 10, 10, 40, 40, 0), (T - 200_000, 100, 100, 40, 40, 0))
     assert of('spikeyolo', truth, truth[:1]) == pytest.approx(51 / 101)
     assert of('prophesee', truth, truth[:1]) == pytest.approx(1)
+    assert find_protocol('prophesee', (346, 260)) == find_protocol('prophesee', 'gen1')
     with pytest.raises(ValueError, match="no protocol 'sfod' is known for 1mpx"):
         find_protocol('sfod', '1mpx')
     with pytest.raises(
@@ -251,6 +252,22 @@ def test_the_metric_of_a_config():
     assert found['events/prophesee_pedestrian_mAP'] == pytest.approx(1)
 
 
+def test_predictions_between_labels_of_a_stream():
+    """Windows of 50 ms, a label in one of three: what is found in the others doesn't count."""
+    truth = boxes((T, 10, 10, 40, 40, 0))
+    values = []
+    for labelled in (False, True):
+        metric = PropheseeMetric('gen1')
+        metric.dataset_meta = dict(classes=('car', 'pedestrian'))
+        metric.process(None, [sample(truth, truth)])
+        for t in (T - 50_000, T + 50_000):
+            elsewhere = boxes((t, 40, 10, 40, 40, 0))
+            elsewhere['class_confidence'] = 2
+            metric.process(None, [dict(sample(truth[:0], elsewhere, t), labelled=labelled)])
+        values.append(metric.evaluate(3)['events/prophesee_mAP'])
+    assert values == pytest.approx([1, 1 / 3])  # the third best of three
+
+
 def test_what_the_metric_refuses():
     metric = PropheseeMetric('gen1')
     metric.dataset_meta = dict(classes=('car',))
@@ -260,9 +277,7 @@ def test_what_the_metric_refuses():
         with pytest.raises(ValueError, match=rf'got a sample without {key}'):
             metric.process(None, [{k: v for k, v in whole.items() if k != key}])
     metric.process(None, [dict(whole, ori_shape=(240, 304), flip=False)])
-    with pytest.raises(
-        ValueError, match='of gen1 got windows of 1280x720 pixels, expected 304x240'
-    ):
+    with pytest.raises(ValueError, match='got windows of 1280x720 pixels, expected 304x240'):
         metric.process(None, [dict(whole, ori_shape=(720, 1280))])
     with pytest.raises(ValueError, match='got a mirrored sample'):
         metric.process(None, [dict(whole, flip=True)])

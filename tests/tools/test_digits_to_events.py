@@ -69,6 +69,29 @@ def test_boxes_follow_the_digits(made):
                 assert inside.mean() > 1.5 * area.mean()
 
 
+def test_the_last_label_is_the_end(tmp_path):
+    options = '--train', '3', '--train-duration', '160', '--val', '1', '--val-duration', '600'
+    digits_to_events.main([str(tmp_path / 'set'), *options])
+    for path in (tmp_path / 'set' / 'train').glob('*_bbox.npy'):
+        assert np.unique(read_boxes(path)['t']).tolist() == [60_000, 160_000]
+
+
+def test_digits_never_meet_and_never_stop(made):
+    for path in made.rglob('*_bbox.npy'):
+        boxes = read_boxes(path)
+        for t in np.unique(boxes['t']):
+            here = boxes[boxes['t'] == t]
+            x1, y1 = here['x'], here['y']
+            x2, y2 = x1 + here['w'], y1 + here['h']
+            w = np.minimum.outer(x2, x2) - np.maximum.outer(x1, x1)
+            h = np.minimum.outer(y2, y2) - np.maximum.outer(y1, y1)
+            assert ((w > 0) & (h > 0)).sum() == len(here)
+        for track in np.unique(boxes['track_id']):
+            own = boxes[boxes['track_id'] == track]
+            centers = np.stack([own['x'] + own['w'] / 2, own['y'] + own['h'] / 2], 1)
+            assert (np.abs(np.diff(centers, axis=0)).max(1) > 0).all()
+
+
 def test_train_and_val_show_other_scans():
     _, labels = digits_to_events.load_scans()
     pools = digits_to_events.split_digits(labels, 0)
@@ -80,7 +103,8 @@ def test_train_and_val_show_other_scans():
     [
         (['--train', '0'], '--train is 0; give 1 or more'),
         (['--seed', '-1'], '--seed is -1'),
-        (['--train-duration', '50'], '--train-duration is 50; give 100 or more'),
+        (['--train-duration', '40'], '--train-duration is 40; give 50 or more'),
+        (['--val-duration', '655'], '--val-duration is 655; give a multiple of 10 ms'),
         (['--val-duration', '500'], 'the metric leaves the first half second out'),
         (['--min-size', '60'], 'give sizes from 8 to 128, the smaller one first'),
     ],

@@ -3,7 +3,8 @@
 import logging
 import os
 import os.path as osp
-from typing import Any, NamedTuple, Optional
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 from mmdet.registry import DATASETS
@@ -17,7 +18,7 @@ from .io import event_suffixes, open_recording
 from .problems import check_all
 from .recording import Recording
 
-__all__ = ['SENSORS', 'PropheseeDetection', 'Sensor', 'open_of_sensor']
+__all__ = ['SENSORS', 'PropheseeDetection', 'Sensor', 'find_sensor', 'open_of_sensor']
 
 
 class Sensor(NamedTuple):
@@ -48,6 +49,38 @@ BOXES = '_bbox.npy'
 MOST_OUTSIDE = 0.05
 # By how much a label may lie behind the last event: nothing need move where one ends.
 MOST_AFTER_END = 1_000_000
+
+
+def find_sensor(
+    generation: Union[str, Sequence[int]], classes: Optional[Sequence[str]] = None
+) -> Sensor:
+    """A sensor by its name, or that of one's own recordings by its size.
+
+    Args:
+        generation: 'gen1', '1mpx' or 'digits'; or (W, H) in pixels.
+        classes: What the class ids of one's own boxes mean, from 0 on.
+
+    Returns:
+        The sensor.
+
+    Raises:
+        ValueError: It is none of these.
+
+    Example:
+        >>> from mmsnn.datasets.events.prophesee import find_sensor
+        >>> find_sensor((346, 260), ('hand', 'ball')).labels
+        ('hand', 'ball')
+    """
+    if isinstance(generation, str) and generation in SENSORS:
+        return SENSORS[generation]
+    own = isinstance(generation, (tuple, list)) and len(generation) == 2
+    if not own or not all(isinstance(side, int) and side > 0 for side in generation):
+        raise ValueError(
+            f'generation is {generation!r}, expected one of {", ".join(SENSORS)}, or (width, '
+            'height) of your own sensor in pixels'
+        )
+    names = tuple(classes or ())
+    return Sensor((int(generation[0]), int(generation[1])), names, names)
 
 
 def open_of_sensor(path: str, size: tuple[int, int]) -> Recording:
@@ -91,7 +124,8 @@ class PropheseeDetection(BaseDataset):
         data_root: The folder.
         data_prefix: ``dict(img='train/')`` for a folder in it.
         generation: 'gen1' (304x240; car, pedestrian), '1mpx' (1280x720; pedestrian, two wheeler,
-            car), or 'digits' (128x128; 0 to 9), which ``mmsnn digits-events`` makes.
+            car), or 'digits' (128x128; 0 to 9), which ``mmsnn digits-events`` makes. For recordings
+            of one's own (W, H) of the sensor, with ``metainfo``.
         stride: Least time between the samples of a recording, in microseconds. 1Mpx has labels each
             16 ms, where the metric takes predictions for one time that are up to 50 ms away.
         windows: Length in microseconds, where the samples shall be windows that follow one another,
@@ -101,7 +135,8 @@ class PropheseeDetection(BaseDataset):
             to it. ``labelled`` says whether there was a label: a window without one needn't be
             empty, and takes no part in a loss (:class:`mmsnn.engine.StreamHook`).
         metainfo: ``classes`` chooses among the labels of the sensor, as all 7 of 1Mpx, and their
-            order. Boxes of others are left out.
+            order. Boxes of others are left out. For recordings of one's own it names the class ids
+            of the files, from 0 on.
         **kwargs: As in ``mmengine.dataset.BaseDataset``: pipeline, indices, test_mode, ...
 
     Raises:
@@ -129,14 +164,18 @@ class PropheseeDetection(BaseDataset):
         self,
         data_root: str,
         data_prefix: Optional[dict] = None,
-        generation: str = 'gen1',
+        generation: Union[str, Sequence[int]] = 'gen1',
         stride: int = 0,
         windows: Optional[int] = None,
         metainfo: Optional[dict] = None,
         **kwargs: Any,
     ):
-        if generation not in SENSORS:
-            raise ValueError(f'generation is {generation!r}, expected one of {", ".join(SENSORS)}')
+        self.sensor = find_sensor(generation, (metainfo or {}).get('classes'))
+        if not self.sensor.labels:
+            raise ValueError(
+                f'recordings of a sensor of {self.sensor.size} need metainfo=dict(classes=(...)): '
+                'what the class ids of their boxes mean'
+            )
         if stride < 0:
             raise ValueError(f'stride must be at least 0 microseconds, got {stride}')
         if windows is not None and (not isinstance(windows, int) or windows < 1 or stride):
@@ -144,7 +183,6 @@ class PropheseeDetection(BaseDataset):
                 f'windows must be a whole number of microseconds, without a stride, got {windows!r}'
             )
         self.windows = windows
-        self.sensor = SENSORS[generation]
         self.generation, self.stride = generation, stride
         metainfo = {'classes': self.sensor.classes, **(metainfo or {})}
         unknown = [name for name in metainfo['classes'] if name not in self.sensor.labels]

@@ -129,6 +129,29 @@ def test_stride_and_classes(root):
         of(root / 'val', stride=-1)
 
 
+def test_recordings_of_ones_own(tmp_path):
+    rows = [(600_000, 10, 10, 90, 90, 1, 0), (600_000, 300, 10, 90, 90, 0, 0)]
+    write(tmp_path, rows=rows, header=b'% Width 346\n% Height 260\n')
+    own = dict(generation=(346, 260), metainfo=dict(classes=('hand', 'ball')))
+    dataset = of(tmp_path, **own)
+    dataset.check_files()
+    info = dataset.get_data_info(0)
+    assert dataset.metainfo['classes'] == ('hand', 'ball')
+    assert info['sensor_size'] == (346, 260)
+    assert [one['bbox_label'] for one in info['instances']] == [1, 0]
+    assert info['instances'][1]['bbox'] == [300, 10, 346, 100]
+    with pytest.raises(DatasetError, match=r'but those of .* go from 0 to 0 '):
+        of(tmp_path, generation=(346, 260), metainfo=dict(classes=('hand',)))
+    with pytest.raises(ValueError, match='what the class ids of their boxes mean'):
+        of(tmp_path, generation=(346, 260))
+    for wrong in ((346,), (346, 0), 346, None):
+        with pytest.raises(ValueError, match=r'or \(width, height\) of your own sensor'):
+            of(tmp_path, generation=wrong)
+    own['generation'] = 640, 480
+    with pytest.raises(DatasetError, match='sensor of 346x260 pixels, but 640x480'):
+        of(tmp_path, **own).check_files()
+
+
 @pytest.mark.parametrize('name', ['a_td.dat', 'a.raw', 'a_td.dat.h5', 'a_td.h5'])
 def test_recordings_of_any_format(tmp_path, name):
     rows = events()
