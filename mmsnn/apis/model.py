@@ -28,7 +28,7 @@ def init_model(
     """What :func:`~mmsnn.apis.init_detector` and ``init_classifier`` have in common.
 
     Args:
-        config: This and the rest: as of :func:`~mmsnn.apis.init_classifier`.
+        config: As of :func:`~mmsnn.apis.init_classifier`, and so are the others.
         checkpoint: Likewise.
         device: Likewise.
         cfg_options: Likewise.

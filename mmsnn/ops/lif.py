@@ -321,7 +321,7 @@ def norm_lif(
         training: Whether to normalise by the statistics of `x`.
         momentum: Of the running statistics.
         eps: Added to the variance.
-        decay: This and the rest: as of :func:`lif`.
+        decay: As of :func:`lif`, and so are the others.
         input_scale: Likewise.
         v_threshold: Likewise.
         reset: Likewise.

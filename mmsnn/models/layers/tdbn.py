@@ -210,7 +210,7 @@ class SyncTDBN(TDBN):
     layer: ``norm_cfg=dict(type='SyncTDBN')``; checkpoints fit both.
 
     Args:
-        num_features: This and the rest: as of :class:`TDBN`.
+        num_features: As of :class:`TDBN`, and so are the others.
         eps: Likewise.
         momentum: Likewise.
         v_threshold: Likewise.

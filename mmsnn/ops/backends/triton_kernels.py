@@ -105,11 +105,11 @@ def _slope(u, width, SURROGATE: tl.constexpr):
 @triton.jit
 def _backward(
     grad_pointer, x_pointer, scale_pointer, shift_pointer, shortcut_pointer, h_pointer,
-    by_grad_pointer, grad_x_pointer, grad_shortcut_pointer, sums_pointer, leak_pointer, steps, n,
+    grad_coef_pointer, grad_x_pointer, grad_shortcut_pointer, sums_pointer, leak_pointer, steps, n,
     channels, inner, x_step, shortcut_step, grad_step, decay, input_scale, v_threshold, width,
     SCALE: tl.constexpr, SHIFT: tl.constexpr, RESET: tl.constexpr, DETACH: tl.constexpr,
     SURROGATE: tl.constexpr, GATE: tl.constexpr, PACKED: tl.constexpr, SHARED: tl.constexpr,
-    BY_GRAD: tl.constexpr, GRAD_X: tl.constexpr, GRAD_SHORTCUT: tl.constexpr, SUMS: tl.constexpr,
+    GRAD_COEF: tl.constexpr, GRAD_X: tl.constexpr, GRAD_SHORTCUT: tl.constexpr, SUMS: tl.constexpr,
     LEAK: tl.constexpr, WIDE: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     offsets = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
@@ -117,7 +117,7 @@ def _backward(
     channel = _channel(offsets, channels, inner, WIDE)
     scale = tl.load(scale_pointer + channel, mask, 0) if SCALE else 1.0
     shift = tl.load(shift_pointer + channel, mask, 0) if SHIFT else 0.0
-    a = tl.load(by_grad_pointer + channel, mask, 0) if BY_GRAD else 1.0
+    a = tl.load(grad_coef_pointer + channel, mask, 0) if GRAD_COEF else 1.0
     # h[t] again, kept in scratch memory that each program alone reads back.
     v = tl.zeros((SIZE,), tl.float32)
     at = tl.zeros((1,), tl.int64)  # t, wide enough for offsets
@@ -299,7 +299,7 @@ def lif_backward(grad, call: LIFCall, grads: LIFGrads) -> None:
         SHIFT=shift is not None, RESET=RESETS[neuron.reset], DETACH=bool(neuron.detach_reset),
         SURROGATE=SURROGATES[neuron.surrogate].code, GATE=_gate_code(gate),
         PACKED=shortcut is not None and shortcut.dtype == torch.uint8, SHARED=time_steps > 0,
-        BY_GRAD=grads.grad_coef is not None, GRAD_X=grads.x is not None,
+        GRAD_COEF=grads.grad_coef is not None, GRAD_X=grads.x is not None,
         GRAD_SHORTCUT=grads.shortcut is not None, SUMS=sums is not None, LEAK=leak is not None,
         WIDE=_wide(n), SIZE=BLOCK, enable_fp_fusion=False,
     )  # fmt: skip
