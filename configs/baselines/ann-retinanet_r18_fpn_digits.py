@@ -1,6 +1,5 @@
 # The ANN twin of the digits detector: MMDetection's RetinaNet of the same widths and depth.
 _base_ = '../digits/spiking-retinanet_sg-r18_asd_fpn_digits.py'
-norm_cfg = dict(type='GN', num_groups=8, requires_grad=True)
 model = dict(
     type='RetinaNet',
     backbone=dict(
@@ -16,13 +15,6 @@ model = dict(
         norm_eval=False,
         zero_init_residual=False,
     ),
-    neck=dict(
-        _delete_=True,
-        type='FPN',
-        in_channels=[64, 128],
-        out_channels=64,
-        num_outs=2,
-        norm_cfg=norm_cfg,
-    ),
+    neck=dict(_delete_=True, **_base_.model.neck[1]),  # the FPN, without the decoder
 )
 custom_hooks = [dict(type='NonFiniteLossHook')]

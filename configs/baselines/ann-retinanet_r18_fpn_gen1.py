@@ -12,13 +12,6 @@ model = dict(
         norm_eval=False,
         zero_init_residual=False,
     ),
-    neck=dict(
-        _delete_=True,
-        type='FPN',
-        in_channels=[128, 256, 512],
-        out_channels=256,
-        add_extra_convs='on_input',
-        num_outs=5,
-    ),
+    neck=dict(_delete_=True, **_base_.model.neck[1]),  # the FPN, without the decoder
 )
 custom_hooks = [dict(type='NonFiniteLossHook')]

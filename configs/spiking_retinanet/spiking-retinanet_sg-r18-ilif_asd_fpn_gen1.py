@@ -7,13 +7,8 @@ load = dict(
     time_steps=1,
     representation=dict(type='stacked_histogram', bins=10),
 )
-train_pipeline = [
-    load,
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='EventRandomFlip', prob=0.5),
-    dict(type='PackEventDetInputs'),
-]
-test_pipeline = [load, dict(type='PackEventDetInputs')]
+train_pipeline = [load, *_base_.train_pipeline[1:]]
+test_pipeline = [load, *_base_.test_pipeline[1:]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
