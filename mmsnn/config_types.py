@@ -31,6 +31,22 @@ def type_name(cfg: Any) -> str:
     return name.rpartition('.')[2]
 
 
+def plain_values(cfg: Any) -> Any:
+    """A config as plain dicts, lists and tuples, at any depth.
+
+    Args:
+        cfg: A config, or a part of one.
+
+    Returns:
+        The same values.
+    """
+    if isinstance(cfg, Mapping):
+        return {key: plain_values(value) for key, value in cfg.items()}
+    if isinstance(cfg, (list, tuple)):
+        return type(cfg)(plain_values(value) for value in cfg)
+    return cfg
+
+
 def loads_frames(pipeline: Any) -> bool:
     """Whether a pipeline loads event frames (T, C, H, W), and not images.
 

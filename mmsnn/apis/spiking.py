@@ -14,7 +14,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from ..config_types import find_type, forget_pretrained, loads_weights, type_name
+from ..config_types import find_type, forget_pretrained, loads_weights, plain_values, type_name
 from ..models import SGResNet
 
 #: Side of the images on which maps are measured, in pixels: a multiple of every stride.
@@ -298,7 +298,7 @@ def _necks(model: Mapping) -> list[dict]:
     if neck is None:
         return []
     parts = neck if isinstance(neck, (list, tuple)) else [neck]
-    return [_plain(part) for part in parts]
+    return [plain_values(part) for part in parts]
 
 
 def _used_levels(neck: Optional[dict], levels: Sequence[Level]) -> list[int]:
@@ -548,7 +548,7 @@ def _count(sample: Any) -> dict[str, int]:
 
 def _build(cfg: Mapping) -> nn.Module:
     """A backbone or neck with random weights, deformable convs as ordinary ones."""
-    plain = _plain(cfg)
+    plain = plain_values(cfg)
     forget_pretrained(plain)
     for key in DEFORMABLE:
         plain.pop(key, None)
@@ -560,15 +560,6 @@ def _run(module: nn.Module, x: Any) -> Any:
     module.eval()  # that of MMDetection's backbones gives back None
     with torch.no_grad():
         return module(x)
-
-
-def _plain(cfg: Any) -> Any:
-    """Plain dicts, lists and tuples, at any depth."""
-    if isinstance(cfg, Mapping):
-        return {key: _plain(value) for key, value in cfg.items()}
-    if isinstance(cfg, (list, tuple)):
-        return type(cfg)(_plain(value) for value in cfg)
-    return cfg
 
 
 def _words(backbone: Mapping) -> str:

@@ -58,9 +58,9 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     if boxes.numel() == 0:
         return torch.empty(0, dtype=torch.long, device=boxes.device)
     boxes = boxes.detach().to(_compute_dtype(boxes))
-    threshold = float(np.float32(iou_threshold))
     torchvision_ops = _torchvision_ops()
     if torchvision_ops is not None and offset == 0:
+        threshold = float(np.float32(iou_threshold))
         return torchvision_ops.nms(boxes, scores.detach().to(boxes.dtype), threshold)
     return greedy_nms(boxes, scores, iou_threshold, offset)
 

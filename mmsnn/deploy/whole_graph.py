@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..config_types import loads_frames
+from ..config_types import loads_frames, plain_values
 from ..datasets import datasets_of
 from ..version import __version__
 from .dense_boxes import DenseBoxes
@@ -131,15 +131,9 @@ def describe(model: nn.Module) -> dict:
     if hasattr(data, 'pad_size_divisor'):
         told.update(pad_size_divisor=data.pad_size_divisor, pad_value=data.pad_value)
     # What isn't JSON, as a class in the place of its name, is told as text.
-    told['pipeline'] = pipeline and json.loads(json.dumps(_plain_values(pipeline), default=str))
+    told['pipeline'] = pipeline and json.loads(json.dumps(plain_values(pipeline), default=str))
     classes = (getattr(model, 'dataset_meta', None) or {}).get('classes')
     return dict(classes=classes and list(classes), preprocessing=told)
-
-
-def _plain_values(value):
-    if isinstance(value, dict):
-        return {key: _plain_values(v) for key, v in value.items()}
-    return [_plain_values(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 class ClassScores(nn.Module):
