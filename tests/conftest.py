@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Not among the user's own: kernels that tests build, and what they measure.
 os.environ.setdefault('MMSNN_CACHE_DIR', str(ROOT / '.pytest_cache' / 'mmsnn'))
 
+# Before any test is read: without mmcv's compiled ops, MMDetection's models import only behind it.
+import mmsnn  # noqa: E402, F401  isort: skip
+
 
 #: Files whose tests take longest. They begin first: begun last, one of them would run alone.
 LONG = [

@@ -1,8 +1,5 @@
 """Detectors made to spike: what changes in their configs, what is refused, and that they run."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import copy
 
 import pytest

@@ -1,8 +1,5 @@
 """A detector follows recordings, from Python and by config."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import copy
 
 import numpy as np

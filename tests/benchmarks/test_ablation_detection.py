@@ -2,9 +2,6 @@
 
 import json
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import ablation_detection as detection
 import pytest
 import torch

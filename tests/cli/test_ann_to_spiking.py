@@ -1,8 +1,5 @@
 """The command that makes a spiking checkpoint of an ANN's: what it writes, says and refuses."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 from pathlib import Path
 
 import numpy as np

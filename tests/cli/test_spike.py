@@ -1,8 +1,5 @@
 """The command that makes a detector spike: what it writes, says and refuses."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import pytest
 from mmengine.config import Config
 from new_style import write_new_style

@@ -1,8 +1,5 @@
 """Every config in configs/ builds, takes one training step and predicts."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import pytest
 import torch
 from config_models import CONFIGS, build, data_of, is_classifier, is_of_events

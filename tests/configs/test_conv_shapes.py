@@ -12,9 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import pytest
 import torch
 from children import PRELUDE

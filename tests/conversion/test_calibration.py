@@ -1,8 +1,5 @@
 """Calibration: the mathematics by themselves, then on networks whose ANN is known."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import copy
 import math
 

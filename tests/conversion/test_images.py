@@ -1,8 +1,5 @@
 """Images to calibrate by: which, how they are loaded, and what is no image."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 from types import SimpleNamespace
 
 import numpy as np

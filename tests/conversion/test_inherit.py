@@ -1,8 +1,5 @@
 """An ANN's tensors in a spiking model: each has its place, and stands for what it stood for."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import os.path as osp
 import re
 

@@ -1,8 +1,5 @@
 """``ANNPretrained`` by config alone: on a backbone, on a detector, and what it says."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import copy
 import logging
 

@@ -3,9 +3,6 @@
 import copy
 from pathlib import Path
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import mmdet
 import numpy as np
 import pytest

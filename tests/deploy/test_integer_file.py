@@ -7,9 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import mmcv
 import numpy as np
 import pytest

@@ -1,8 +1,5 @@
 """Moving digits before the simulated camera: files, splits and boxes that follow."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import json
 import shutil
 

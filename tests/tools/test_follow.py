@@ -1,8 +1,5 @@
 """mmsnn follow: animations, sheets and boxes of recordings, by a detector that streams."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import json
 
 import numpy as np

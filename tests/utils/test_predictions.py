@@ -5,9 +5,6 @@ import runpy
 import sys
 from pathlib import Path
 
-# First: without mmcv's compiled ops, MMDetection's evaluation imports only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import mmengine
 import numpy as np
 import pytest

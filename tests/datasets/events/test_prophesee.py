@@ -1,8 +1,5 @@
 """Recordings with boxes become samples, windows and a trained detector; bad ones are named."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import numpy as np
 import pytest
 import torch

@@ -1,8 +1,5 @@
 """The simulated camera against a pixel that is worked out step by step, and its files."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import math
 
 import numpy as np

@@ -3,9 +3,6 @@
 import logging
 from types import SimpleNamespace
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import pytest
 import small_nets
 import torch

@@ -1,8 +1,5 @@
 """Event frames of detectors."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import pytest
 import torch
 from mmdet.registry import MODELS

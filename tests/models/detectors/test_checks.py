@@ -2,9 +2,6 @@
 
 import re
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  # isort: skip
-
 import pytest
 import torch
 from mmdet.models.detectors import RetinaNet

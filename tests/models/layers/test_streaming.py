@@ -1,8 +1,5 @@
 """Windows one after the other are one long forward, bit for bit."""
 
-# First: without mmcv's compiled ops, MMDetection's models import only behind it.
-import mmsnn  # noqa: F401  isort: skip
-
 import copy
 import importlib
 
