@@ -16,6 +16,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from mmsnn.datasets import check_config_datasets
+from mmsnn.utils import CONFIG_ERRORS, exit_on_error
 
 
 def seconds(function, *args):
@@ -36,6 +37,8 @@ def main():
         cfg.merge_from_dict(args.cfg_options)
 
     checked = copy.deepcopy(cfg)
+    with exit_on_error(*CONFIG_ERRORS):
+        check_config_datasets(copy.deepcopy(cfg))  # before the training: what is missing
     with tempfile.TemporaryDirectory() as folder:
         cfg.update(work_dir=folder, launcher='none', log_level='WARNING')
         cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
